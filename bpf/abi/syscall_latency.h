@@ -1,0 +1,83 @@
+// Maps and records of the probe syscall_latency (bpf/probes/syscall_latency.bpf.c).
+#pragma once
+
+#include "bpf/abi/histogram.h"
+#include "bpf/abi/stack.h"
+#include "bpf/abi/types.h"
+
+// 32-bit calls (int 0x80, 32-bit SYSENTER/SYSCALL) have their own number space.
+#define PYRO_SYSCALL_COMPAT 1u
+// The key stands for all keys that found no room; its other members are 0.
+#define PYRO_SYSCALL_FOLDED 2u
+
+// Who called what.
+struct pyro_syscall_key {
+  struct pyro_owner owner;
+  __s32 nr;     // as seen at entry; -1 when a tracer or seccomp cancelled the call
+  __u32 flags;  // PYRO_SYSCALL_*
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_key) == 24, "pyro_syscall_key");
+
+// Key of pyro_syscall_octaves -> per-CPU struct pyro_octave of latencies in ns.
+struct pyro_syscall_octave_key {
+  struct pyro_syscall_key call;
+  __u32 octave;  // bucket index / PYRO_SUB_BUCKETS
+  __u32 pad;
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_octave_key) == 32, "pyro_syscall_octave_key");
+
+// Key of pyro_syscall_errors -> per-CPU __u64 count.
+struct pyro_syscall_error_key {
+  struct pyro_syscall_key call;
+  __u32 error;  // errno; 512..530 are kernel-internal (ERESTARTSYS …): the call is restarted or becomes EINTR
+  __u32 pad;
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_error_key) == 32, "pyro_syscall_error_key");
+
+// Per task, from sys_enter to sys_exit.
+struct pyro_syscall_start {
+  __u64 time_ns;  // 0: no call open
+  __s32 nr;
+  __u32 flags;
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_start) == 16, "pyro_syscall_start");
+
+// Value of pyro_syscall_slow: when a call of this key is slow enough for an exemplar.
+struct pyro_syscall_slow {
+  __u64 threshold_ns;
+  __s64 budget;  // exemplars left in this window; user space refills, the probe takes one each
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_slow) == 16, "pyro_syscall_slow");
+
+// One slow call, on the ring: this header, then user_frames addresses (u64, leaf first).
+struct pyro_syscall_exemplar {
+  __u64 time_ns;  // end of the call, CLOCK_MONOTONIC
+  __u64 latency_ns;
+  __u64 start_time_ns;  // group leader's start, CLOCK_BOOTTIME
+  struct pyro_syscall_key call;
+  __s64 result;  // return value; negative errno on failure
+  __u32 tgid;
+  __u32 tid;
+  __u8 user_frames;  // at most PYRO_MAX_USER_FRAMES
+  __u8 user_stop;    // enum pyro_stop_reason
+  __u8 pad[6];
+  char comm[PYRO_COMM_BYTES];
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_exemplar) == 88, "pyro_syscall_exemplar");
+
+// Per-CPU counters. Every sys_exit adds to exactly one of recorded, folded, lost and no_entry.
+struct pyro_syscall_counters {
+  __u64 recorded;           // in a histogram under its own key
+  __u64 folded;             // in the histogram of the fold key: no room for another key
+  __u64 lost;               // not recorded at all (the fold entry was missing)
+  __u64 no_entry;           // exit without a seen entry: attached in mid-call, or a new child returning from fork
+  __u64 start_lost;         // entry could not be remembered (task storage busy or out of memory)
+  __u64 never_returns;      // exit and exit_group seen at entry
+  __u64 errors_lost;        // failed calls whose errno could not be counted (map full)
+  __u64 exemplars_taken;    // slow calls chosen
+  __u64 exemplars_sent;     // of those: written to the ring
+  __u64 exemplars_dropped;  // of those: ring full
+  __u64 exemplars_limited;  // slow calls not chosen: budget of the window spent
+  __u64 pad;
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_counters) == 96, "pyro_syscall_counters");

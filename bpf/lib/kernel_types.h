@@ -1,0 +1,144 @@
+// The kernel types that the probes touch, and of those only the members they touch.
+//
+// Not a vmlinux.h made by bpftool: machines that build Pyrometer need no BTF of their own (containers,
+// CI), the object does not depend on the build host's kernel, and a reader sees on one page what the
+// probes depend on. preserve_access_index makes clang emit a CO-RE relocation for each access, so
+// order and offsets here mean nothing; names do. Members absent from some kernel must be guarded with
+// bpf_core_field_exists.
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#define PYRO_KERNEL_TYPE __attribute__((preserve_access_index))
+
+typedef int pyro_pid;
+
+struct pyro_atomic {
+  int counter;
+};
+
+struct pt_regs {
+  unsigned long bp;
+  unsigned long ax;
+  unsigned long ip;
+  unsigned long sp;
+} PYRO_KERNEL_TYPE;
+
+struct kernfs_node {
+  __u64 id;
+} PYRO_KERNEL_TYPE;
+
+struct cgroup;
+
+// Names only; values are relocated.
+enum cgroup_subsys_id {
+  cpu_cgrp_id,
+  cpuacct_cgrp_id,
+  memory_cgrp_id,
+  devices_cgrp_id,
+  freezer_cgrp_id,
+  pids_cgrp_id,
+};
+
+struct cgroup_subsys_state {
+  struct cgroup* cgroup;
+  struct cgroup_subsys_state* parent;
+} PYRO_KERNEL_TYPE;
+
+struct cgroup {
+  struct cgroup_subsys_state self;
+  struct kernfs_node* kn;
+} PYRO_KERNEL_TYPE;
+
+struct css_set {
+  struct cgroup_subsys_state* subsys[16];  // longer than any kernel's; index: enum cgroup_subsys_id
+  struct cgroup* dfl_cgrp;
+} PYRO_KERNEL_TYPE;
+
+struct thread_info {
+  __u32 status;  // x86: TS_COMPAT
+} PYRO_KERNEL_TYPE;
+
+struct signal_struct {
+  struct pyro_atomic live;  // threads of the process that have not begun to exit
+} PYRO_KERNEL_TYPE;
+
+struct task_struct {
+  struct thread_info thread_info;
+  unsigned int flags;
+  int exit_code;
+  pyro_pid pid;
+  pyro_pid tgid;
+  struct task_struct* real_parent;
+  struct task_struct* group_leader;
+  __u64 start_boottime;
+  char comm[16];
+  struct signal_struct* signal;
+  struct css_set* cgroups;
+} PYRO_KERNEL_TYPE;
+
+struct linux_binprm {
+  const char* filename;
+} PYRO_KERNEL_TYPE;
+
+struct in6_addr {
+  union {
+    __u8 u6_addr8[16];
+    __be32 u6_addr32[4];
+  } in6_u;
+} PYRO_KERNEL_TYPE;
+
+struct sock_common {
+  __be32 skc_daddr;
+  __be16 skc_dport;
+  __u16 skc_num;
+  unsigned short skc_family;
+  unsigned char skc_state;
+  struct in6_addr skc_v6_daddr;
+} PYRO_KERNEL_TYPE;
+
+struct sock_cgroup_data {
+  struct cgroup* cgroup;
+} PYRO_KERNEL_TYPE;
+
+struct sock {
+  struct sock_common __sk_common;
+  __u16 sk_protocol;
+  struct sock_cgroup_data sk_cgrp_data;
+} PYRO_KERNEL_TYPE;
+
+struct inet_sock {
+  struct sock sk;
+  __be16 inet_sport;
+} PYRO_KERNEL_TYPE;
+
+struct inet_connection_sock {
+  struct inet_sock icsk_inet;
+} PYRO_KERNEL_TYPE;
+
+struct minmax_sample {
+  __u32 t;
+  __u32 v;
+} PYRO_KERNEL_TYPE;
+
+struct minmax {
+  struct minmax_sample s[3];
+} PYRO_KERNEL_TYPE;
+
+struct tcp_sock {
+  struct inet_connection_sock inet_conn;
+  __u32 srtt_us;  // eighths of a microsecond
+  struct minmax rtt_min;
+  __u64 tcp_mstamp;
+  __u64 bytes_acked;
+  __u64 bytes_received;
+} PYRO_KERNEL_TYPE;
+
+// Context of a perf_event program on x86-64 (uapi, fixed layout: no relocation). All members are u64:
+// the verifier refuses the two-byte access that the kernel's own bit-field `cs` would make.
+struct pyro_perf_context {
+  __u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+  __u64 sample_period;
+  __u64 addr;
+};

@@ -1,0 +1,189 @@
+// Samples what runs on a CPU, at each overflow of a perf event. Runs in a hard interrupt (cpu-clock) or an
+// NMI (hardware cycles): no map updates, no locks, everything in per-CPU records.
+#include "bpf/abi/cpu_sample.h"
+#include "bpf/lib/owner.h"
+#include "bpf/lib/program.h"
+#include "bpf/lib/user_stack.h"
+
+const volatile __u32 pyro_filter = PYRO_FILTER_ALL;                // enum pyro_filter_mode
+const volatile __u32 pyro_max_user_frames = PYRO_MAX_USER_FRAMES;  // 0 … PYRO_MAX_USER_FRAMES
+const volatile __u32 pyro_kernel_stacks = 1;                       // 0: never take kernel stacks
+const volatile __u64 pyro_wake_bytes = 1 << 20;                    // ring fill that wakes the reader
+
+// How far below a target cgroup a task may be. Kubernetes nests 4 deep, systemd inside a container 3 more.
+#define PYRO_CGROUP_DEPTH 16
+
+// The record as it is built. Kernel frames follow the user frames directly.
+struct pyro_scratch {
+  struct pyro_cpu_sample sample;
+  __u64 frames[PYRO_MAX_USER_FRAMES + 1 + PYRO_MAX_KERNEL_FRAMES + 1];
+};
+
+// Key 0 -> the record under construction. Written by this program only. 2 KiB per CPU.
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct pyro_scratch);
+} pyro_scratch_map SEC(".maps");
+
+// Key 0 -> counters. Written here, summed by user space.
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct pyro_cpu_counters);
+} pyro_counters SEC(".maps");
+
+// Records of variable length. Size is set before load.
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 4096);
+} pyro_samples SEC(".maps");
+
+// Target processes -> 1. Seeded by user space, children added at fork, entries removed when the process ends.
+// 65,536 processes are twice the default pid_max. Preallocated (kernels before 6.1 refuse anything else in
+// perf_event programs), 5 MiB; sized 1 before load when the target is no set of processes.
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 65536);
+  __type(key, __u32);
+  __type(value, __u8);
+} pyro_target_tgids SEC(".maps");
+
+// Target cgroups -> 1. Written by user space only.
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 4096);
+  __type(key, struct pyro_cgroup_key);
+  __type(value, __u8);
+} pyro_target_cgroups SEC(".maps");
+
+PYRO_INLINE int pyro_cgroup_or_parent_is_target(struct cgroup* cgroup, __u32 v1) {
+  struct pyro_cgroup_key key = {.v1 = v1};
+#pragma clang loop unroll(disable)
+  for (int i = 0; i < PYRO_CGROUP_DEPTH && cgroup; i++) {
+    key.id = BPF_CORE_READ(cgroup, kn, id);
+    if (bpf_map_lookup_elem(&pyro_target_cgroups, &key)) return 1;
+    struct cgroup_subsys_state* parent = BPF_CORE_READ(cgroup, self.parent);
+    cgroup = parent ? BPF_CORE_READ(parent, cgroup) : 0;
+  }
+  return 0;
+}
+
+PYRO_INLINE int pyro_is_target(struct task_struct* task, __u32 tgid) {
+  if (pyro_filter == PYRO_FILTER_PROCESSES) return bpf_map_lookup_elem(&pyro_target_tgids, &tgid) != 0;
+  if (pyro_filter == PYRO_FILTER_CGROUPS) {
+    return pyro_cgroup_or_parent_is_target(pyro_v2_cgroup(task), 0) ||
+           pyro_cgroup_or_parent_is_target(pyro_v1_cgroup(task), 1);
+  }
+  return 1;
+}
+
+// Registers of the user code that runs or that entered the kernel; 0: there is none.
+PYRO_INLINE int pyro_user_registers(struct pyro_perf_context* ctx, struct task_struct* task,
+                                    struct pyro_user_regs* regs) {
+  if ((ctx->cs & PYRO_CS_USER_MASK) == PYRO_CS_USER_MASK) {
+    regs->ip = ctx->ip;
+    regs->sp = ctx->sp;
+    regs->fp = ctx->bp;
+    regs->cs = ctx->cs;
+    return 1;
+  }
+  if (task->flags & PYRO_PF_KTHREAD) return 0;
+  struct pt_regs* saved = (struct pt_regs*)bpf_task_pt_regs(task);
+  regs->ip = saved->ip;
+  regs->sp = saved->sp;
+  regs->fp = saved->bp;
+  // A 32-bit call is told by the thread's status: the type of pt_regs::cs changed over kernel versions.
+  regs->cs = task->thread_info.status & PYRO_TS_COMPAT ? PYRO_CS_USER32 : 0;
+  return regs->ip != 0;
+}
+
+SEC("perf_event")
+int pyro_cpu_sample(struct pyro_perf_context* ctx) {
+  __u32 zero = 0;
+  struct pyro_cpu_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
+  struct pyro_scratch* scratch = bpf_map_lookup_elem(&pyro_scratch_map, &zero);
+  if (!counters) return 0;
+
+  __u64 id = bpf_get_current_pid_tgid();
+  __u32 tgid = id >> 32;
+  if (id == 0) {
+    counters->idle++;
+    return 0;
+  }
+  struct task_struct* task = bpf_get_current_task_btf();
+  if (pyro_filter != PYRO_FILTER_ALL && !pyro_is_target(task, tgid)) {
+    counters->filtered++;
+    return 0;
+  }
+  counters->taken++;
+  if (!scratch) {
+    counters->dropped_scratch++;
+    return 0;
+  }
+
+  struct pyro_cpu_sample* sample = &scratch->sample;
+  struct task_struct* leader = task->group_leader;
+  sample->time_ns = bpf_ktime_get_ns();
+  sample->start_time_ns = leader->start_boottime;
+  pyro_owner_of(task, &sample->owner);
+  sample->tgid = tgid;
+  sample->tid = (__u32)id;
+  sample->cpu = bpf_get_smp_processor_id();
+  bpf_get_current_comm(sample->comm, sizeof(sample->comm));
+  bpf_probe_read_kernel(sample->process_comm, sizeof(sample->process_comm), leader->comm);
+
+  struct pyro_user_regs regs = {};
+  if (pyro_user_registers(ctx, task, &regs)) {
+    sample->user_frames = pyro_walk_user_stack(&regs, scratch->frames, pyro_max_user_frames, &sample->user_stop);
+  } else {
+    sample->user_frames = 0;
+    sample->user_stop = PYRO_STOP_NO_USER_STACK;
+  }
+
+  // Read back from the record: the verifier then knows a range instead of a hundred values to try one by one.
+  __u32 user_frames = *(volatile __u8*)&sample->user_frames & 127;
+  __u32 kernel_bytes = 0;
+  sample->kernel_stop = PYRO_STOP_NOT_TAKEN;
+  sample->kernel_frames = 0;
+  if (pyro_kernel_stacks && (ctx->cs & PYRO_CS_USER_MASK) != PYRO_CS_USER_MASK) {
+    long got = bpf_get_stack(ctx, &scratch->frames[user_frames], PYRO_MAX_KERNEL_FRAMES * 8, 0);
+    if (got < 0) {
+      sample->kernel_stop = PYRO_STOP_HELPER_ERROR;
+    } else {
+      kernel_bytes = got & 0x3f8;
+      sample->kernel_frames = kernel_bytes >> 3;
+      sample->kernel_stop = kernel_bytes == PYRO_MAX_KERNEL_FRAMES * 8 ? PYRO_STOP_TRUNCATED : PYRO_STOP_END;
+    }
+  }
+  __u32 kernel_stop = sample->kernel_stop, user_stop = *(volatile __u8*)&sample->user_stop;
+  if (kernel_stop < PYRO_STOP_COUNT) counters->kernel_stops[kernel_stop]++;
+  if (user_stop < PYRO_STOP_COUNT) counters->user_stops[user_stop]++;
+
+  __u32 bytes = sizeof(*sample) + user_frames * 8 + kernel_bytes;
+  if (bpf_ringbuf_output(&pyro_samples, scratch, bytes, pyro_ring_flags(&pyro_samples, pyro_wake_bytes))) {
+    counters->dropped_ring_full++;
+  } else {
+    counters->submitted++;
+  }
+  return 0;
+}
+
+// Loaded only for PYRO_FILTER_PROCESSES: the target's children become targets.
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(pyro_follow_fork, struct task_struct* parent, struct task_struct* child) {
+  __u32 from = parent->tgid, to = child->tgid;
+  __u8 one = 1;
+  if (from == to || !bpf_map_lookup_elem(&pyro_target_tgids, &from)) return 0;
+  bpf_map_update_elem(&pyro_target_tgids, &to, &one, BPF_ANY);
+  return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(pyro_follow_exit, struct task_struct* task) {
+  __u32 tgid = task->tgid;
+  if (task->signal->live.counter == 0) bpf_map_delete_elem(&pyro_target_tgids, &tgid);
+  return 0;
+}

@@ -1,0 +1,231 @@
+// Latency of every system call, counted per (cgroup, call) in per-CPU histograms.
+//
+// Hot path, per call: one task storage look-up and a clock read at entry; the same, one hash look-up and
+// a few additions at exit. Tracepoints run with preemption off and system calls do not nest, so
+// per-CPU values need no atomic operations: counts are exact.
+#include "bpf/abi/syscall_latency.h"
+#include "bpf/lib/octave.h"
+#include "bpf/lib/owner.h"
+#include "bpf/lib/program.h"
+#include "bpf/lib/user_stack.h"
+
+const volatile __u64 pyro_exemplar_min_ns = 1000000;               // faster calls are never exemplars
+const volatile __u32 pyro_max_user_frames = PYRO_MAX_USER_FRAMES;  // of exemplars; 0 … PYRO_MAX_USER_FRAMES
+const volatile __u64 pyro_wake_bytes = 1 << 19;                    // ring fill that wakes the reader
+
+// Number of the current window; user space raises it when it drains.
+__u32 pyro_epoch = 1;
+
+// The open call of each task. Created at its first entry, freed by the kernel with the task.
+struct {
+  __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, int);
+  __type(value, struct pyro_syscall_start);
+} pyro_syscall_starts SEC(".maps");
+
+// Histograms. Entries made here when first needed, deleted by user space when long idle. The entries
+// of the fold key are made by user space before attaching. Size set before load; allocated when used.
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+  __uint(max_entries, 16384);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct pyro_syscall_octave_key);
+  __type(value, struct pyro_octave);
+} pyro_syscall_octaves SEC(".maps");
+
+// Failures. Made here, deleted by user space together with the key's octaves.
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+  __uint(max_entries, 8192);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct pyro_syscall_error_key);
+  __type(value, __u64);
+} pyro_syscall_errors SEC(".maps");
+
+// Exemplar thresholds, written by user space after each window; budget taken here. The fold key's entry
+// serves keys without one.
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 8192);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct pyro_syscall_key);
+  __type(value, struct pyro_syscall_slow);
+} pyro_syscall_slow SEC(".maps");
+
+struct pyro_exemplar_scratch {
+  struct pyro_syscall_exemplar exemplar;
+  __u64 frames[PYRO_MAX_USER_FRAMES + 1];
+};
+
+// Key 0 -> the exemplar under construction. 1.1 KiB per CPU.
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct pyro_exemplar_scratch);
+} pyro_scratch_map SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct pyro_syscall_counters);
+} pyro_counters SEC(".maps");
+
+// Exemplars. Size set before load.
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 4096);
+} pyro_exemplars SEC(".maps");
+
+// x86: exit and exit_group, 64-bit and i386.
+PYRO_INLINE int pyro_never_returns(__s32 nr, __u32 compat) {
+  return compat ? nr == 1 || nr == 252 : nr == 60 || nr == 231;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(pyro_sys_enter, struct pt_regs* regs, long nr) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  __u32 flags = task->thread_info.status & PYRO_TS_COMPAT ? PYRO_SYSCALL_COMPAT : 0;
+  __u32 zero = 0;
+
+  if (pyro_never_returns((__s32)nr, flags)) {
+    struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
+    if (counters) counters->never_returns++;
+    return 0;
+  }
+  struct pyro_syscall_start* start =
+      bpf_task_storage_get(&pyro_syscall_starts, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+  if (!start) {
+    struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
+    if (counters) counters->start_lost++;
+    return 0;
+  }
+  start->nr = (__s32)nr;
+  start->flags = flags;
+  start->time_ns = bpf_ktime_get_ns();
+  return 0;
+}
+
+PYRO_INLINE struct pyro_octave* pyro_octave_of(struct pyro_syscall_octave_key* key, int* folded) {
+  *folded = 0;
+  struct pyro_octave* octave = bpf_map_lookup_elem(&pyro_syscall_octaves, key);
+  if (octave) return octave;
+  struct pyro_octave fresh = {};
+  bpf_map_update_elem(&pyro_syscall_octaves, key, &fresh, BPF_NOEXIST);
+  octave = bpf_map_lookup_elem(&pyro_syscall_octaves, key);
+  if (octave) return octave;
+  // Full: count under the fold key, whose entries exist since before we were attached.
+  *folded = 1;
+  struct pyro_syscall_octave_key fold = {.call = {.flags = PYRO_SYSCALL_FOLDED}, .octave = key->octave};
+  return bpf_map_lookup_elem(&pyro_syscall_octaves, &fold);
+}
+
+PYRO_INLINE void pyro_count_error(const struct pyro_syscall_key* call, __u32 error,
+                                  struct pyro_syscall_counters* counters) {
+  struct pyro_syscall_error_key key = {.call = *call, .error = error};
+  __u64* count = bpf_map_lookup_elem(&pyro_syscall_errors, &key);
+  if (!count) {
+    __u64 none = 0;
+    bpf_map_update_elem(&pyro_syscall_errors, &key, &none, BPF_NOEXIST);
+    count = bpf_map_lookup_elem(&pyro_syscall_errors, &key);
+  }
+  if (count) {
+    (*count)++;
+  } else {
+    counters->errors_lost++;
+  }
+}
+
+PYRO_NOINLINE int pyro_send_exemplar(struct task_struct* task, const struct pyro_syscall_key* call, __u64 end_ns,
+                                     __u64 latency_ns, __s64 result) {
+  __u32 zero = 0;
+  struct pyro_exemplar_scratch* scratch = bpf_map_lookup_elem(&pyro_scratch_map, &zero);
+  struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
+  if (!scratch || !counters) return 0;
+  struct pyro_syscall_exemplar* exemplar = &scratch->exemplar;
+  exemplar->time_ns = end_ns;
+  exemplar->latency_ns = latency_ns;
+  exemplar->start_time_ns = task->group_leader->start_boottime;
+  exemplar->call = *call;
+  exemplar->result = result;
+  exemplar->tgid = task->tgid;
+  exemplar->tid = task->pid;
+  bpf_get_current_comm(exemplar->comm, sizeof(exemplar->comm));
+
+  struct pt_regs* saved = (struct pt_regs*)bpf_task_pt_regs(task);
+  struct pyro_user_regs regs = {
+      .ip = saved->ip, .sp = saved->sp, .fp = saved->bp, .cs = call->flags & PYRO_SYSCALL_COMPAT ? PYRO_CS_USER32 : 0};
+  exemplar->user_frames = pyro_walk_user_stack(&regs, scratch->frames, pyro_max_user_frames, &exemplar->user_stop);
+  __u32 frames = *(volatile __u8*)&exemplar->user_frames & 127;
+  if (bpf_ringbuf_output(&pyro_exemplars, scratch, sizeof(*exemplar) + frames * 8,
+                         pyro_ring_flags(&pyro_exemplars, pyro_wake_bytes))) {
+    counters->exemplars_dropped++;
+  } else {
+    counters->exemplars_sent++;
+  }
+  return 0;
+}
+
+// Whether this slow call is to leave an exemplar; takes one from the key's budget if so.
+PYRO_INLINE int pyro_wants_exemplar(const struct pyro_syscall_key* call, __u64 latency_ns,
+                                    struct pyro_syscall_counters* counters) {
+  struct pyro_syscall_slow* slow = bpf_map_lookup_elem(&pyro_syscall_slow, call);
+  if (!slow) {
+    struct pyro_syscall_key any = {.flags = PYRO_SYSCALL_FOLDED};
+    slow = bpf_map_lookup_elem(&pyro_syscall_slow, &any);
+    if (!slow) return 0;
+  }
+  if (latency_ns < slow->threshold_ns) return 0;
+  // Read first: a spent budget is then not written by every CPU at every slow call.
+  if (slow->budget <= 0 || __sync_fetch_and_add(&slow->budget, -1) <= 0) {
+    counters->exemplars_limited++;
+    return 0;
+  }
+  counters->exemplars_taken++;
+  return 1;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
+  struct task_struct* task = bpf_get_current_task_btf();
+  __u32 zero = 0;
+  struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
+  if (!counters) return 0;
+  struct pyro_syscall_start* start = bpf_task_storage_get(&pyro_syscall_starts, task, 0, 0);
+  if (!start || start->time_ns == 0) {
+    counters->no_entry++;
+    return 0;
+  }
+  __u64 now = bpf_ktime_get_ns();
+  __u64 latency = now - start->time_ns;
+  start->time_ns = 0;
+  if (latency > PYRO_MAX_LATENCY_NS) latency = PYRO_MAX_LATENCY_NS;
+
+  struct pyro_syscall_octave_key key = {};
+  key.call.nr = start->nr;
+  key.call.flags = start->flags;
+  pyro_owner_of(task, &key.call.owner);
+  __u32 sub;
+  pyro_bucket(latency, &key.octave, &sub);
+
+  int folded;
+  struct pyro_octave* octave = pyro_octave_of(&key, &folded);
+  if (!octave) {
+    counters->lost++;
+    return 0;
+  }
+  pyro_octave_add(octave, sub, latency, pyro_epoch);
+  if (folded) {
+    counters->folded++;
+  } else {
+    counters->recorded++;
+  }
+  // The kernel's own range of errors (IS_ERR_VALUE): mmap returns addresses above LONG_MAX on no machine.
+  if (result < 0 && result >= -4095) pyro_count_error(&key.call, (__u32)-result, counters);
+  if (latency >= pyro_exemplar_min_ns && pyro_wants_exemplar(&key.call, latency, counters)) {
+    pyro_send_exemplar(task, &key.call, now, latency, result);
+  }
+  return 0;
+}

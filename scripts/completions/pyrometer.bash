@@ -1,0 +1,91 @@
+# bash completion of pyrometer. Install as /usr/share/bash-completion/completions/pyrometer, or source it.
+_pyrometer() {
+  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} flags=
+  COMPREPLY=()
+  if ((COMP_CWORD == 1)); then
+    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series export convert doctor --help --version" -- "$current")
+    return
+  fi
+  case $previous in
+    -o | --output | --token-file | --tls-ca | --tls-cert | --tls-key | --tls-client-ca)
+      mapfile -t COMPREPLY < <(compgen -f -- "$current")
+      return
+      ;;
+    --data | --spool)
+      mapfile -t COMPREPLY < <(compgen -d -- "$current")
+      return
+      ;;
+    --format)
+      mapfile -t COMPREPLY < <(compgen -W "pprof folded speedscope html svg json" -- "$current")
+      return
+      ;;
+    --probes)
+      mapfile -t COMPREPLY < <(compgen -W "cpu syscalls tcp cpu,syscalls,tcp" -- "$current")
+      return
+      ;;
+    --pid)
+      mapfile -t COMPREPLY < <(cd /proc && compgen -G "${current}[0-9]*")
+      return
+      ;;
+  esac
+  if [ "$command" = session ]; then
+    if ((COMP_CWORD == 2)); then
+      mapfile -t COMPREPLY < <(compgen -W "start list stop --help" -- "$current")
+      return
+    fi
+    command="session ${COMP_WORDS[2]}"
+  fi
+  case $command in
+    up)
+      flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --http --grpc --retention \
+        --memory --tls-cert --tls-key --tls-client-ca --token-file --help"
+      ;;
+    agent)
+      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key -F --frequency --probes --node --spool \
+        --spool-size --cpu-budget --help"
+      ;;
+    store)
+      flags="--data --http --grpc --retention --memory --tls-cert --tls-key --tls-client-ca --token-file --help"
+      ;;
+    record)
+      flags="--all --pid --container --cgroup -d --duration -F --frequency --probes --top -o --output --format \
+        --help"
+      ;;
+    top)
+      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --from --to --by -n --rows --total --json \
+        --help"
+      ;;
+    flame)
+      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --from --to --by --min-percent -o --output \
+        --format --help"
+      ;;
+    series)
+      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --from --to --by --step --json --help"
+      ;;
+    export)
+      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --from --to --by -o --output --format --help"
+      ;;
+    convert)
+      flags="--format --help"
+      ;;
+    doctor)
+      flags="--json --help"
+      ;;
+    "session start")
+      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --node --all --pid --container --cgroup -d \
+        --duration -F --frequency --top --json -o --output --format --help"
+      ;;
+    "session list")
+      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --json --help"
+      ;;
+    "session stop")
+      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --help"
+      ;;
+  esac
+  if [[ $current == -* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$current")
+  elif [ "$command" = convert ]; then
+    mapfile -t COMPREPLY < <(compgen -f -- "$current")
+  fi
+}
+complete -F _pyrometer pyrometer

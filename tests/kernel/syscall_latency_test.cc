@@ -1,0 +1,271 @@
+// System call latency against a workload that makes exactly so many calls, with known delays.
+#include "userspace/kernel/syscall_latency.h"
+
+#include <gmock/gmock.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "tests/kernel/harness.h"
+#include "userspace/base/clock.h"
+#include "userspace/base/strings.h"
+
+namespace pyrometer::kernel {
+namespace {
+
+using namespace std::chrono_literals;
+using ::pyrometer::testing::Child;
+using ::pyrometer::testing::TestCgroup;
+using ::pyrometer::testing::Workload;
+
+// What one cgroup did over all windows so far, by call name.
+struct Totals {
+  std::map<std::string, uint64_t> count, sum_ns, max_ns;
+  std::map<std::string, std::map<uint32_t, uint64_t>> buckets;
+  std::map<std::string, std::map<int, uint64_t>> errors;
+
+  void Add(const SyscallWindow& w) {
+    const std::string name = SyscallName(w.key);
+    count[name] += w.latency.count;
+    sum_ns[name] += w.latency.sum_ns;
+    max_ns[name] = std::max(max_ns[name], w.latency.max_ns);
+    uint64_t in_buckets = 0;
+    for (const auto& b : w.latency.buckets) {
+      EXPECT_GT(b.count, 0u);
+      buckets[name][b.index] += b.count;
+      in_buckets += b.count;
+    }
+    EXPECT_EQ(in_buckets, w.latency.count);
+    for (const auto& e : w.errors) errors[name][e.error] += e.count;
+  }
+};
+
+class SyscallLatencyTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    SKIP_UNLESS("tp_btf");
+    SKIP_UNLESS("task_storage");
+  }
+};
+
+TEST_F(SyscallLatencyTest, CountsAreExactAndLatenciesAreTrue) {
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("sys");
+  Child mix({Workload("syscall_mix"), "--wait", "50000", "15", "40", "777"});
+  ASSERT_TRUE(cgroup.Add(mix.pid()));
+  mix.Go();
+  std::this_thread::sleep_for(50ms);  // the loader's own calls are behind it; now it waits for its input
+
+  Totals before, totals;
+  ASSERT_TRUE((*probe)
+                  ->Drain([&](const SyscallWindow& w) {
+                    if (w.key.cgroup_id == cgroup.id()) before.Add(w);
+                  })
+                  .ok());
+  mix.CloseInput();
+  uint64_t slow_calls = 0, slow_reads = 0;
+  const auto on_slow = [&](const SlowCall& call) {
+    if (call.key.cgroup_id != cgroup.id()) return;
+    ++slow_calls;
+    EXPECT_GE(call.latency_ns, 1'000'000u);
+    EXPECT_GT(call.time_ns, call.latency_ns);
+    EXPECT_FALSE(call.comm.empty());
+    if (SyscallName(call.key) == "read" && call.process.tgid == static_cast<uint32_t>(mix.pid())) {
+      ++slow_reads;
+      EXPECT_EQ(call.result, 1);
+      EXPECT_GT(call.process.start_time_ns, 0u);
+      // syscall() in the C library has no frame of its own: the caller of slow_read at least is there.
+      EXPECT_GE(call.user_frames.size(), 2u);
+    }
+  };
+  // Windows much shorter than the run: nothing may be lost or doubled between them.
+  const auto end = std::chrono::steady_clock::now() + 2s;
+  while (std::chrono::steady_clock::now() < end) {
+    ASSERT_TRUE((*probe)
+                    ->Drain([&](const SyscallWindow& w) {
+                      if (w.key.cgroup_id == cgroup.id()) totals.Add(w);
+                    })
+                    .ok());
+    ASSERT_TRUE((*probe)->PollExemplars(on_slow).ok());
+    std::this_thread::sleep_for(20ms);
+  }
+  EXPECT_EQ(mix.ReadLine(), "done");
+  EXPECT_EQ(mix.Wait(), 0);
+  ASSERT_TRUE((*probe)
+                  ->Drain([&](const SyscallWindow& w) {
+                    if (w.key.cgroup_id == cgroup.id()) totals.Add(w);
+                  })
+                  .ok());
+
+  EXPECT_EQ(before.count["getppid"], 0u);
+  EXPECT_EQ(totals.count["getppid"], 50000u);
+  EXPECT_EQ(totals.count["nanosleep"], 15u);
+  EXPECT_EQ(totals.count["read"], 40u);
+  EXPECT_EQ(totals.count["close"], 777u);
+  EXPECT_EQ(totals.errors["close"][EBADF], 777u);
+  EXPECT_TRUE(totals.errors["getppid"].empty());
+
+  // 20 ms sleeps: a bucket is at most 1/16 wide; a busy machine oversleeps, none undersleeps.
+  EXPECT_GE(totals.sum_ns["nanosleep"], 15u * 20'000'000u);
+  EXPECT_LT(totals.sum_ns["nanosleep"], 15u * 80'000'000u);
+  EXPECT_GE(totals.max_ns["nanosleep"], 20'000'000u);
+  for (const auto& [index, count] : totals.buckets["nanosleep"]) {
+    // 20,000,000 lies in octave 21 (2^24 … 2^25): bucket 21*16 + 3.
+    EXPECT_GE(index, 21u * 16 + 3) << count;
+  }
+  // Reads of a pipe that is fed each 5 ms wait most of that time.
+  EXPECT_GT(totals.sum_ns["read"], 40u * 3'000'000u);
+  EXPECT_LT(totals.sum_ns["getppid"], 50000u * 100'000u);
+
+  EXPECT_GT(slow_reads, 0u);
+  EXPECT_LT(slow_calls, 15u + 40u + 100u);
+  ASSERT_TRUE((*probe)->Stop().ok());
+  ASSERT_TRUE((*probe)->PollExemplars([](const SlowCall&) {}).ok());
+  const SyscallCounters c = (*probe)->Counters();
+  EXPECT_EQ(c.lost, 0u);
+  EXPECT_EQ(c.folded, 0u);
+  EXPECT_EQ(c.start_lost, 0u);
+  EXPECT_EQ(c.errors_lost, 0u);
+  EXPECT_GT(c.never_returns, 0u);  // the workload ended
+  EXPECT_GT(c.no_entry, 0u);       // its child's return from fork
+  EXPECT_EQ(c.exemplars_taken, c.exemplars_delivered + c.exemplars_dropped);
+}
+
+TEST_F(SyscallLatencyTest, TheSumOverAllKeysIsWhatTheProbeRecorded) {
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  uint64_t total = 0;
+  const auto add = [&](const SyscallWindow& w) { total += w.latency.count; };
+  for (int i = 0; i < 10; ++i) {
+    for (int j = 0; j < 1000; ++j) syscall(SYS_getppid);
+    ASSERT_TRUE((*probe)->Drain(add).ok());
+  }
+  ASSERT_TRUE((*probe)->Stop().ok());
+  ASSERT_TRUE((*probe)->Drain(add).ok());
+  const SyscallCounters c = (*probe)->Counters();
+  EXPECT_GE(total, 10000u);
+  EXPECT_EQ(total, c.recorded + c.folded);
+  uint64_t again = 0;
+  ASSERT_TRUE((*probe)->Drain([&](const SyscallWindow& w) { again += w.latency.count; }).ok());
+  EXPECT_EQ(again, 0u);
+}
+
+TEST_F(SyscallLatencyTest, FullMapFoldsVisiblyAndLosesNothing) {
+  auto probe = SyscallLatency::Start({.max_octaves = 4});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  for (int j = 0; j < 1000; ++j) {
+    syscall(SYS_getppid);
+    syscall(SYS_getuid);
+    syscall(SYS_getgid);
+    syscall(SYS_gettid);
+    syscall(SYS_getpgrp);
+    usleep(10);
+  }
+  ASSERT_TRUE((*probe)->Stop().ok());
+  uint64_t total = 0, folded = 0;
+  ASSERT_TRUE((*probe)
+                  ->Drain([&](const SyscallWindow& w) {
+                    total += w.latency.count;
+                    if (w.key.folded) {
+                      folded += w.latency.count;
+                      EXPECT_EQ(SyscallName(w.key), "other");
+                    }
+                  })
+                  .ok());
+  const SyscallCounters c = (*probe)->Counters();
+  EXPECT_GT(folded, 1000u);
+  EXPECT_EQ(folded, c.folded);
+  EXPECT_EQ(total, c.recorded + c.folded);
+  EXPECT_EQ(c.lost, 0u);
+}
+
+TEST_F(SyscallLatencyTest, IdleKeysGiveTheirEntriesBackAndStartAfresh) {
+  auto probe = SyscallLatency::Start({.idle_windows_before_eviction = 2});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  const auto run = [&](uint64_t id, int closes) {
+    uint64_t seen = 0;
+    for (int i = 0; i < 5; ++i) {
+      EXPECT_TRUE((*probe)
+                      ->Drain([&](const SyscallWindow& w) {
+                        // The failing ones: the harness closes a pipe of its own in there.
+                        if (w.key.cgroup_id != id || SyscallName(w.key) != "close") return;
+                        for (const SyscallError& e : w.errors) seen += e.error == EBADF ? e.count : 0;
+                      })
+                      .ok());
+    }
+    EXPECT_EQ(seen, static_cast<uint64_t>(closes));
+  };
+  TestCgroup cgroup("idle");
+  for (int round = 0; round < 3; ++round) {
+    Child mix({Workload("syscall_mix_static"), "0", "0", "0", "100"});
+    ASSERT_TRUE(cgroup.Add(mix.pid()));
+    mix.Go();
+    EXPECT_EQ(mix.Wait(), 0);
+    run(cgroup.id(), 100);
+  }
+}
+
+TEST_F(SyscallLatencyTest, CompatCallsHaveTheirOwnNumbers) {
+#ifdef __x86_64__
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("compat");
+  const pid_t child = fork();
+  if (child == 0) {
+    if (!cgroup.Add(getpid())) _exit(1);
+    for (int i = 0; i < 123; ++i) {
+      long result = 20;  // getpid in the i386 table, writev in the x86-64 one
+      asm volatile("int $0x80" : "+a"(result) : : "memory", "r8", "r9", "r10", "r11");
+      if (result != getpid()) _exit(2);
+    }
+    _exit(0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  if (WIFSIGNALED(status)) GTEST_SKIP() << "kernel without CONFIG_IA32_EMULATION";
+  ASSERT_EQ(status, 0);
+  uint64_t compat = 0, native = 0, writev = 0;
+  ASSERT_TRUE((*probe)
+                  ->Drain([&](const SyscallWindow& w) {
+                    if (w.key.cgroup_id != cgroup.id()) return;
+                    if (w.key.compat && w.key.nr == 20) compat += w.latency.count;
+                    if (SyscallName(w.key) == "getpid") native += w.latency.count;
+                    if (SyscallName(w.key) == "writev") writev += w.latency.count;
+                  })
+                  .ok());
+  EXPECT_EQ(compat, 123u);
+  EXPECT_EQ(native, 123u);
+  EXPECT_EQ(writev, 0u);
+#else
+  GTEST_SKIP() << "x86-64 only";
+#endif
+}
+
+TEST_F(SyscallLatencyTest, ExemplarsKeepToTheirBudget) {
+  auto probe = SyscallLatency::Start({.exemplars_per_key = 2, .exemplars_per_window_new_key = 5});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("budget");
+  Child mix({Workload("syscall_mix"), "0", "25", "0", "0"});
+  ASSERT_TRUE(cgroup.Add(mix.pid()));
+  mix.Go();
+  mix.Wait();
+  uint64_t mine = 0;
+  ASSERT_TRUE((*probe)->PollExemplars([&](const SlowCall& c) { mine += c.key.cgroup_id == cgroup.id(); }).ok());
+  EXPECT_LE(mine, 5u);
+  ASSERT_TRUE((*probe)->Stop().ok());
+  ASSERT_TRUE((*probe)->PollExemplars([](const SlowCall&) {}).ok());
+  const SyscallCounters c = (*probe)->Counters();
+  EXPECT_EQ(c.exemplars_taken, 5u);
+  EXPECT_GE(c.exemplars_limited, 20u);
+  EXPECT_EQ(c.exemplars_taken, c.exemplars_delivered + c.exemplars_dropped);
+}
+
+}  // namespace
+}  // namespace pyrometer::kernel

@@ -1,0 +1,64 @@
+#include "userspace/agent/naming.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "userspace/agent/sample_resolver.h"
+
+namespace pyrometer::agent {
+
+// Found by name below.
+extern "C" __attribute__((noinline)) int pyrometer_naming_test_landmark(int x) { return x * 3 + 1; }
+
+namespace {
+
+ProcessKey Self(process::ProcessTable& table) {
+  for (const ProcessKey& key : table.Running()) {
+    if (key.tgid == static_cast<uint32_t>(::getpid())) return key;
+  }
+  return {};
+}
+
+TEST(Naming, NamesOwnCodeThroughTheWholeWay) {
+  process::ProcessTable table{process::ProcessTable::Options{}};
+  ASSERT_TRUE(table.ScanAll().ok());
+  SampleResolver resolver(&table);
+  RawWindow window(0, 10);
+  const std::vector<uint64_t> user = {reinterpret_cast<uint64_t>(&pyrometer_naming_test_landmark) + 2};
+  const SampleResolver::Stack stack{.process = Self(table), .time_ns = 0, .kernel_frames = {}, .user_frames = user};
+  window.AddSample({1, 0, "self"}, resolver.Resolve(stack, window), 5, 50);
+
+  Naming naming;
+  profile::Dictionary dictionary;
+  std::map<std::string, uint64_t> misses;
+  const auto stacks = naming.Name(window, &dictionary, &misses);
+  const profile::StackId named = stacks[window.samples().begin()->second.begin()->first];
+  EXPECT_EQ(dictionary.FrameName(dictionary.stack(named).frame), "pyrometer_naming_test_landmark");
+  const profile::Frame& frame = dictionary.frame(dictionary.stack(named).frame);
+  EXPECT_EQ(frame.kind, profile::FrameKind::kNative);
+  EXPECT_FALSE(dictionary.string(dictionary.mapping(frame.mapping).build_id).empty());
+  EXPECT_TRUE(misses.empty());
+}
+
+TEST(Naming, AMissKeepsItsReasonAndCountsItsSamples) {
+  process::ProcessTable table{process::ProcessTable::Options{}};
+  SampleResolver resolver(&table);
+  RawWindow window(0, 10);
+  // No process has this number: above the kernel's limit of 2^22.
+  const std::vector<uint64_t> user = {0x1234};
+  const SampleResolver::Stack stack{.process = {5'000'000, 1}, .time_ns = 1, .kernel_frames = {}, .user_frames = user};
+  window.AddSample({1, 0, "gone"}, resolver.Resolve(stack, window), 3, 30);
+  Naming naming;
+  profile::Dictionary dictionary;
+  std::map<std::string, uint64_t> misses;
+  const auto stacks = naming.Name(window, &dictionary, &misses);
+  const profile::StackId named = stacks[window.samples().begin()->second.begin()->first];
+  const profile::Frame& frame = dictionary.frame(dictionary.stack(named).frame);
+  EXPECT_NE(frame.miss, 0u);
+  ASSERT_EQ(misses.size(), 1u);
+  EXPECT_EQ(misses.begin()->first, dictionary.string(frame.miss));
+  EXPECT_EQ(misses.begin()->second, 3u);
+}
+
+}  // namespace
+}  // namespace pyrometer::agent

@@ -1,0 +1,389 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <thread>
+
+#include "tests/unit/store/store_testing.h"
+#include "userspace/store/embedded_store.h"
+#include "userspace/store/validate.h"
+
+namespace pyrometer::store {
+namespace {
+
+using ::testing::HasSubstr;
+
+profile::Batch SmallBatch(const std::string& agent, uint64_t sequence, uint64_t count = 3) {
+  BatchBuilder b(agent, sequence);
+  const uint32_t series = b.Series("cpu", {{"node", "n1"}, {"service", "shop"}});
+  b.Cpu(series, kT0, {{b.Stack({"main", "hot"}), count}, {b.Stack({"main"}), 1}});
+  return b.batch;
+}
+
+TEST(Append, AppliesOnceAndCountsGaps) {
+  const TempFolder folder;
+  auto store = MustOpen(folder.path());
+  EXPECT_EQ(store->LastSequence("a").value(), 0u);
+  AppendResult r = store->Append(SmallBatch("a", 1)).value();
+  EXPECT_FALSE(r.duplicate);
+  EXPECT_EQ(r.last_sequence, 1u);
+  EXPECT_EQ(r.gap, 0u);
+  r = store->Append(SmallBatch("a", 1)).value();
+  EXPECT_TRUE(r.duplicate);
+  EXPECT_EQ(r.last_sequence, 1u);
+  EXPECT_EQ(SampleSum(*store), 4u);
+
+  r = store->Append(SmallBatch("a", 5)).value();
+  EXPECT_FALSE(r.duplicate);
+  EXPECT_EQ(r.gap, 3u);
+  EXPECT_TRUE(store->Append(SmallBatch("a", 4)).value().duplicate);
+  EXPECT_FALSE(store->Append(SmallBatch("b", 1)).value().duplicate);
+  EXPECT_EQ(SampleSum(*store), 12u);
+  EXPECT_EQ(StackSampleSum(*store), 12u);
+
+  store.reset();
+  store = MustOpen(folder.path());
+  EXPECT_EQ(store->LastSequence("a").value(), 5u);
+  EXPECT_TRUE(store->Append(SmallBatch("a", 5)).value().duplicate);
+  EXPECT_EQ(SampleSum(*store), 12u);
+  const std::vector<AgentInfo> agents = store->Agents().value();
+  ASSERT_EQ(agents.size(), 2u);
+  EXPECT_EQ(agents[0].agent_id, "a");
+  EXPECT_EQ(agents[0].node, "node-a");
+  EXPECT_EQ(agents[0].batches, 2u);
+  EXPECT_EQ(agents[0].gaps, 3u);
+  EXPECT_EQ(agents[0].duplicates, 1u);
+  EXPECT_EQ(agents[0].samples, 8u);
+  EXPECT_EQ(agents[0].last_seen_ns, TestOptions().now());
+  const StoreStats stats = store->Stats().value();
+  EXPECT_EQ(stats.batches, 3u);
+  EXPECT_EQ(stats.samples, 12u);
+  EXPECT_EQ(stats.series, 1u);
+  EXPECT_EQ(stats.stacks, 2u);
+  EXPECT_EQ(stats.frames, 2u);
+  EXPECT_EQ(stats.gaps, 3u);
+  EXPECT_GT(stats.disk_bytes, 0u);
+  EXPECT_GT(stats.memory_bytes, 0u);
+}
+
+TEST(Append, StacksComeBackWithTheirNames) {
+  const TempFolder folder;
+  auto store = MustOpen(folder.path());
+  ASSERT_TRUE(store->Append(SmallBatch("a", 1)).ok());
+  for (int round = 0; round < 2; ++round) {
+    const std::vector<Series> series = store->FindSeries({.type = "cpu"}).value();
+    ASSERT_EQ(series.size(), 1u);
+    EXPECT_EQ(series[0].labels.Get("service"), "shop");
+    const StackSums sums = store->SumStacks(series[0].trie, {{series[0].id}}, {}).value();
+    ASSERT_EQ(sums.sums.size(), 2u);
+    EXPECT_EQ(sums.points, 1u);
+    EXPECT_EQ(sums.period_ns, kPeriod);
+    EXPECT_EQ(sums.first_ns, kT0);
+    EXPECT_EQ(sums.end_ns, kT0 + static_cast<int64_t>(kWindow));
+    profile::Dictionary d;
+    const std::vector<NodeId> nodes = {sums.sums[1].node, 0, sums.sums[0].node};
+    const std::vector<profile::StackId> stacks = store->ResolveStacks(series[0].trie, nodes, &d).value();
+    EXPECT_EQ(stacks[1], profile::kEmptyStack);
+    const std::vector<profile::FrameId> leaf_first = d.FramesLeafFirst(stacks[0]);
+    ASSERT_EQ(leaf_first.size(), 2u);
+    EXPECT_EQ(d.FrameName(leaf_first[0]), "hot");
+    EXPECT_EQ(d.FrameName(leaf_first[1]), "main");
+    EXPECT_EQ(sums.sums[1].count, 3u);
+    const profile::Mapping& mapping = d.mapping(d.frame(leaf_first[0]).mapping);
+    EXPECT_EQ(d.string(mapping.build_id), "abc123");
+    EXPECT_EQ(d.string(mapping.file), "/bin/app");
+    EXPECT_EQ(store->ResolveStacks(series[0].trie, {{99u}}, &d).status().code(), StatusCode::kOutOfRange);
+    store.reset();
+    store = MustOpen(folder.path());
+  }
+}
+
+profile::Batch OneFrame(uint64_t sequence, profile::Frame frame, const std::string& function, int64_t line,
+                        const std::string& miss, const std::string& build_id) {
+  BatchBuilder b("a", sequence);
+  profile::Dictionary& d = b.batch.dictionary;
+  frame.mapping = d.InternMapping({.build_id = d.InternString(build_id), .file = d.InternString("/lib/x.so")});
+  frame.miss = d.InternString(miss);
+  if (!function.empty()) {
+    frame.lines = {{.function = d.InternFunction({.name = d.InternString(function)}), .line = line}};
+  }
+  const profile::StackId stack = d.InternStack(profile::kEmptyStack, d.InternFrame(frame));
+  b.Cpu(b.Series("cpu", {{"service", "s"}}), kT0 + static_cast<int64_t>(sequence * kWindow), {{stack, 1}});
+  return b.batch;
+}
+
+// name -> samples, over all series.
+std::map<std::string, uint64_t> LeafNames(const Store& store) {
+  std::map<std::string, uint64_t> names;
+  for (const Series& series : Value(store.FindSeries({}))) {
+    profile::Dictionary d;
+    const StackSums sums = Value(store.SumStacks(series.trie, {&series.id, 1}, {}));
+    for (const StackSum& row : sums.sums) {
+      const profile::StackId stack = store.ResolveStacks(series.trie, {{row.node}}, &d).value()[0];
+      const profile::Frame& frame = d.frame(d.stack(stack).frame);
+      std::string name = d.FrameName(d.stack(stack).frame);
+      if (!frame.lines.empty() && frame.lines[0].line != 0) name += StrFormat(":%d", frame.lines[0].line);
+      names[name] += row.count;
+    }
+  }
+  return names;
+}
+
+TEST(Append, ALateSymbolNamesEarlierSamples) {
+  const TempFolder folder;
+  auto store = MustOpen(folder.path());
+  const profile::Frame native{.kind = profile::FrameKind::kNative, .address = ElfAddress(0x1234)};
+  ASSERT_TRUE(store->Append(OneFrame(1, native, "", 0, "no symbols", "b1")).ok());
+  EXPECT_EQ(LeafNames(*store), (std::map<std::string, uint64_t>{{"x.so+0x1234", 1}}));
+  ASSERT_TRUE(store->Append(OneFrame(2, native, "parse", 0, "", "b1")).ok());
+  EXPECT_EQ(LeafNames(*store), (std::map<std::string, uint64_t>{{"parse", 2}}));
+  ASSERT_TRUE(store->Append(OneFrame(3, native, "parse", 42, "", "b1")).ok());
+  EXPECT_EQ(LeafNames(*store), (std::map<std::string, uint64_t>{{"parse:42", 3}}));
+  // A poorer description changes nothing; another build ID is another place.
+  ASSERT_TRUE(store->Append(OneFrame(4, native, "", 0, "no symbols", "b1")).ok());
+  ASSERT_TRUE(store->Append(OneFrame(5, native, "scan", 0, "", "b2")).ok());
+  EXPECT_EQ(LeafNames(*store), (std::map<std::string, uint64_t>{{"parse:42", 4}, {"scan", 1}}));
+  store.reset();
+  store = MustOpen(folder.path());
+  EXPECT_EQ(LeafNames(*store), (std::map<std::string, uint64_t>{{"parse:42", 4}, {"scan", 1}}));
+}
+
+TEST(Append, KernelAndJitAddressesAreNotIdentities) {
+  // The kernel moves at each boot, and generated code is anybody's: the same address, other functions.
+  const TempFolder folder;
+  auto store = MustOpen(folder.path());
+  const profile::Frame kernel{.kind = profile::FrameKind::kKernel, .address = ElfAddress(0xffffffff81000010)};
+  const profile::Frame jit{.kind = profile::FrameKind::kJit, .address = ElfAddress(0x7f0000001000)};
+  ASSERT_TRUE(store->Append(OneFrame(1, kernel, "do_fork", 0, "", "k")).ok());
+  ASSERT_TRUE(store->Append(OneFrame(2, kernel, "do_exit", 0, "", "k")).ok());
+  ASSERT_TRUE(store->Append(OneFrame(3, jit, "js:a", 0, "", "")).ok());
+  ASSERT_TRUE(store->Append(OneFrame(4, jit, "js:b", 0, "", "")).ok());
+  EXPECT_EQ(LeafNames(*store),
+            (std::map<std::string, uint64_t>{{"do_exit", 1}, {"do_fork", 1}, {"js:a", 1}, {"js:b", 1}}));
+}
+
+TEST(Append, StackLimitFoldsVisiblyAndCounts) {
+  const TempFolder folder;
+  StoreOptions options = TestOptions();
+  options.max_nodes_per_trie = 10;
+  auto store = MustOpen(folder.path(), options);
+  BatchBuilder b("a", 1);
+  const uint32_t big = b.Series("cpu", {{"service", "big"}});
+  const uint32_t other = b.Series("cpu", {{"service", "other"}});
+  std::vector<std::pair<profile::StackId, uint64_t>> samples;
+  for (int i = 0; i < 100; ++i) samples.push_back({b.Stack({"main", "f" + std::to_string(i), "leaf"}), 1});
+  b.Cpu(big, kT0, samples).Cpu(other, kT0, {{b.Stack({"main", "quiet"}), 7}});
+  ASSERT_TRUE(store->Append(b.batch).ok());
+  EXPECT_EQ(SampleSum(*store), 107u);
+  EXPECT_EQ(StackSampleSum(*store), 107u);
+  const std::map<std::string, uint64_t> names = LeafNames(*store);
+  EXPECT_EQ(names.at("quiet"), 7u);
+  EXPECT_EQ(names.at(std::string(kFoldedStacksName)) + names.at("leaf"), 100u);
+  EXPECT_GT(names.at(std::string(kFoldedStacksName)), 90u);
+  EXPECT_EQ(store->Stats().value().folded_samples, names.at(std::string(kFoldedStacksName)));
+  // Known stacks are still found; the fold is the same node in the next batch.
+  b.batch.sequence = 2;
+  ASSERT_TRUE(store->Append(b.batch).ok());
+  EXPECT_EQ(LeafNames(*store).at(std::string(kFoldedStacksName)), 2 * names.at(std::string(kFoldedStacksName)));
+  EXPECT_LE(store->Stats().value().stacks, 10u + 1 + 2);
+}
+
+TEST(Append, SeriesLimitRefusesNamingIt) {
+  const TempFolder folder;
+  StoreOptions options = TestOptions();
+  options.max_series = 3;
+  auto store = MustOpen(folder.path(), options);
+  const auto batch = [](uint64_t sequence, int first, int last) {
+    BatchBuilder b("a", sequence);
+    for (int i = first; i < last; ++i) {
+      b.Counter(b.Series("tcp_retransmits", {{"comm", "c" + std::to_string(i)}}), kT0, 1);
+    }
+    return b.batch;
+  };
+  ASSERT_TRUE(store->Append(batch(1, 0, 2)).ok());
+  const Status refused = store->Append(batch(2, 1, 5)).status();
+  EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(Message(refused)), HasSubstr("--max-series"));
+  EXPECT_THAT(std::string(Message(refused)), HasSubstr("limit of 3 series"));
+  EXPECT_EQ(store->LastSequence("a").value(), 1u);
+  EXPECT_EQ(store->FindSeries({}).value().size(), 2u);
+  ASSERT_TRUE(store->Append(batch(2, 1, 3)).ok());  // known ones and one more
+  EXPECT_EQ(store->Stats().value().series, 3u);
+}
+
+TEST(Append, RefusesMalformedBatchesWhole) {
+  const TempFolder folder;
+  auto store = MustOpen(folder.path());
+  const int64_t now = TestOptions().now();
+  struct Case {
+    std::string_view message;
+    std::function<void(profile::Batch&)> spoil;
+  };
+  const Case cases[] = {
+      {"no agent id", [](profile::Batch& b) { b.agent_id.clear(); }},
+      {"agent id is not UTF-8", [](profile::Batch& b) { b.agent_id = "\xff"; }},
+      {"node name is not UTF-8", [](profile::Batch& b) { b.node = std::string(300, 'n'); }},
+      {"sequence number is 0", [](profile::Batch& b) { b.sequence = 0; }},
+      {"its type is empty", [](profile::Batch& b) { b.series[0].type.clear(); }},
+      {"series 9 of 1", [](profile::Batch& b) { b.profiles[0].series = 9; }},
+      {"stack 1000 of", [](profile::Batch& b) { b.profiles[0].samples[0].stack = 1000; }},
+      {"above 2^56", [](profile::Batch& b) { b.profiles[0].samples[0].count = UINT64_MAX; }},
+      {"above 2^56", [](profile::Batch& b) { b.profiles[0].samples[1].value = uint64_t{1} << 60; }},
+      {"before the year 2000", [](profile::Batch& b) { b.profiles[0].time_ns = -1; }},
+      {"before the year 2000", [](profile::Batch& b) { b.profiles[0].time_ns = INT64_MIN; }},
+      {"ahead of the store's clock", [&](profile::Batch& b) { b.profiles[0].time_ns = now + 2 * 3'600'000'000'000; }},
+      {"ahead of the store's clock", [&](profile::Batch& b) { b.profiles[0].time_ns = INT64_MAX; }},
+      {"a window of", [](profile::Batch& b) { b.profiles[0].duration_ns = UINT64_MAX; }},
+      {"points of another kind",
+       [](profile::Batch& b) { b.counters.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1, .value = 1}); }},
+      {"counter point 0: its value",
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.counters.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1, .value = UINT64_MAX});
+       }},
+      {"exemplar with stack",
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
+         b.histograms[0].exemplars.push_back({.time_ns = kT0, .value = 1, .stack = 77});
+       }},
+      {"comm that is too long",
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
+         b.histograms[0].exemplars.push_back({.comm = std::string(1000, 'c')});
+       }},
+      {"string 5 has",
+       [](profile::Batch& b) {
+         while (b.dictionary.string_count() < 5) b.dictionary.InternString(std::to_string(b.dictionary.string_count()));
+         b.dictionary.InternString(std::string(kMaxStringBytes + 1, 'x'));
+       }},
+      {"function 3: string out of range", [](profile::Batch& b) { b.dictionary.InternFunction({.name = 9999}); }},
+      {"mapping 2: string out of range", [](profile::Batch& b) { b.dictionary.InternMapping({.file = 9999}); }},
+      {"frame 3: mapping or string", [](profile::Batch& b) { b.dictionary.InternFrame({.mapping = 9999}); }},
+      {"frame 3: function", [](profile::Batch& b) { b.dictionary.InternFrame({.lines = {{.function = 9999}}}); }},
+      {"frame 3: unknown kind",
+       [](profile::Batch& b) { b.dictionary.InternFrame({.kind = static_cast<profile::FrameKind>(99)}); }},
+      {"deeper than",
+       [](profile::Batch& b) {
+         profile::StackId stack = profile::kEmptyStack;
+         for (size_t i = 0; i <= kMaxStackDepth; ++i) stack = b.dictionary.InternStack(stack, 1);
+       }},
+  };
+  for (const Case& c : cases) {
+    profile::Batch batch = SmallBatch("a", 1);
+    c.spoil(batch);
+    const Status status = store->Append(batch).status();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << c.message;
+    EXPECT_THAT(std::string(Message(status)), HasSubstr(std::string(c.message)));
+  }
+  EXPECT_TRUE(store->FindSeries({}).value().empty());
+  EXPECT_EQ(store->Stats().value().strings, 0u);
+  EXPECT_EQ(store->LastSequence("a").value(), 0u);
+  EXPECT_TRUE(store->Append(SmallBatch("a", 1)).ok());
+}
+
+TEST(Append, HistogramsAndCounters) {
+  const TempFolder folder;
+  auto store = MustOpen(folder.path());
+  BatchBuilder b("a", 1);
+  const uint32_t latency = b.Series("syscall_latency", {{"service", "s"}, {"syscall", "read"}});
+  const uint32_t bytes = b.Series("tcp_bytes_sent", {{"peer", "10.0.0.1:80"}});
+  profile::HistogramPoint point{.series = latency, .time_ns = kT0, .duration_ns = kWindow};
+  point.histogram.Record(5'000'000, 10);
+  point.histogram.Record(20'000'000);
+  point.errors = {{11, 3}};
+  point.exemplars = {
+      {.time_ns = kT0 + 5, .value = 20'000'000, .stack = b.Stack({"main", "read"}), .comm = "app", .tid = 42}};
+  b.batch.histograms.push_back(point);
+  b.Counter(bytes, kT0, 4096);
+  ASSERT_TRUE(store->Append(b.batch).ok());
+  b.batch.sequence = 2;
+  b.batch.agent_id = "other";  // the same series and window from elsewhere: both count
+  ASSERT_TRUE(store->Append(b.batch).ok());
+
+  const std::vector<Series> series = store->FindSeries({.type = "syscall_latency"}).value();
+  ASSERT_EQ(series.size(), 1u);
+  std::vector<HistogramWindow> windows;
+  ASSERT_TRUE(
+      store->ScanHistograms({{series[0].id}}, {kT0, kT0 + 1}, [&](const HistogramWindow& w) { windows.push_back(w); })
+          .ok());
+  ASSERT_EQ(windows.size(), 2u);
+  for (const HistogramWindow& window : windows) {
+    EXPECT_EQ(window.histogram, point.histogram);
+    EXPECT_EQ(window.errors, point.errors);
+    ASSERT_EQ(window.exemplars.size(), 1u);
+    EXPECT_EQ(window.exemplars[0].comm, "app");
+    EXPECT_EQ(window.exemplars[0].tid, 42u);
+    profile::Dictionary d;
+    const profile::StackId stack = store->ResolveStacks(series[0].trie, {{window.exemplars[0].node}}, &d).value()[0];
+    EXPECT_EQ(d.FrameName(d.stack(stack).frame), "read");
+  }
+  windows.clear();
+  ASSERT_TRUE(store
+                  ->ScanHistograms({{series[0].id}}, {kT0 + 1, INT64_MAX},
+                                   [&](const HistogramWindow& w) { windows.push_back(w); })
+                  .ok());
+  EXPECT_TRUE(windows.empty());
+
+  std::vector<WindowTotal> totals;
+  const SeriesId counter = store->FindSeries({.type = "tcp_bytes_sent"}).value()[0].id;
+  ASSERT_TRUE(
+      store->ScanTotals({{counter, series[0].id}}, {}, [&](const WindowTotal& t) { totals.push_back(t); }).ok());
+  ASSERT_EQ(totals.size(), 4u);
+  EXPECT_EQ(totals[0].value, 4096u);
+  EXPECT_EQ(totals[2].count, 11u);
+  EXPECT_EQ(totals[2].value, 70'000'000u);
+}
+
+// Many threads, each an agent; some also resend what another thread sends right now.
+TEST(Append, ConcurrentAgentsAndResends) {
+  const TempFolder folder;
+  auto store = MustOpen(folder.path());
+  constexpr int kThreads = 8;
+  constexpr uint64_t kBatches = 25;
+  std::atomic<uint64_t> applied{0};
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      // Two threads per agent: each batch is sent twice.
+      const std::string agent = "agent" + std::to_string(t / 2);
+      for (uint64_t sequence = 1; sequence <= kBatches; ++sequence) {
+        BatchBuilder b(agent, sequence);
+        const uint32_t series = b.Series("cpu", {{"node", agent}, {"service", "s" + std::to_string(sequence % 3)}});
+        b.Cpu(series, kT0 + static_cast<int64_t>(sequence * kWindow),
+              {{b.Stack({"main", "f" + std::to_string(sequence), agent}), sequence}});
+        b.batch.profiles.back().time_ns = kT0;
+        const StatusOr<AppendResult> result = store->Append(b.batch);
+        ASSERT_TRUE(result.ok()) << result.status();
+        if (!result->duplicate) applied += sequence;
+      }
+    });
+  }
+  std::thread reader([&] {
+    while (!stop) {
+      // Totals and samples of one series are written together.
+      for (const Series& series : Value(store->FindSeries({.type = "cpu"}))) {
+        const StackSums sums = store->SumStacks(series.trie, {{series.id}}, {}).value();
+        std::vector<NodeId> nodes;
+        for (const StackSum& row : sums.sums) nodes.push_back(row.node);
+        profile::Dictionary d;
+        ASSERT_TRUE(store->ResolveStacks(series.trie, nodes, &d).ok());
+      }
+    }
+  });
+  for (std::thread& thread : threads) thread.join();
+  stop = true;
+  reader.join();
+  const uint64_t expected = kThreads / 2 * kBatches * (kBatches + 1) / 2;
+  EXPECT_EQ(applied, expected);
+  EXPECT_EQ(SampleSum(*store), expected);
+  EXPECT_EQ(StackSampleSum(*store), expected);
+  store.reset();
+  store = MustOpen(folder.path());
+  EXPECT_EQ(StackSampleSum(*store), expected);
+}
+
+}  // namespace
+}  // namespace pyrometer::store

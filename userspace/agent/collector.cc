@@ -1,0 +1,650 @@
+#include "userspace/agent/collector.h"
+
+#include <pthread.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "userspace/base/file.h"
+#include "userspace/base/strings.h"
+
+namespace pyrometer::agent {
+namespace {
+
+using std::chrono::milliseconds;
+
+// How long the collecting thread waits for process events before it looks at the rings again. The sample ring
+// (4 MiB) holds seconds of samples; perf maps of short processes want to be read soon.
+constexpr milliseconds kPollInterval{50};
+// Samples reach a window up to two poll intervals after they were taken; a busy machine adds to that.
+constexpr uint64_t kWindowGraceNs = 300 * kNsPerMs;
+constexpr uint32_t kLeastFrequencyHz = 9;
+constexpr int kWindowsOverBudget = 3;
+constexpr int kNamingNice = 10;
+
+uint64_t ProcessCpuNs() {
+  timespec now;
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<uint64_t>(now.tv_nsec);
+}
+
+uint64_t ResidentBytes() {
+  auto statm = ReadFile("/proc/self/statm", 4096);
+  if (!statm.ok()) return 0;
+  const auto fields = Split(*statm, ' ');
+  const auto pages = fields.size() > 1 ? ParseUint64(fields[1]) : std::nullopt;
+  return pages.value_or(0) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+// Turns maps of kernel histograms into ours; equal bucket functions (profile/histogram.h).
+profile::Histogram FromKernel(const kernel::LatencyHistogram& latency) {
+  profile::Histogram histogram;
+  for (const auto& bucket : latency.buckets) histogram.AddBucket(bucket.index, bucket.count);
+  histogram.AddSum(latency.sum_ns);
+  histogram.ObserveMax(latency.max_ns);
+  return histogram;
+}
+
+// Adds series to a batch, each once.
+class BatchBuilder {
+ public:
+  explicit BatchBuilder(profile::Batch* batch) : batch_(*batch) {
+    for (size_t i = 0; i < batch_.series.size(); ++i) ids_[batch_.series[i]] = static_cast<uint32_t>(i);
+  }
+  uint32_t Series(std::string_view type, profile::LabelSet labels) {
+    profile::SeriesKey key{std::string(type), std::move(labels)};
+    const auto [entry, added] = ids_.try_emplace(key, static_cast<uint32_t>(batch_.series.size()));
+    if (added) batch_.series.push_back(std::move(key));
+    return entry->second;
+  }
+  void Counter(std::string_view type, profile::LabelSet labels, int64_t time_ns, uint64_t duration_ns, uint64_t value) {
+    if (value == 0) return;
+    batch_.counters.push_back({Series(type, std::move(labels)), time_ns, duration_ns, value});
+  }
+
+ private:
+  profile::Batch& batch_;
+  std::map<profile::SeriesKey, uint32_t> ids_;
+};
+
+// Label sets equal after naming (two comms of one cgroup may map to one service) must give one point.
+using SamplesByLabels = std::map<profile::LabelSet, std::map<profile::StackId, RawWindow::Sums>>;
+
+void AddProfilePoints(const RawWindow& window, const SamplesByLabels& samples, BatchBuilder& builder,
+                      profile::Batch* batch) {
+  for (const auto& [labels, stacks] : samples) {
+    profile::ProfilePoint point;
+    point.series = builder.Series(profile::kTypeCpu, labels);
+    point.time_ns = window.start_ns();
+    point.duration_ns = window.duration_ns();
+    for (const auto& [stack, sums] : stacks) {
+      point.samples.push_back({stack, sums.count, sums.value});
+      if (point.period_ns == 0 && sums.count > 0) point.period_ns = sums.value / sums.count;
+    }
+    batch->profiles.push_back(std::move(point));
+  }
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Collector>> Collector::Start(const Options& options, Node* node, Sink sink,
+                                                      SessionListener on_session) {
+  std::unique_ptr<Collector> collector(new Collector(options, node, std::move(sink), std::move(on_session)));
+  RETURN_IF_ERROR(collector->StartProbes());
+  collector->collect_thread_ = std::thread([c = collector.get()] {
+    ::pthread_setname_np(::pthread_self(), "pyro-collect");
+    c->CollectLoop();
+  });
+  collector->name_thread_ = std::thread([c = collector.get()] {
+    ::pthread_setname_np(::pthread_self(), "pyro-name");
+    // Linux: the thread's own nice value. Not being allowed to is no reason to stop.
+    (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNamingNice);
+    c->NameLoop();
+  });
+  return collector;
+}
+
+Collector::Collector(const Options& options, Node* node, Sink sink, SessionListener on_session)
+    : options_(options),
+      node_(*node),
+      sink_(std::move(sink)),
+      on_session_(std::move(on_session)),
+      resolver_(&node->processes()),
+      frequency_hz_(options.frequency_hz) {}
+
+Collector::~Collector() { Stop(); }
+
+void Collector::ReportProblem(const std::string& probe, const Status& status) {
+  const std::lock_guard lock(mutex_);
+  probes_[probe] = {probe, "off", std::string(Message(status))};
+}
+
+Status Collector::StartProbes() {
+  const int64_t now_ns = UnixNowNs();
+  window_start_ns_ = now_ns - now_ns % static_cast<int64_t>(options_.window_ns);
+  track_ = std::make_unique<SampleTrack>(&resolver_, options_.window_ns);
+  last_cpu_ns_ = ProcessCpuNs();
+
+  Status first_problem;
+  bool any = false;
+  const auto note = [&](const std::string& name, const Status& status, std::string degraded = "") {
+    if (status.ok()) {
+      any = true;
+      probes_[name] = {name, degraded.empty() ? "ok" : "degraded", std::move(degraded)};
+      return;
+    }
+    if (first_problem.ok()) first_problem = status;
+    probes_[name] = {name, "off", std::string(Message(status))};
+  };
+  const auto off = [&](const std::string& name) { probes_[name] = {name, "off", "not asked for"}; };
+
+  if (options_.cpu) {
+    kernel::CpuSampler::Options sampling;
+    sampling.frequency_hz = options_.frequency_hz;
+    sampling.target = options_.target;
+    auto sampler = kernel::CpuSampler::Start(sampling);
+    if (sampler.ok()) sampler_ = *std::move(sampler);
+    note("cpu_sampler", sampler.status());
+  } else {
+    off("cpu_sampler");
+  }
+  if (options_.syscalls) {
+    auto probe = kernel::SyscallLatency::Start({});
+    if (probe.ok()) syscalls_ = *std::move(probe);
+    note("syscall_latency", probe.status());
+  } else {
+    off("syscall_latency");
+  }
+  if (options_.tcp) {
+    auto probe = kernel::TcpLatency::Start({});
+    if (probe.ok()) tcp_ = *std::move(probe);
+    note("tcp_latency", probe.status());
+  } else {
+    off("tcp_latency");
+  }
+  const Status& events = node_.process_events_status();
+  probes_["process_events"] = {"process_events", events.ok() ? "ok" : "degraded", std::string(Message(events))};
+  if (!any && !first_problem.ok()) return first_problem;
+  return OkStatus();
+}
+
+std::vector<ProbeReport> Collector::Probes() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<ProbeReport> reports;
+  for (const auto& [name, report] : probes_) reports.push_back(report);
+  return reports;
+}
+
+Status Collector::StartSession(const SessionSpec& spec) {
+  ASSIGN_OR_RETURN(kernel::SampleTarget target, ResolveTarget(spec.target, node_));
+  kernel::CpuSampler::Options sampling;
+  sampling.frequency_hz = spec.frequency_hz == 0 ? options_.frequency_hz : spec.frequency_hz;
+  sampling.target = std::move(target);
+  auto session = std::make_unique<Session>();
+  session->spec = spec;
+  ASSIGN_OR_RETURN(session->sampler, kernel::CpuSampler::Start(sampling));
+  session->track = std::make_unique<SampleTrack>(&resolver_, options_.window_ns);
+  session->started_ns = UnixNowNs();
+  session->until_monotonic_ns = MonotonicNowNs() + spec.duration_ns;
+  const std::lock_guard lock(mutex_);
+  new_sessions_.push_back(std::move(session));
+  return OkStatus();
+}
+
+Status Collector::StopSession(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  for (auto& session : new_sessions_) {
+    if (session->spec.id == id) return session->stop = true, OkStatus();
+  }
+  const auto found = sessions_.find(id);
+  if (found == sessions_.end()) return NotFoundError(StrFormat("no session '%s' runs on this node", id));
+  found->second->stop = true;
+  return OkStatus();
+}
+
+void Collector::CollectLoop() {
+  while (!stopping_.load()) {
+    if (lower_frequency_.exchange(false) && sampler_ != nullptr) {
+      kernel::CpuSampler::Options sampling;
+      sampling.frequency_hz = frequency_hz_.load();
+      sampling.target = options_.target;
+      auto slower = kernel::CpuSampler::Start(sampling);
+      if (slower.ok()) {
+        (void)sampler_->Stop();
+        (void)sampler_->Poll(milliseconds(0), [&](const kernel::CpuSample& sample) { track_->Collect(sample); });
+        const std::lock_guard lock(sampler_mutex_);
+        const kernel::SampleCounters ended = sampler_->Counters();
+        sampler_base_.taken += ended.taken;
+        sampler_base_.delivered += ended.delivered;
+        sampler_base_.dropped_ring_full += ended.dropped_ring_full;
+        sampler_base_.dropped_scratch += ended.dropped_scratch;
+        sampler_base_.dropped_malformed += ended.dropped_malformed;
+        sampler_base_.dropped_lost += ended.dropped_lost;
+        sampler_ = *std::move(slower);
+      } else {
+        ReportProblem("cpu_sampler", slower.status());
+      }
+    }
+    if (sampler_ != nullptr) {
+      const Status status =
+          sampler_->Poll(milliseconds(0), [&](const kernel::CpuSample& sample) { track_->Collect(sample); });
+      if (!status.ok()) ReportProblem("cpu_sampler", status);
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      for (auto& session : new_sessions_) sessions_[session->spec.id] = std::move(session);
+      new_sessions_.clear();
+      const uint64_t now = MonotonicNowNs();
+      for (auto& [id, session] : sessions_) {
+        if (session->stop || now >= session->until_monotonic_ns) {
+          (void)session->sampler->Stop();
+          session->drained = true;
+        }
+        const Status status = session->sampler->Poll(
+            milliseconds(0), [&s = session](const kernel::CpuSample& sample) { s->track->Collect(sample); });
+        if (!status.ok()) session->stop = true;
+      }
+    }
+    if (const Status status = node_.PollEvents(kPollInterval); !status.ok()) ReportProblem("process_events", status);
+    const int64_t offset_ns = MonotonicToUnixOffsetNs();
+    track_->Fold(offset_ns);
+    {
+      const std::lock_guard lock(mutex_);
+      for (auto& [id, session] : sessions_) session->track->Fold(offset_ns);
+    }
+    PollSlowCalls(offset_ns);
+    for (const ProcessKey& process : resolver_.TakeJitProcesses()) node_.naming().PrepareJit(process);
+    CutWindows(UnixNowNs(), /*final=*/false);
+  }
+
+  // Last round: end the probes, read what is left, hand everything over.
+  if (sampler_ != nullptr) {
+    (void)sampler_->Stop();
+    (void)sampler_->Poll(milliseconds(0), [&](const kernel::CpuSample& sample) { track_->Collect(sample); });
+  }
+  if (syscalls_ != nullptr) (void)syscalls_->Stop();
+  if (tcp_ != nullptr) (void)tcp_->Stop();
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [id, session] : sessions_) {
+      (void)session->sampler->Stop();
+      (void)session->sampler->Poll(milliseconds(0),
+                                   [&s = session](const kernel::CpuSample& sample) { s->track->Collect(sample); });
+      session->stop = session->drained = true;
+    }
+  }
+  (void)node_.PollEvents(milliseconds(5));
+  const int64_t offset_ns = MonotonicToUnixOffsetNs();
+  track_->Fold(offset_ns);
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [id, session] : sessions_) session->track->Fold(offset_ns);
+  }
+  PollSlowCalls(offset_ns);
+  CutWindows(UnixNowNs(), /*final=*/true);
+  const std::lock_guard lock(queue_mutex_);
+  queue_closed_ = true;
+  queue_changed_.notify_all();
+}
+
+void Collector::PollSlowCalls(int64_t offset_ns) {
+  if (syscalls_ == nullptr) return;
+  const Status status = syscalls_->PollExemplars([&](const kernel::SlowCall& call) {
+    RawWindow& window = track_->WindowAt(static_cast<int64_t>(call.time_ns) + offset_ns);
+    const SampleResolver::Stack stack{.process = call.process,
+                                      .time_ns = call.time_ns,
+                                      .kernel_frames = {},
+                                      .user_frames = call.user_frames,
+                                      .user_stop = call.user_stop};
+    const profile::StackId id = window.InternStack(resolver_.Resolve(stack, window));
+    window.AddExemplar({call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)},
+                       {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid});
+  });
+  if (!status.ok()) ReportProblem("syscall_latency", status);
+}
+
+void Collector::PollSessions(bool final, Work* work) {
+  const int64_t now_ns = UnixNowNs();
+  const std::lock_guard lock(mutex_);
+  for (auto entry = sessions_.begin(); entry != sessions_.end();) {
+    Session& session = *entry->second;
+    const bool ended = session.drained || final;
+    auto windows = ended ? session.track->TakeAll(now_ns) : session.track->TakeClosed(now_ns, kWindowGraceNs);
+    for (RawWindow& window : windows) work->session_windows.emplace_back(session.spec.id, std::move(window));
+    if (!ended) {
+      ++entry;
+      continue;
+    }
+    SessionReport report;
+    report.id = session.spec.id;
+    report.state = session.stop ? SessionState::kStopped : SessionState::kDone;
+    report.samples = session.track->samples();
+    report.started_ns = session.started_ns;
+    work->finished.push_back(std::move(report));
+    entry = sessions_.erase(entry);
+  }
+}
+
+void Collector::CutWindows(int64_t now_ns, bool final) {
+  const auto window_ns = static_cast<int64_t>(options_.window_ns);
+  Work work;
+  PollSessions(final, &work);
+  if (final) {
+    work.windows = track_->TakeAll(now_ns);
+    work.drain = true;
+    work.start_ns = window_start_ns_;
+    work.duration_ns = static_cast<uint64_t>(std::max<int64_t>(1, now_ns - window_start_ns_));
+  } else if (now_ns >= window_start_ns_ + window_ns + static_cast<int64_t>(kWindowGraceNs)) {
+    work.windows = track_->TakeClosed(now_ns, kWindowGraceNs);
+    work.drain = true;
+    work.start_ns = window_start_ns_;
+    window_start_ns_ = now_ns - now_ns % window_ns;
+    work.duration_ns = static_cast<uint64_t>(window_start_ns_ - work.start_ns);
+  }
+  if (!work.drain && work.session_windows.empty() && work.finished.empty()) return;
+  const std::lock_guard lock(queue_mutex_);
+  queue_.push_back(std::move(work));
+  queue_changed_.notify_all();
+}
+
+void Collector::NameLoop() {
+  while (true) {
+    std::unique_lock lock(queue_mutex_);
+    queue_changed_.wait(lock, [&] { return !queue_.empty() || queue_closed_; });
+    if (queue_.empty()) return;
+    Work work = std::move(queue_.front());
+    queue_.pop_front();
+    lock.unlock();
+    Process(std::move(work));
+  }
+}
+
+void Collector::Process(Work work) {
+  profile::Batch batch;
+  batch.node = node_.name();
+  BatchBuilder builder(&batch);
+  std::map<std::string, uint64_t> stops, misses;
+
+  const auto add_window = [&](const RawWindow& window, const std::string& session) {
+    const std::vector<profile::StackId> stacks = node_.naming().Name(window, &batch.dictionary, &misses);
+    SamplesByLabels samples;
+    for (const auto& [group, sums_by_stack] : window.samples()) {
+      profile::LabelSet labels = node_.LabelsOf(group.cgroup_id, group.cgroup_v1_id, group.comm);
+      if (!session.empty()) labels = labels.With(profile::kLabelSession, session);
+      auto& into = samples[labels];
+      for (const auto& [stack, sums] : sums_by_stack) {
+        RawWindow::Sums& sum = into[stacks[stack]];
+        sum.count += sums.count;
+        sum.value += sums.value;
+      }
+    }
+    AddProfilePoints(window, samples, builder, &batch);
+    for (const auto& [reason, count] : window.stops()) stops[reason] += count;
+
+    // Exemplars stand in points of their own: their histogram comes with the sums.
+    const int64_t offset_ns = MonotonicToUnixOffsetNs();
+    for (const auto& [key, exemplars] : window.exemplars()) {
+      profile::HistogramPoint point;
+      point.series =
+          builder.Series(profile::kTypeSyscallLatency,
+                         node_.LabelsOf(key.cgroup_id, key.cgroup_v1_id, "").With(profile::kLabelSyscall, key.call));
+      point.time_ns = window.start_ns();
+      point.duration_ns = window.duration_ns();
+      for (const RawExemplar& exemplar : exemplars) {
+        point.exemplars.push_back({static_cast<int64_t>(exemplar.time_ns) + offset_ns, exemplar.value,
+                                   stacks[exemplar.stack], ToUtf8(exemplar.comm), exemplar.tid});
+      }
+      batch.histograms.push_back(std::move(point));
+    }
+  };
+  for (const RawWindow& window : work.windows) add_window(window, "");
+  for (const auto& [session, window] : work.session_windows) add_window(window, session);
+
+  if (work.drain) {
+    AddSums(work, &batch);
+    AddAccounting(work, &batch);
+    BatchBuilder counters(&batch);
+    const profile::LabelSet node = profile::LabelSet().With(profile::kLabelNode, node_.name());
+    for (const auto& [reason, count] : stops) {
+      counters.Counter(profile::kTypeStackStops, node.With(profile::kLabelReason, reason), work.start_ns,
+                       work.duration_ns, count);
+    }
+    for (const auto& [reason, count] : misses) {
+      counters.Counter(profile::kTypeSymbolMisses, node.With(profile::kLabelReason, reason), work.start_ns,
+                       work.duration_ns, count);
+    }
+    WatchBudget();
+  }
+  Deliver(std::move(batch), std::move(work.finished));
+}
+
+void Collector::Deliver(profile::Batch batch, std::vector<SessionReport> finished) {
+  waiting_.push_back({std::move(batch), std::move(finished)});
+  while (!waiting_.empty()) {
+    const StatusOr<uint64_t> sequence = sink_(waiting_.front().batch);
+    if (!sequence.ok()) {
+      ReportProblem("spool", sequence.status());
+      break;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      probes_.erase("spool");
+    }
+    for (SessionReport& report : waiting_.front().finished) {
+      report.last_sequence = *sequence;
+      if (on_session_) on_session_(report);
+    }
+    waiting_.pop_front();
+  }
+  while (waiting_.size() > kMaxWaitingBatches) {
+    lost_batches_["spool not writable"] += waiting_.front().batch.SampleTotal();
+    for (SessionReport& report : waiting_.front().finished) {
+      report.state = SessionState::kFailed;
+      report.error = "the spool cannot be written, see the probe 'spool'";
+      if (on_session_) on_session_(report);
+    }
+    waiting_.pop_front();
+  }
+}
+
+void Collector::AddSums(const Work& work, profile::Batch* batch) {
+  BatchBuilder builder(batch);
+  if (syscalls_ != nullptr) {
+    std::map<profile::LabelSet, profile::HistogramPoint> points;
+    const Status status = syscalls_->Drain([&](const kernel::SyscallWindow& window) {
+      const profile::LabelSet labels =
+          node_.LabelsOf(window.key.cgroup_id, window.key.cgroup_v1_id, "")
+              .With(profile::kLabelSyscall, window.key.folded ? "[folded]" : kernel::SyscallName(window.key));
+      profile::HistogramPoint& point = points[labels];
+      point.histogram.Merge(FromKernel(window.latency));
+      for (const kernel::SyscallError& error : window.errors) point.errors[error.error] += error.count;
+    });
+    if (!status.ok()) ReportProblem("syscall_latency", status);
+    for (auto& [labels, point] : points) {
+      point.series = builder.Series(profile::kTypeSyscallLatency, labels);
+      point.time_ns = work.start_ns;
+      point.duration_ns = work.duration_ns;
+      // Slow calls of this window have a point already (see Process): one series, one window, one point.
+      const auto same = std::find_if(batch->histograms.begin(), batch->histograms.end(), [&](const auto& other) {
+        return other.series == point.series && other.time_ns == point.time_ns;
+      });
+      if (same == batch->histograms.end()) {
+        batch->histograms.push_back(std::move(point));
+      } else {
+        same->histogram.Merge(point.histogram);
+        for (const auto& [error, count] : point.errors) same->errors[error] += count;
+      }
+    }
+  }
+  if (tcp_ != nullptr) {
+    const auto add_histogram = [&](std::string_view type, const profile::LabelSet& labels,
+                                   const kernel::LatencyHistogram& latency) {
+      if (latency.empty()) return;
+      profile::HistogramPoint point;
+      point.series = builder.Series(type, labels);
+      point.time_ns = work.start_ns;
+      point.duration_ns = work.duration_ns;
+      point.histogram = FromKernel(latency);
+      // Two flows may differ only in what labels do not show (the v1 cgroup id).
+      for (profile::HistogramPoint& other : batch->histograms) {
+        if (other.series == point.series && other.time_ns == point.time_ns) {
+          other.histogram.Merge(point.histogram);
+          return;
+        }
+      }
+      batch->histograms.push_back(std::move(point));
+    };
+    const Status status = tcp_->Drain([&](const kernel::TcpWindow& window) {
+      const bool other = window.key.direction == kernel::TcpDirection::kOther;
+      const bool incoming = window.key.direction == kernel::TcpDirection::kIn;
+      const std::string address = kernel::PeerAddress(window.key);
+      std::string peer = address;
+      if (!other && !incoming) {
+        peer = window.key.family == 6 ? StrFormat("[%s]:%d", address, window.key.peer_port)
+                                      : StrFormat("%s:%d", address, window.key.peer_port);
+      }
+      profile::LabelSet labels = node_.LabelsOf(window.key.cgroup_id, window.key.cgroup_v1_id, "")
+                                     .With(profile::kLabelPeer, peer)
+                                     .With(profile::kLabelDirection, other      ? "other"
+                                                                     : incoming ? "in"
+                                                                                : "out");
+      if (incoming) labels = labels.With("local.port", StrFormat("%d", window.key.local_port));
+      add_histogram(profile::kTypeTcpRtt, labels, window.srtt);
+      add_histogram(profile::kTypeTcpMinRtt, labels, window.min_rtt);
+      add_histogram(profile::kTypeTcpConnect, labels, window.connect);
+      const auto add_counter = [&](std::string_view type, uint64_t value) {
+        builder.Counter(type, labels, work.start_ns, work.duration_ns, value);
+      };
+      add_counter(profile::kTypeTcpRetransmits, window.retransmits);
+      add_counter(profile::kTypeTcpBytesSent, window.bytes_sent);
+      add_counter(profile::kTypeTcpBytesReceived, window.bytes_received);
+      add_counter(profile::kTypeTcpConnections, window.opened);
+      add_counter("tcp_connect_failures", window.failed);
+    });
+    if (!status.ok()) ReportProblem("tcp_latency", status);
+  }
+}
+
+void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
+  BatchBuilder builder(batch);
+  const profile::LabelSet node = profile::LabelSet().With(profile::kLabelNode, node_.name());
+  const auto add = [&](std::string_view type, const profile::LabelSet& labels, uint64_t value) {
+    builder.Counter(type, labels, work.start_ns, work.duration_ns, value);
+  };
+  // The increase of a total since it was last reported.
+  const auto increase = [&](const std::string& what, uint64_t total) {
+    uint64_t& before = reported_other_[what];
+    return total - std::exchange(before, std::max(before, total));
+  };
+
+  kernel::SampleCounters counters;
+  {
+    const std::lock_guard lock(sampler_mutex_);
+    if (sampler_ != nullptr) counters = sampler_->Counters();
+    counters.taken += sampler_base_.taken;
+    counters.delivered += sampler_base_.delivered;
+    counters.dropped_ring_full += sampler_base_.dropped_ring_full;
+    counters.dropped_scratch += sampler_base_.dropped_scratch;
+    counters.dropped_malformed += sampler_base_.dropped_malformed;
+    counters.dropped_lost += sampler_base_.dropped_lost;
+  }
+  // Delivered here means: in a batch. What the kernel delivered but no batch could carry is a drop of ours, and
+  // what is still in a ring or an open window is counted as taken in the window that delivers it.
+  const uint64_t ring_full = increase("ring full", counters.dropped_ring_full);
+  const uint64_t scratch = increase("no scratch record", counters.dropped_scratch);
+  const uint64_t malformed = increase("malformed record", counters.dropped_malformed);
+  const uint64_t lost = increase("lost by the kernel", counters.dropped_lost);
+  uint64_t delivered = 0;
+  for (const RawWindow& window : work.windows) delivered += window.sample_count();
+  if (options_.lost_samples) {
+    for (const auto& [reason, total] : options_.lost_samples()) lost_batches_[reason] += increase(reason, total);
+  }
+  uint64_t not_sent = 0;
+  for (const auto& [reason, count] : lost_batches_) not_sent += count;
+  add(profile::kTypeSamplesTaken, node, delivered + ring_full + scratch + malformed + lost + not_sent);
+  add(profile::kTypeSamplesDelivered, node, delivered);
+  const auto dropped = [&](std::string_view reason, uint64_t count) {
+    add(profile::kTypeSamplesDropped, node.With(profile::kLabelReason, reason), count);
+  };
+  dropped("ring full", ring_full);
+  dropped("no scratch record", scratch);
+  dropped("malformed record", malformed);
+  dropped("lost by the kernel", lost);
+  for (const auto& [reason, count] : lost_batches_) dropped(reason, count);
+  lost_batches_.clear();
+
+  if (syscalls_ != nullptr) {
+    const kernel::SyscallCounters calls = syscalls_->Counters();
+    const auto uncounted = [&](std::string_view reason, uint64_t total) {
+      add("pyrometer_syscalls_uncounted", node.With(profile::kLabelReason, reason),
+          increase(StrFormat("syscalls %s", reason), total));
+    };
+    uncounted("lost", calls.lost);
+    uncounted("no entry seen", calls.no_entry);
+    uncounted("entry not remembered", calls.start_lost);
+    uncounted("never returns", calls.never_returns);
+    add("pyrometer_syscalls_folded", node, increase("syscalls folded", calls.folded));
+  }
+  if (tcp_ != nullptr) {
+    const kernel::TcpCounters packets = tcp_->Counters();
+    add("pyrometer_tcp_updates_lost", node, increase("tcp lost", packets.lost + packets.storage_lost));
+    add("pyrometer_tcp_updates_folded", node, increase("tcp folded", packets.folded));
+  }
+  add("pyrometer_process_events_lost", node, increase("process events", node_.process_event_counters().lost));
+  add(profile::kTypeAgentCpu, node, increase("agent cpu", ProcessCpuNs()));
+  add(profile::kTypeAgentRss, node, ResidentBytes());
+}
+
+void Collector::WatchBudget() {
+  const uint64_t cpu_ns = ProcessCpuNs();
+  const double cores =
+      static_cast<double>(cpu_ns - std::exchange(last_cpu_ns_, cpu_ns)) / static_cast<double>(options_.window_ns);
+  if (options_.cpu_budget_cores <= 0 || sampler_ == nullptr) return;
+  windows_over_budget_ = cores > options_.cpu_budget_cores ? windows_over_budget_ + 1 : 0;
+  const uint32_t frequency = frequency_hz_.load();
+  if (windows_over_budget_ < kWindowsOverBudget || frequency <= kLeastFrequencyHz) return;
+  windows_over_budget_ = 0;
+  frequency_hz_ = std::max(kLeastFrequencyHz, frequency / 2);
+  lower_frequency_ = true;
+  const std::lock_guard lock(mutex_);
+  probes_["cpu_sampler"] = {
+      "cpu_sampler", "degraded",
+      StrFormat("frequency lowered from %d to %d Hz: the agent used %.2f cores, its budget is %.2f (--cpu-budget)",
+                options_.frequency_hz, frequency_hz_.load(), cores, options_.cpu_budget_cores)};
+}
+
+void Collector::Stop() {
+  if (!collect_thread_.joinable()) return;
+  stopping_ = true;
+  collect_thread_.join();
+  name_thread_.join();
+}
+
+StatusOr<kernel::SampleTarget> ResolveTarget(const TargetSpec& spec, Node& node) {
+  kernel::SampleTarget target;
+  if (spec.pid != 0) {
+    if (::access(StrFormat("/proc/%d", spec.pid).c_str(), F_OK) != 0) {
+      return NotFoundError(StrFormat("no process %d runs here; `ps -e` lists those that do", spec.pid));
+    }
+    target.kind = kernel::SampleTarget::Kind::kProcesses;
+    target.tgids = {spec.pid};
+    return target;
+  }
+  if (!spec.container.empty()) {
+    target.kind = kernel::SampleTarget::Kind::kCgroups;
+    RETURN_IF_ERROR(node.FindContainer(spec.container, &target));
+    return target;
+  }
+  if (!spec.cgroup.empty()) {
+    target.kind = kernel::SampleTarget::Kind::kCgroups;
+    RETURN_IF_ERROR(node.FindCgroup(spec.cgroup, &target));
+    return target;
+  }
+  return target;
+}
+
+}  // namespace pyrometer::agent

@@ -1,0 +1,195 @@
+// Collects every signal of this machine in windows of 10 s and hands each finished window, named, to
+// a sink: the life of a sample from ring buffer to batch (ARCHITECTURE.md, steps 3 to 5).
+//
+//   ASSIGN_OR_RETURN(auto collector, Collector::Start(options, node, sink));
+//   collector->StartSession(spec);   // an own sampler beside the always-on one
+//   collector->Stop();               // flushes what is open
+//
+// Threads:
+//   "pyro-collect"  polls rings: samples, process events, slow calls; resolves addresses. Never blocks on
+//                   files or names, so that no ring overflows while a large binary is read.
+//   "pyro-name"     takes closed windows, drains the sums of system calls and TCP, names frames and
+//                   calls the sink. At nice 10: it must not compete with what it measures.
+// Others talk to them through the methods here. The sink is called from pyro-name only.
+//
+// A probe that this kernel refuses is left out with its reason in Probes(); the others go on. Only
+// when none runs does Start fail.
+//
+// Budget: when this process's own CPU time stays above `cpu_budget_cores` for three windows, the always-on
+// frequency is halved (never below 9 Hz), and Probes() says so; it does not rise again by itself.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "userspace/agent/node.h"
+#include "userspace/agent/sample_track.h"
+#include "userspace/kernel/cpu_sampler.h"
+#include "userspace/kernel/syscall_latency.h"
+#include "userspace/kernel/tcp_latency.h"
+#include "userspace/profile/batch.h"
+
+namespace pyrometer::agent {
+
+// What a session looks at: at most one of the members is set; none means everything.
+struct TargetSpec {
+  uint32_t pid = 0;
+  std::string container;  // name, or id prefix of at least 4 characters
+  std::string cgroup;     // path below the cgroup2 mount, "/shop"
+};
+
+// NOT_FOUND when there is no such process, container or cgroup; the message names close ones.
+StatusOr<kernel::SampleTarget> ResolveTarget(const TargetSpec& spec, Node& node);
+
+struct SessionSpec {
+  std::string id;
+  TargetSpec target;
+  uint64_t duration_ns = 30 * kNsPerSecond;
+  uint32_t frequency_hz = 0;  // 0 = the always-on frequency
+};
+
+enum class SessionState { kRunning, kDone, kStopped, kFailed };
+
+struct SessionReport {
+  std::string id;
+  SessionState state = SessionState::kRunning;
+  std::string error;       // kFailed
+  uint64_t samples = 0;    // so far
+  int64_t started_ns = 0;  // Unix time
+  // kDone, kStopped: all its samples are in batches up to this sequence.
+  uint64_t last_sequence = 0;
+};
+
+struct ProbeReport {
+  std::string name;   // "cpu_sampler", "syscall_latency", "tcp_latency", "process_events"
+  std::string state;  // "ok", "degraded", "off"
+  std::string reason;
+};
+
+// Windows kept in memory while the sink fails; then the oldest is dropped and its samples counted.
+inline constexpr size_t kMaxWaitingBatches = 12;
+
+class Collector {
+ public:
+  struct Options {
+    uint32_t frequency_hz = 99;
+    bool cpu = true;
+    bool syscalls = true;
+    bool tcp = true;
+    kernel::SampleTarget target;  // of the always-on sampler; default: everything
+    uint64_t window_ns = 10 * kNsPerSecond;
+    // Samples lost behind the sink since the start, by reason (a full spool, a refused batch): they are reported
+    // as drops. May be null.
+    std::function<std::map<std::string, uint64_t>()> lost_samples;
+    double cpu_budget_cores = 0.25;  // 0 = no budget; measured at 99 Hz: tests/bench/overhead
+  };
+  // Takes a finished window, gives it agent_id and sequence, and returns the latter. On failure (disk
+  // full) the batch is kept and offered again with the next window, at most kMaxWaitingBatches of them.
+  using Sink = std::function<StatusOr<uint64_t>(profile::Batch&)>;
+  using SessionListener = std::function<void(const SessionReport&)>;
+
+  // `node` must outlive the collector. `on_session` may be null; called from pyro-name.
+  static StatusOr<std::unique_ptr<Collector>> Start(const Options& options, Node* node, Sink sink,
+                                                    SessionListener on_session);
+  ~Collector();
+
+  // Starts at once; the result comes by the listener.
+  Status StartSession(const SessionSpec& spec);
+  // NOT_FOUND when it does not run.
+  Status StopSession(const std::string& id);
+
+  // Ends probes and flushes open windows and sessions to the sink. Idempotent.
+  void Stop();
+
+  std::vector<ProbeReport> Probes() const;
+  uint32_t frequency_hz() const { return frequency_hz_.load(); }
+
+ private:
+  struct Session {
+    SessionSpec spec;
+    std::unique_ptr<kernel::CpuSampler> sampler;
+    std::unique_ptr<SampleTrack> track;
+    int64_t started_ns = 0;
+    uint64_t until_monotonic_ns = 0;
+    bool stop = false;     // by StopSession
+    bool drained = false;  // sampler stopped and its ring read: the next Fold is the last
+  };
+  // Work for pyro-name: the windows of one moment, to be sent as one batch.
+  struct Work {
+    std::vector<RawWindow> windows;                                  // always-on
+    std::vector<std::pair<std::string, RawWindow>> session_windows;  // (session id, window)
+    std::vector<SessionReport> finished;
+    bool drain = false;    // also take the sums of system calls and TCP
+    int64_t start_ns = 0;  // of the window that the sums belong to
+    uint64_t duration_ns = 0;
+  };
+
+  Collector(const Options& options, Node* node, Sink sink, SessionListener on_session);
+  Status StartProbes();
+  void CollectLoop();
+  void NameLoop();
+  void PollSlowCalls(int64_t offset_ns);
+  void CutWindows(int64_t now_ns, bool final);
+  void PollSessions(bool final, Work* work);
+  void Process(Work work);
+  void Deliver(profile::Batch batch, std::vector<SessionReport> finished);
+  void AddSums(const Work& work, profile::Batch* batch);
+  void AddAccounting(const Work& work, profile::Batch* batch);
+  void WatchBudget();
+  void ReportProblem(const std::string& probe, const Status& status);
+
+  const Options options_;
+  Node& node_;
+  const Sink sink_;
+  const SessionListener on_session_;
+  SampleResolver resolver_;
+
+  mutable std::mutex mutex_;  // guards the next block
+  std::map<std::string, ProbeReport> probes_;
+  std::map<std::string, std::unique_ptr<Session>> sessions_;
+  std::vector<std::unique_ptr<Session>> new_sessions_;
+
+  std::atomic<uint32_t> frequency_hz_;
+  std::atomic<bool> lower_frequency_{false};
+
+  // pyro-collect's, after Start.
+  std::unique_ptr<kernel::CpuSampler> sampler_;
+  std::unique_ptr<SampleTrack> track_;
+  std::unique_ptr<kernel::TcpLatency> tcp_;
+  std::unique_ptr<kernel::SyscallLatency> syscalls_;  // PollExemplars there, Drain on pyro-name
+  int64_t window_start_ns_ = 0;
+
+  // pyro-name's.
+  kernel::SampleCounters sampler_base_;  // of samplers that a lower frequency replaced
+  kernel::SampleCounters reported_;
+  std::map<std::string, uint64_t> reported_other_;
+  std::map<std::string, uint64_t> lost_batches_;  // samples by reason, not reported yet
+  struct Waiting {
+    profile::Batch batch;
+    std::vector<SessionReport> finished;
+  };
+  std::deque<Waiting> waiting_;
+  uint64_t last_cpu_ns_ = 0;
+  int windows_over_budget_ = 0;
+
+  std::mutex sampler_mutex_;  // sampler_ is replaced by pyro-collect, its counters read by pyro-name
+  std::mutex queue_mutex_;
+  std::condition_variable queue_changed_;
+  std::deque<Work> queue_;
+  bool queue_closed_ = false;
+
+  std::atomic<bool> stopping_{false};
+  std::thread collect_thread_;
+  std::thread name_thread_;
+};
+
+}  // namespace pyrometer::agent

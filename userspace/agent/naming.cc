@@ -1,0 +1,113 @@
+#include "userspace/agent/naming.h"
+
+#include "userspace/agent/sample_resolver.h"
+#include "userspace/base/strings.h"
+
+namespace pyrometer::agent {
+namespace {
+
+using profile::FrameKind;
+using symbolize::Symbol;
+
+symbolize::BinarySource SourceOf(const std::shared_ptr<const process::Binary>& binary) {
+  symbolize::BinarySource source;
+  source.path = binary->path();
+  source.root = binary->RootPrefix();
+  source.openers = {[binary] { return binary->Open(); }};
+  return source;
+}
+
+}  // namespace
+
+Naming::Naming() : symbolizer_(symbolize::Symbolizer::Options{}) {
+  auto vdso = symbolize::OwnVdso();
+  if (vdso.ok()) vdso_ = *std::move(vdso);
+}
+
+profile::FrameId Naming::NameFrame(const RawWindow& window, const RawFrame& raw, profile::Dictionary& dictionary) {
+  profile::Frame frame;
+  frame.kind = raw.kind;
+  frame.address = ElfAddress(raw.address);
+  const std::string& reason = window.reasons()[raw.reason];
+  const auto mapping = [&](std::string_view file, std::string_view build_id) {
+    profile::Mapping entry;
+    entry.file = dictionary.InternString(ToUtf8(file));
+    entry.build_id = dictionary.InternString(build_id);
+    return dictionary.InternMapping(entry);
+  };
+  Symbol symbol;
+  switch (raw.kind) {
+    case FrameKind::kKernel: {
+      symbol = symbolizer_.SymbolizeKernel(VirtualAddress(raw.address));
+      const std::string module(symbol.module());
+      frame.mapping = mapping(module.empty() ? "[kernel]" : "[" + module + "]", "");
+      break;
+    }
+    case FrameKind::kJit:
+      symbol = symbolizer_.SymbolizeJit(window.processes()[raw.origin], VirtualAddress(raw.address));
+      frame.mapping = mapping("[jit]", "");
+      // Addresses of one process's generated code mean nothing in another's: without a name they would only
+      // make stacks that can never merge.
+      if (!symbol.found()) frame.address = ElfAddress(0);
+      break;
+    case FrameKind::kNative:
+      if (reason == kVdsoReason) {
+        frame.mapping = mapping("[vdso]", vdso_ ? vdso_->build_id.hex : "");
+        symbol = vdso_ ? symbolizer_.Symbolize(vdso_->build_id, vdso_->source, frame.address)
+                       : symbolizer_.CountMiss(symbolize::MissReason::kFileGone);
+      } else {
+        const auto& binary = window.binaries()[raw.origin];
+        frame.mapping = mapping(binary->path(), binary->build_id().hex);
+        if (!reason.empty()) {
+          symbol = symbolizer_.CountMiss(symbolize::MissReason::kFileGone);
+        } else {
+          symbol = symbolizer_.Symbolize(binary->build_id(), SourceOf(binary), frame.address);
+        }
+      }
+      break;
+    case FrameKind::kSynthetic:
+      frame.lines.push_back({.function = dictionary.InternFunction({.name = dictionary.InternString(reason)})});
+      return dictionary.InternFrame(std::move(frame));
+    case FrameKind::kUnknown:
+    case FrameKind::kInterpreted:
+      frame.miss = dictionary.InternString(reason.empty() ? "no mapping" : reason);
+      return dictionary.InternFrame(std::move(frame));
+  }
+  if (!symbol.found()) {
+    frame.miss = dictionary.InternString(symbolize::MissReasonName(symbol.miss));
+    return dictionary.InternFrame(std::move(frame));
+  }
+  profile::Function function;
+  function.name = dictionary.InternString(symbol.name());
+  function.system_name = symbol.system_name() == symbol.name() ? 0 : dictionary.InternString(symbol.system_name());
+  if (symbol.file != nullptr) function.file = dictionary.InternString(*symbol.file);
+  frame.lines.push_back({.function = dictionary.InternFunction(function), .line = symbol.line});
+  return dictionary.InternFrame(std::move(frame));
+}
+
+std::vector<profile::StackId> Naming::Name(const RawWindow& window, profile::Dictionary* dictionary,
+                                           std::map<std::string, uint64_t>* misses) {
+  std::vector<profile::FrameId> frames(window.frames().size());
+  for (size_t i = 1; i < frames.size(); ++i) frames[i] = NameFrame(window, window.frames()[i], *dictionary);
+
+  std::vector<profile::StackId> stacks(window.stacks().size(), profile::kEmptyStack);
+  // Parents come before children, so their ids are known.
+  for (size_t i = 1; i < stacks.size(); ++i) {
+    const profile::StackNode node = window.stacks()[i];
+    stacks[i] = dictionary->InternStack(stacks[node.parent], frames[node.frame]);
+  }
+
+  // Samples at or below each node: one pass from the leaves.
+  std::vector<uint64_t> weights(window.stacks().size(), 0);
+  for (const auto& [group, sums_by_stack] : window.samples()) {
+    for (const auto& [stack, sums] : sums_by_stack) weights[stack] += sums.count;
+  }
+  for (size_t i = weights.size(); i > 1; --i) weights[window.stacks()[i - 1].parent] += weights[i - 1];
+  for (size_t i = 1; i < weights.size(); ++i) {
+    const profile::StringId miss = dictionary->frame(frames[window.stacks()[i].frame]).miss;
+    if (miss != 0 && weights[i] > 0) (*misses)[std::string(dictionary->string(miss))] += weights[i];
+  }
+  return stacks;
+}
+
+}  // namespace pyrometer::agent

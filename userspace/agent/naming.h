@@ -1,0 +1,45 @@
+// Names the frames of a closed window: once per distinct frame, off the path of samples.
+//
+//   std::map<std::string, uint64_t> misses;
+//   std::vector<profile::StackId> stacks = naming.Name(window, &batch.dictionary, &misses);
+//   // stacks[raw stack id] is the same stack in the batch's dictionary
+//
+// A frame without a name keeps its address and says why (Frame::miss); `misses` counts them, weighted by samples.
+//
+// Threads: any. Cost: a first look at a binary builds its symbol table (tens of ms for the largest);
+// later about 1 µs per distinct frame.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "userspace/agent/raw_window.h"
+#include "userspace/profile/dictionary.h"
+#include "userspace/symbolize/symbolizer.h"
+#include "userspace/symbolize/vdso.h"
+
+namespace pyrometer::agent {
+
+class Naming {
+ public:
+  Naming();
+
+  std::vector<profile::StackId> Name(const RawWindow& window, profile::Dictionary* dictionary,
+                                     std::map<std::string, uint64_t>* misses);
+  // The process runs code that it made itself: opens its perf map while it lives.
+  void PrepareJit(const ProcessKey& process) { symbolizer_.PrepareJit(process); }
+
+  symbolize::Symbolizer& symbolizer() { return symbolizer_; }
+
+ private:
+  profile::FrameId NameFrame(const RawWindow& window, const RawFrame& raw, profile::Dictionary& dictionary);
+
+  symbolize::Symbolizer symbolizer_;
+  std::optional<symbolize::VdsoImage> vdso_;
+};
+
+}  // namespace pyrometer::agent

@@ -1,0 +1,64 @@
+#include "userspace/agent/raw_window.h"
+
+#include <algorithm>
+
+namespace pyrometer::agent {
+
+size_t RawWindow::FrameHash::operator()(const RawFrame& frame) const {
+  const uint64_t mixed = (frame.address ^ (uint64_t{frame.origin} << 40) ^
+                          (uint64_t{static_cast<uint8_t>(frame.kind)} << 32) ^ frame.reason) *
+                         0x9E3779B97F4A7C15u;
+  return mixed ^ (mixed >> 32);
+}
+
+RawWindow::RawWindow(int64_t start_ns, uint64_t duration_ns)
+    : start_ns_(start_ns),
+      duration_ns_(duration_ns),
+      frames_(1),
+      stacks_(1),
+      binaries_(1),
+      processes_(1),
+      reasons_(1) {}
+
+uint32_t RawWindow::OriginOf(const std::shared_ptr<const process::Binary>& binary) {
+  const auto [entry, added] = binary_ids_.try_emplace(binary.get(), static_cast<uint32_t>(binaries_.size()));
+  if (added) binaries_.push_back(binary);
+  return entry->second;
+}
+
+uint32_t RawWindow::OriginOf(ProcessKey process) {
+  const auto [entry, added] = process_ids_.try_emplace(process, static_cast<uint32_t>(processes_.size()));
+  if (added) processes_.push_back(process);
+  return entry->second;
+}
+
+uint16_t RawWindow::ReasonOf(std::string_view reason) {
+  // A dozen reasons exist: a scan beats a map.
+  const auto found = std::find(reasons_.begin(), reasons_.end(), reason);
+  if (found != reasons_.end()) return static_cast<uint16_t>(found - reasons_.begin());
+  reasons_.emplace_back(reason);
+  return static_cast<uint16_t>(reasons_.size() - 1);
+}
+
+profile::StackId RawWindow::InternStack(std::span<const RawFrame> leaf_first) {
+  profile::StackId stack = profile::kEmptyStack;
+  for (size_t i = leaf_first.size(); i > 0; --i) {
+    const auto [frame, new_frame] =
+        frame_ids_.try_emplace(leaf_first[i - 1], static_cast<profile::FrameId>(frames_.size()));
+    if (new_frame) frames_.push_back(leaf_first[i - 1]);
+    const auto [node, new_node] =
+        stack_ids_.try_emplace(uint64_t{stack} << 32 | frame->second, static_cast<profile::StackId>(stacks_.size()));
+    if (new_node) stacks_.push_back({stack, frame->second});
+    stack = node->second;
+  }
+  return stack;
+}
+
+void RawWindow::AddSample(const RawGroup& group, std::span<const RawFrame> leaf_first, uint64_t count, uint64_t value) {
+  Sums& sums = samples_[group][InternStack(leaf_first)];
+  sums.count += count;
+  sums.value += value;
+  sample_count_ += count;
+}
+
+}  // namespace pyrometer::agent

@@ -1,0 +1,119 @@
+// Samples of one window as they come from the kernel: addresses resolved to (binary, ELF address),
+// not named yet. Naming happens once per distinct frame when the window closes (naming.h), off the
+// path of samples.
+//
+//   RawWindow window(start_ns, 10 * kNsPerSecond);
+//   window.AddSample({.cgroup_id = 44, .comm = "shop"}, frames_leaf_first, 1, 10'101'010);
+//
+// Threads: none shared; the collector guards it. Cost: one hash look-up per frame and sample; 24
+// bytes per distinct frame, 32 per stack node, so a window of 2,000 samples is below 1 MiB.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "userspace/base/types.h"
+#include "userspace/process/binary.h"
+#include "userspace/profile/dictionary.h"
+
+namespace pyrometer::agent {
+
+// A frame before naming. `origin` is an index into the window's binaries (native), processes (JIT and
+// unknown, which are private to a process) or 0 (kernel, synthetic).
+struct RawFrame {
+  profile::FrameKind kind = profile::FrameKind::kUnknown;
+  // Why there is no binary although user code ran there ("no mapping", …): index into the window's reasons.
+  uint16_t reason = 0;
+  uint32_t origin = 0;
+  uint64_t address = 0;  // ELF address (native), virtual otherwise; look-up address, i.e. call sites already minus 1
+  auto operator<=>(const RawFrame&) const = default;
+};
+
+// Whose sample: what labels are made of when the window closes.
+struct RawGroup {
+  uint64_t cgroup_id = 0;
+  uint64_t cgroup_v1_id = 0;
+  std::string comm;
+  auto operator<=>(const RawGroup&) const = default;
+};
+
+struct RawExemplar {
+  uint64_t time_ns = 0;  // CLOCK_MONOTONIC
+  uint64_t value = 0;    // nanoseconds
+  profile::StackId stack = profile::kEmptyStack;
+  std::string comm;
+  uint32_t tid = 0;
+};
+
+class RawWindow {
+ public:
+  struct Sums {
+    uint64_t count = 0;
+    uint64_t value = 0;
+  };
+  // (cgroup id, v1 id, call name) of exemplars.
+  struct CallKey {
+    uint64_t cgroup_id = 0;
+    uint64_t cgroup_v1_id = 0;
+    std::string call;
+    auto operator<=>(const CallKey&) const = default;
+  };
+
+  // `start_ns`: Unix time.
+  RawWindow(int64_t start_ns, uint64_t duration_ns);
+
+  int64_t start_ns() const { return start_ns_; }
+  uint64_t duration_ns() const { return duration_ns_; }
+  void set_duration_ns(uint64_t duration_ns) { duration_ns_ = duration_ns; }
+
+  uint32_t OriginOf(const std::shared_ptr<const process::Binary>& binary);
+  uint32_t OriginOf(ProcessKey process);
+  uint16_t ReasonOf(std::string_view reason);
+
+  profile::StackId InternStack(std::span<const RawFrame> leaf_first);
+  void AddSample(const RawGroup& group, std::span<const RawFrame> leaf_first, uint64_t count, uint64_t value);
+  void AddExemplar(const CallKey& key, RawExemplar exemplar) { exemplars_[key].push_back(std::move(exemplar)); }
+  void CountStop(std::string_view reason) { ++stops_[std::string(reason)]; }
+
+  // Read when the window closes. Frame and stack 0 are "none"; parents have lower ids.
+  const std::vector<RawFrame>& frames() const { return frames_; }
+  const std::vector<profile::StackNode>& stacks() const { return stacks_; }
+  const std::vector<std::shared_ptr<const process::Binary>>& binaries() const { return binaries_; }
+  const std::vector<ProcessKey>& processes() const { return processes_; }
+  const std::vector<std::string>& reasons() const { return reasons_; }
+  // Group -> stack -> sums.
+  const std::map<RawGroup, std::unordered_map<profile::StackId, Sums>>& samples() const { return samples_; }
+  const std::map<CallKey, std::vector<RawExemplar>>& exemplars() const { return exemplars_; }
+  const std::map<std::string, uint64_t>& stops() const { return stops_; }
+  uint64_t sample_count() const { return sample_count_; }
+
+ private:
+  struct FrameHash {
+    size_t operator()(const RawFrame& frame) const;
+  };
+
+  int64_t start_ns_;
+  uint64_t duration_ns_;
+  uint64_t sample_count_ = 0;
+  std::vector<RawFrame> frames_;
+  std::unordered_map<RawFrame, profile::FrameId, FrameHash> frame_ids_;
+  std::vector<profile::StackNode> stacks_;
+  std::unordered_map<uint64_t, profile::StackId> stack_ids_;  // parent << 32 | frame
+  std::vector<std::shared_ptr<const process::Binary>> binaries_;
+  std::unordered_map<const process::Binary*, uint32_t> binary_ids_;
+  std::vector<ProcessKey> processes_;
+  std::unordered_map<ProcessKey, uint32_t> process_ids_;
+  std::vector<std::string> reasons_;
+  std::map<RawGroup, std::unordered_map<profile::StackId, Sums>> samples_;
+  std::map<CallKey, std::vector<RawExemplar>> exemplars_;
+  std::map<std::string, uint64_t> stops_;
+};
+
+}  // namespace pyrometer::agent

@@ -1,0 +1,265 @@
+#include "userspace/agent/recorder.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <chrono>
+#include <mutex>
+#include <thread>
+
+#include "userspace/agent/child_process.h"
+#include "userspace/agent/node.h"
+#include "userspace/base/strings.h"
+#include "userspace/kernel/features.h"
+#include "userspace/kernel/unprivileged_sampler.h"
+
+namespace pyrometer::agent {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kTick{20};
+constexpr int kTicksPerProgress = 12;
+// A command that ignores SIGTERM is killed this long after the recording ended.
+constexpr uint64_t kTerminateGraceNs = 2 * kNsPerSecond;
+
+void SetUpProfile(uint32_t frequency_hz, profile::Profile* profile) {
+  profile->value_types = {{"samples", "count"}, {"cpu", "nanoseconds"}};
+  profile->default_value = 1;
+  profile->period_type = {"cpu", "nanoseconds"};
+  profile->period = static_cast<int64_t>(kNsPerSecond / std::max(1u, frequency_hz));
+  profile->time_ns = UnixNowNs();
+}
+
+// Folds the batches of a collector into one recording.
+class RecordingSink {
+ public:
+  explicit RecordingSink(Recording* recording) : recording_(*recording) {}
+
+  StatusOr<uint64_t> Take(const profile::Batch& batch) {
+    profile::Profile& profile = recording_.profile;
+    profile::DictionaryMapper mapper(batch.dictionary, &profile.dictionary);
+    for (const profile::ProfilePoint& point : batch.profiles) {
+      const auto labels = profile.dictionary.InternLabelSet(batch.series[point.series].labels);
+      for (const auto& sample : point.samples) {
+        profile.Add(labels, mapper.Stack(sample.stack),
+                    {static_cast<int64_t>(sample.count), static_cast<int64_t>(sample.value)});
+      }
+    }
+    for (const profile::HistogramPoint& point : batch.histograms) {
+      const profile::SeriesKey& key = batch.series[point.series];
+      if (key.type == profile::kTypeSyscallLatency) Merge(point, key.labels, &syscalls_);
+      if (key.type == profile::kTypeTcpRtt) Merge(point, key.labels, &tcp_rtt_);
+    }
+    for (const profile::CounterPoint& point : batch.counters) {
+      const profile::SeriesKey& key = batch.series[point.series];
+      profile::Accounting& accounting = profile.accounting;
+      const std::string reason(key.labels.Get(profile::kLabelReason));
+      if (key.type == profile::kTypeSamplesTaken) accounting.taken += point.value;
+      if (key.type == profile::kTypeSamplesDelivered) accounting.delivered += point.value;
+      if (key.type == profile::kTypeSamplesDropped) accounting.dropped[reason] += point.value;
+      if (key.type == profile::kTypeStackStops) accounting.stop_reasons[reason] += point.value;
+      if (key.type == profile::kTypeSymbolMisses) accounting.miss_reasons[reason] += point.value;
+    }
+    return ++sequence_;
+  }
+
+  void Finish() {
+    recording_.syscalls = Sorted(&syscalls_);
+    recording_.tcp_rtt = Sorted(&tcp_rtt_);
+  }
+
+ private:
+  using Rows = std::map<profile::LabelSet, LatencyRow>;
+
+  static void Merge(const profile::HistogramPoint& point, const profile::LabelSet& labels, Rows* rows) {
+    if (point.histogram.empty()) return;
+    LatencyRow& row = (*rows)[labels];
+    row.labels = labels;
+    row.histogram.Merge(point.histogram);
+    for (const auto& [error, count] : point.errors) row.errors[error] += count;
+  }
+  static std::vector<LatencyRow> Sorted(Rows* rows) {
+    std::vector<LatencyRow> sorted;
+    for (auto& [labels, row] : *rows) sorted.push_back(std::move(row));
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [](const LatencyRow& a, const LatencyRow& b) { return a.histogram.sum() > b.histogram.sum(); });
+    return sorted;
+  }
+
+  Recording& recording_;
+  uint64_t sequence_ = 0;
+  Rows syscalls_, tcp_rtt_;
+};
+
+// Waits for the end of a recording: its time is up, the command or target ended, or somebody said stop.
+class Wait {
+ public:
+  Wait(const RecordOptions& options, ChildProcess* child)
+      : options_(options), child_(child), started_ns_(MonotonicNowNs()) {}
+
+  // True while the recording goes on; sleeps or lets `work` take the time of a tick.
+  bool Next(const std::function<void()>& work) {
+    work();
+    const uint64_t elapsed_ns = MonotonicNowNs() - started_ns_;
+    if (options_.on_progress && ++ticks_ % kTicksPerProgress == 0)
+      options_.on_progress(elapsed_ns, options_.duration_ns);
+    if (options_.stop != nullptr && options_.stop->load()) return false;
+    if (options_.duration_ns > 0 && elapsed_ns >= options_.duration_ns) return false;
+    if (child_ != nullptr) return !child_->Poll();
+    if (options_.target.pid != 0 && ::kill(static_cast<pid_t>(options_.target.pid), 0) != 0 && errno == ESRCH) {
+      target_ended_ = true;
+      return false;
+    }
+    return true;
+  }
+  bool target_ended() const { return target_ended_; }
+
+ private:
+  const RecordOptions& options_;
+  ChildProcess* child_;
+  const uint64_t started_ns_;
+  int ticks_ = 0;
+  bool target_ended_ = false;
+};
+
+void EndCommand(ChildProcess* child, Recording* recording) {
+  if (child == nullptr) return;
+  if (!child->Poll()) {
+    child->Terminate();
+    const uint64_t until = MonotonicNowNs() + kTerminateGraceNs;
+    while (!child->Poll() && MonotonicNowNs() < until) std::this_thread::sleep_for(kTick);
+  }
+  recording->command_status = child->Poll();
+}
+
+StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess* child) {
+  Recording recording;
+  SetUpProfile(options.frequency_hz, &recording.profile);
+  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({}));
+  RecordingSink sink(&recording);
+
+  Collector::Options collecting;
+  collecting.frequency_hz = options.frequency_hz;
+  collecting.cpu = options.cpu;
+  collecting.syscalls = options.syscalls;
+  collecting.tcp = options.tcp;
+  collecting.cpu_budget_cores = 0;
+  TargetSpec target = options.target;
+  if (child != nullptr) target = {.pid = static_cast<uint32_t>(child->pid()), .container = "", .cgroup = ""};
+  ASSIGN_OR_RETURN(collecting.target, ResolveTarget(target, *node));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Collector> collector,
+                   Collector::Start(
+                       collecting, node.get(), [&](profile::Batch& batch) { return sink.Take(batch); }, nullptr));
+  for (const ProbeReport& probe : collector->Probes()) {
+    const bool asked = probe.reason != "not asked for";
+    if (asked && probe.state == "off" && probe.name == "cpu_sampler") return PermissionDeniedError(probe.reason);
+    if (asked && probe.state != "ok") {
+      recording.notes.push_back(StrFormat("%s is %s: %s", probe.name, probe.state, probe.reason));
+    }
+  }
+  if (child != nullptr) RETURN_IF_ERROR(child->Release());
+
+  Wait wait(options, child);
+  while (wait.Next([] { std::this_thread::sleep_for(kTick); })) {
+  }
+  EndCommand(child, &recording);
+  collector->Stop();
+  sink.Finish();
+  recording.profile.duration_ns = static_cast<uint64_t>(UnixNowNs() - recording.profile.time_ns);
+  recording.how = StrFormat("BPF, %d Hz", options.frequency_hz);
+  if (wait.target_ended()) recording.notes.push_back(StrFormat("process %d ended", options.target.pid));
+  return recording;
+}
+
+StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProcess* child, const Status& why) {
+  if (child == nullptr && options.target.pid == 0) return why;
+  Recording recording;
+  SetUpProfile(options.frequency_hz, &recording.profile);
+  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.name = "", .process_events = false}));
+  SampleResolver resolver(&node->processes());
+  SampleTrack track(&resolver, /*window_ns=*/0);
+
+  kernel::UnprivilegedSampler::Options sampling;
+  sampling.pid = child != nullptr ? child->pid() : static_cast<pid_t>(options.target.pid);
+  sampling.frequency_hz = options.frequency_hz;
+  sampling.enable_on_exec = child != nullptr;
+  ASSIGN_OR_RETURN(const auto sampler, kernel::UnprivilegedSampler::Start(sampling));
+  if (child != nullptr) RETURN_IF_ERROR(child->Release());
+
+  Status problem;
+  const auto poll = [&](milliseconds timeout) {
+    const Status status = sampler->Poll(
+        timeout, [&](const kernel::CpuSample& sample) { track.Collect(sample); },
+        [&](kernel::ProcessEvent&& event) { node->Apply(std::move(event)); });
+    if (!status.ok() && problem.ok()) problem = status;
+    track.Fold(MonotonicToUnixOffsetNs());
+    for (const ProcessKey& process : resolver.TakeJitProcesses()) node->naming().PrepareJit(process);
+  };
+  Wait wait(options, child);
+  while (problem.ok() && wait.Next([&] { poll(kTick); })) {
+  }
+  EndCommand(child, &recording);
+  RETURN_IF_ERROR(sampler->Stop());
+  poll(milliseconds(0));
+  RETURN_IF_ERROR(problem);
+
+  profile::Profile& profile = recording.profile;
+  const int64_t now_ns = UnixNowNs();
+  for (const RawWindow& window : track.TakeAll(now_ns)) {
+    const auto stacks = node->naming().Name(window, &profile.dictionary, &profile.accounting.miss_reasons);
+    for (const auto& [group, sums_by_stack] : window.samples()) {
+      const auto labels = profile.dictionary.InternLabelSet(node->LabelsOf(0, 0, group.comm));
+      for (const auto& [stack, sums] : sums_by_stack) {
+        profile.Add(labels, stacks[stack], {static_cast<int64_t>(sums.count), static_cast<int64_t>(sums.value)});
+      }
+    }
+    for (const auto& [reason, count] : window.stops()) profile.accounting.stop_reasons[reason] += count;
+  }
+  const kernel::SampleCounters counters = sampler->Counters();
+  profile.accounting.taken = counters.taken;
+  profile.accounting.delivered = counters.delivered;
+  profile.accounting.dropped = {{"ring full", counters.dropped_ring_full},
+                                {"malformed record", counters.dropped_malformed},
+                                {"lost by the kernel", counters.dropped_lost}};
+  std::erase_if(profile.accounting.dropped, [](const auto& entry) { return entry.second == 0; });
+  profile.duration_ns = static_cast<uint64_t>(now_ns - profile.time_ns);
+  recording.how = StrFormat("unprivileged perf events, %d Hz%s", options.frequency_hz,
+                            sampler->samples_kernel() ? "" : ", user mode only");
+  recording.notes.push_back(StrFormat("without BPF: %s", Message(why)));
+  if (options.syscalls || options.tcp) {
+    recording.notes.push_back("system calls and TCP were not measured: they need BPF");
+  }
+  return recording;
+}
+
+}  // namespace
+
+StatusOr<Recording> Record(const RecordOptions& options) {
+  std::optional<ChildProcess> child;
+  if (!options.command.empty()) {
+    ASSIGN_OR_RETURN(ChildProcess prepared, ChildProcess::Prepare(options.command));
+    child.emplace(std::move(prepared));
+  }
+  ChildProcess* command = child ? &*child : nullptr;
+
+  const std::vector<std::string> missing = kernel::MissingCapabilities();
+  const bool may_use_bpf = std::none_of(missing.begin(), missing.end(), [](const std::string& name) {
+    return name == "CAP_BPF" || name == "CAP_PERFMON";
+  });
+  if (!may_use_bpf) {
+    return RecordUnprivileged(
+        options, command,
+        PermissionDeniedError(StrFormat("%s missing; run as root, or see `pyrometer doctor`", Join(missing, ", "))));
+  }
+  auto recording = RecordPrivileged(options, command);
+  // Rights alone do not make BPF work (lockdown, seccomp, no BTF): own children can still be sampled.
+  const StatusCode code = recording.status().code();
+  const bool refused = code == StatusCode::kPermissionDenied || code == StatusCode::kFailedPrecondition;
+  if (!recording.ok() && refused && command != nullptr && !command->released()) {
+    return RecordUnprivileged(options, command, recording.status());
+  }
+  return recording;
+}
+
+}  // namespace pyrometer::agent

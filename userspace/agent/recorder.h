@@ -1,0 +1,61 @@
+// One recording on this machine, from start to profile, without a store: what `pyrometer record` does.
+//
+//   ASSIGN_OR_RETURN(Recording r, Record({.target = {.container = "shop"}, .duration_ns = 10 * kNsPerSecond}));
+//   formats::WriteProfile(r.profile, …);
+//
+// With BPF rights it runs the collector of the daemon on the target. Without them it falls back to
+// plain perf events on the command or process it was given (Recording::how says so); the whole
+// machine or a container cannot be recorded then, and the error names what is missing.
+//
+// A command is started stopped, and released when sampling runs: its first instruction is seen.
+//
+// Threads: blocks; `stop` may be set from a signal handler.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "userspace/agent/collector.h"
+#include "userspace/profile/histogram.h"
+#include "userspace/profile/profile.h"
+
+namespace pyrometer::agent {
+
+struct RecordOptions {
+  TargetSpec target;                 // ignored with a command
+  std::vector<std::string> command;  // program and arguments; empty = none
+  uint64_t duration_ns = 0;          // 0 = until the command ends or `stop` is set
+  uint32_t frequency_hz = 99;
+  bool cpu = true;
+  bool syscalls = false;
+  bool tcp = false;
+  const std::atomic<bool>* stop = nullptr;
+  // Called about four times a second with elapsed and planned (0 = open) nanoseconds.
+  std::function<void(uint64_t elapsed_ns, uint64_t planned_ns)> on_progress;
+};
+
+// Latency of one (labels, call or peer) over the recording.
+struct LatencyRow {
+  profile::LabelSet labels;
+  profile::Histogram histogram;
+  std::map<int32_t, uint64_t> errors;
+};
+
+struct Recording {
+  profile::Profile profile;          // samples carry container, service and comm labels
+  std::vector<LatencyRow> syscalls;  // largest sum first
+  std::vector<LatencyRow> tcp_rtt;
+  std::string how;                    // "BPF, cpu-clock, 99 Hz" …
+  std::vector<std::string> notes;     // what could not be measured, and why
+  std::optional<int> command_status;  // wait status of the command
+};
+
+// NOT_FOUND: no such command or target; PERMISSION_DENIED names the remedy.
+StatusOr<Recording> Record(const RecordOptions& options);
+
+}  // namespace pyrometer::agent

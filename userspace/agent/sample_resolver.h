@@ -1,0 +1,51 @@
+// From a sample's addresses to raw frames: which binary, which ELF address, leaf first, kernel on top.
+//
+// Threads: none shared (the collector's polling thread). Cost: one ProcessTable look-up per user frame.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "userspace/agent/raw_window.h"
+#include "userspace/kernel/cpu_sample.h"
+#include "userspace/process/process_table.h"
+
+namespace pyrometer::agent {
+
+class SampleResolver {
+ public:
+  // `processes` must outlive the resolver.
+  explicit SampleResolver(process::ProcessTable* processes) : processes_(*processes) {}
+
+  struct Stack {
+    ProcessKey process;
+    uint64_t time_ns = 0;  // CLOCK_MONOTONIC
+    std::span<const uint64_t> kernel_frames;
+    std::span<const uint64_t> user_frames;
+    kernel::StopReason user_stop = PYRO_STOP_NOT_TAKEN;
+    kernel::StopReason kernel_stop = PYRO_STOP_NOT_TAKEN;
+  };
+
+  // Valid until the next call. Interns binaries, processes and reasons in `window`. A stack that was cut by
+  // the depth limit gets the synthetic root frame "[truncated]", so that its callers are not mistaken for roots.
+  std::span<const RawFrame> Resolve(const Stack& stack, RawWindow& window);
+
+  // Processes whose just-in-time code was seen since the last call: their perf maps should be read while
+  // they run.
+  std::vector<ProcessKey> TakeJitProcesses();
+
+ private:
+  RawFrame ResolveUser(const Stack& stack, uint64_t address, RawWindow& window);
+
+  process::ProcessTable& processes_;
+  std::vector<RawFrame> frames_;
+  std::vector<ProcessKey> jit_processes_;
+};
+
+// Names of the synthetic frames, also used by naming.
+inline constexpr std::string_view kTruncatedFrame = "[truncated]";
+inline constexpr std::string_view kNoStackFrame = "[no stack]";
+// Marks frames of the vdso, whose image is the same in every process.
+inline constexpr std::string_view kVdsoReason = "vdso";
+
+}  // namespace pyrometer::agent

@@ -1,0 +1,83 @@
+#include "userspace/agent/sample_track.h"
+
+#include <algorithm>
+
+namespace pyrometer::agent {
+
+SampleTrack::SampleTrack(SampleResolver* resolver, uint64_t window_ns)
+    : resolver_(*resolver), window_ns_(window_ns), created_ns_(UnixNowNs()) {}
+
+void SampleTrack::Collect(const kernel::CpuSample& sample) {
+  Pending pending;
+  pending.time_ns = sample.time_ns;
+  pending.process = sample.process;
+  pending.group = {sample.cgroup_id, sample.cgroup_v1_id,
+                   std::string(sample.process_comm.empty() ? sample.comm : sample.process_comm)};
+  pending.kernel_begin = static_cast<uint32_t>(addresses_.size());
+  addresses_.insert(addresses_.end(), sample.kernel_frames.begin(), sample.kernel_frames.end());
+  pending.user_begin = static_cast<uint32_t>(addresses_.size());
+  addresses_.insert(addresses_.end(), sample.user_frames.begin(), sample.user_frames.end());
+  pending.end = static_cast<uint32_t>(addresses_.size());
+  pending.kernel_stop = sample.kernel_stop;
+  pending.user_stop = sample.user_stop;
+  pending.period_ns = sample.period_ns;
+  pending_.push_back(std::move(pending));
+}
+
+void SampleTrack::Fold(int64_t monotonic_to_unix_ns) {
+  const std::span<const uint64_t> addresses(addresses_);
+  for (const Pending& pending : pending_) {
+    RawWindow& window = WindowAt(static_cast<int64_t>(pending.time_ns) + monotonic_to_unix_ns);
+    const SampleResolver::Stack stack{
+        .process = pending.process,
+        .time_ns = pending.time_ns,
+        .kernel_frames = addresses.subspan(pending.kernel_begin, pending.user_begin - pending.kernel_begin),
+        .user_frames = addresses.subspan(pending.user_begin, pending.end - pending.user_begin),
+        .user_stop = pending.user_stop,
+        .kernel_stop = pending.kernel_stop};
+    window.AddSample(pending.group, resolver_.Resolve(stack, window), 1, pending.period_ns);
+    window.CountStop(kernel::StopReasonName(pending.user_stop));
+  }
+  samples_ += pending_.size();
+  pending_.clear();
+  addresses_.clear();
+}
+
+RawWindow& SampleTrack::WindowAt(int64_t unix_ns) {
+  int64_t start = created_ns_;
+  uint64_t duration = 0;
+  if (window_ns_ > 0) {
+    const auto step = static_cast<int64_t>(window_ns_);
+    start = std::max(unix_ns - unix_ns % step, closed_until_ns_);
+    duration = window_ns_;
+  }
+  return windows_.try_emplace(start, start, duration).first->second;
+}
+
+std::vector<RawWindow> SampleTrack::TakeClosed(int64_t unix_now_ns, uint64_t grace_ns) {
+  std::vector<RawWindow> closed;
+  if (window_ns_ == 0) return closed;
+  const auto step = static_cast<int64_t>(window_ns_);
+  const int64_t until = (unix_now_ns - static_cast<int64_t>(grace_ns)) / step * step;
+  while (!windows_.empty() && windows_.begin()->first < until) {
+    closed.push_back(std::move(windows_.begin()->second));
+    windows_.erase(windows_.begin());
+  }
+  closed_until_ns_ = std::max(closed_until_ns_, until);
+  return closed;
+}
+
+std::vector<RawWindow> SampleTrack::TakeAll(int64_t unix_now_ns) {
+  std::vector<RawWindow> all;
+  for (auto& [start, window] : windows_) all.push_back(std::move(window));
+  windows_.clear();
+  if (!all.empty()) {
+    RawWindow& last = all.back();
+    const int64_t lasted = std::max<int64_t>(unix_now_ns - last.start_ns(), 1);
+    if (window_ns_ == 0 || static_cast<uint64_t>(lasted) < window_ns_)
+      last.set_duration_ns(static_cast<uint64_t>(lasted));
+  }
+  return all;
+}
+
+}  // namespace pyrometer::agent

@@ -1,0 +1,7 @@
+#include "userspace/base/version.h"
+
+namespace pyrometer {
+
+const std::string_view kVersion = PYROMETER_VERSION;
+
+}  // namespace pyrometer

@@ -1,0 +1,280 @@
+// `pyrometer up`, `agent` and `store`: what runs for long.
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <thread>
+
+#include "userspace/agent/agent.h"
+#include "userspace/base/clock.h"
+#include "userspace/base/strings.h"
+#include "userspace/base/version.h"
+#include "userspace/cli/command.h"
+#include "userspace/cli/connection.h"
+#include "userspace/cli/terminal.h"
+#include "userspace/query/engine.h"
+#include "userspace/server/server.h"
+#include "userspace/store/store.h"
+
+namespace pyrometer::cli {
+namespace {
+
+constexpr uint64_t kMaintenanceIntervalNs = 5 * 60 * kNsPerSecond;
+
+struct StoreFlags {
+  std::string data;
+  server::Options server;
+  std::string token_file;
+  std::string retention = "30d";
+  uint64_t memory_bytes = 256u << 20;
+};
+
+void AddStoreFlags(CLI::App* command, StoreFlags& flags) {
+  command
+      ->add_option("--http", flags.server.http_address,
+                   "Where the page and the HTTP API listen (default 127.0.0.1:7070)")
+      ->type_name("HOST:PORT");
+  command->add_option("--grpc", flags.server.grpc_address, "Where agents and commands connect (default 127.0.0.1:7071)")
+      ->type_name("HOST:PORT");
+  command->add_option("--retention", flags.retention, "How long profiles are kept (default 30d, 0 = for ever)")
+      ->type_name("TIME");
+  command->add_option("--memory", flags.memory_bytes, "Memory budget of the store (default 256MiB)")
+      ->transform(CLI::AsSizeValue(false))
+      ->type_name("BYTES");
+  command->add_option("--tls-cert", flags.server.tls_cert_file, "Certificate (PEM); needed off loopback")
+      ->type_name("FILE");
+  command->add_option("--tls-key", flags.server.tls_key_file, "Its private key (PEM)")->type_name("FILE");
+  command
+      ->add_option("--tls-client-ca", flags.server.client_ca_file,
+                   "Agents must show a certificate of this authority (PEM)")
+      ->type_name("FILE");
+  command->add_option("--token-file", flags.token_file, "Every call must carry this file's token; needed off loopback")
+      ->type_name("FILE");
+}
+
+struct AgentFlags {
+  std::string node;
+  std::string probes = "cpu,syscalls,tcp";
+  uint32_t frequency_hz = 99;
+  std::string spool;
+  uint64_t spool_bytes = 1ull << 30;
+  double cpu_budget = 0.25;
+};
+
+void AddAgentFlags(CLI::App* command, AgentFlags& flags) {
+  command->add_option("-F,--frequency", flags.frequency_hz, "Samples per second and busy CPU (default 99)")
+      ->check(CLI::Range(1, 10'000))
+      ->type_name("HZ");
+  command->add_option("--probes", flags.probes, "What to measure, by commas: cpu, syscalls, tcp (default all)")
+      ->type_name("LIST");
+  command->add_option("--node", flags.node, "Name of this node (default: host name)")->type_name("NAME");
+  command->add_option("--spool", flags.spool, "Folder for batches the store has not taken yet")->type_name("DIR");
+  command->add_option("--spool-size", flags.spool_bytes, "Disk the spool may use (default 1GiB)")
+      ->transform(CLI::AsSizeValue(false))
+      ->type_name("BYTES");
+  command
+      ->add_option("--cpu-budget", flags.cpu_budget,
+                   "Cores the agent may use before it lowers its frequency (default 0.25, 0 = no budget)")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("CORES");
+}
+
+StatusOr<agent::Agent::Options> ToOptions(const AgentFlags& flags) {
+  agent::Agent::Options options;
+  options.collecting.frequency_hz = flags.frequency_hz;
+  options.collecting.cpu_budget_cores = flags.cpu_budget;
+  options.collecting.cpu = options.collecting.syscalls = options.collecting.tcp = false;
+  for (const std::string_view probe : Split(flags.probes, ',')) {
+    if (probe == "cpu") {
+      options.collecting.cpu = true;
+    } else if (probe == "syscalls") {
+      options.collecting.syscalls = true;
+    } else if (probe == "tcp") {
+      options.collecting.tcp = true;
+    } else {
+      return InvalidArgumentError(StrFormat("--probes: '%s' is not a probe; known are cpu, syscalls, tcp", probe));
+    }
+  }
+  options.node.name = flags.node;
+  options.spool_folder = flags.spool.empty() ? agent::DefaultStateFolder() + "/spool" : flags.spool;
+  options.spool.max_bytes = flags.spool_bytes;
+  options.log = [](const std::string& line) { std::fprintf(stderr, "pyrometer: %s\n", line.c_str()); };
+  return options;
+}
+
+// SIGINT and SIGTERM arrive here instead of ending the process; must be made before any thread starts.
+class StopSignal {
+ public:
+  StopSignal() {
+    sigset_t signals;
+    ::sigemptyset(&signals);
+    ::sigaddset(&signals, SIGINT);
+    ::sigaddset(&signals, SIGTERM);
+    ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    fd_.Reset(::signalfd(-1, &signals, SFD_CLOEXEC));
+  }
+  // True when a signal came within `timeout_ms`.
+  bool Wait(int timeout_ms) {
+    pollfd waiting{fd_.get(), POLLIN, 0};
+    return ::poll(&waiting, 1, timeout_ms) > 0;
+  }
+
+ private:
+  UniqueFd fd_;
+};
+
+// Store, engine and server, in the order they need each other.
+struct StoreStack {
+  std::unique_ptr<store::Store> store;
+  std::unique_ptr<query::Engine> engine;
+  std::unique_ptr<server::Server> server;
+};
+
+StatusOr<StoreStack> StartStore(const StoreFlags& flags, const std::string& mode, const std::string& node) {
+  StoreStack stack;
+  store::StoreOptions options;
+  auto retention = ParseDuration(flags.retention);
+  if (!retention.ok()) return WithContext(retention.status(), "--retention");
+  options.retention_ns = *retention;
+  options.memory_budget_bytes = flags.memory_bytes;
+  server::Options serving = flags.server;
+  serving.mode = mode;
+  serving.node = node;
+  if (!flags.token_file.empty()) {
+    ASSIGN_OR_RETURN(serving.token, rpc::ReadTokenFile(flags.token_file));
+  }
+  ASSIGN_OR_RETURN(stack.store, store::Store::Open(flags.data, std::move(options)));
+  stack.engine = std::make_unique<query::Engine>(stack.store.get());
+  ASSIGN_OR_RETURN(stack.server, server::Server::Start(std::move(serving), stack.store.get(), stack.engine.get()));
+  return stack;
+}
+
+// Runs until a signal comes, with the store's housekeeping in between.
+void ServeUntil(StopSignal& stop, store::Store* store) {
+  while (!stop.Wait(static_cast<int>(kMaintenanceIntervalNs / kNsPerMs))) {
+    if (store == nullptr) continue;
+    const auto done = store->RunMaintenance(UnixNowNs());
+    if (!done.ok())
+      std::fprintf(stderr, "pyrometer: housekeeping of the store: %s\n", done.status().ToString().c_str());
+  }
+}
+
+void PrintProbes(const agent::Agent& agent) {
+  for (const agent::ProbeReport& probe : agent.Probes()) {
+    if (probe.state == "ok" || probe.reason == "not asked for") continue;
+    std::fprintf(stderr, "pyrometer: %s is %s: %s\n", probe.name.c_str(), probe.state.c_str(), probe.reason.c_str());
+  }
+}
+
+int RunUp(StoreFlags store_flags, const AgentFlags& agent_flags) {
+  StopSignal stop;
+  auto options = ToOptions(agent_flags);
+  if (!options.ok()) return FailUsage(options.status());
+  const std::string state = store_flags.data.empty() ? agent::DefaultStateFolder() : store_flags.data;
+  store_flags.data = state + "/store";
+  if (agent_flags.spool.empty()) options->spool_folder = state + "/spool";
+  const std::string node = agent_flags.node.empty() ? agent::HostName() : agent_flags.node;
+  auto stack = StartStore(store_flags, "up", node);
+  if (!stack.ok()) return Fail(stack.status());
+  options->store = stack->server->grpc_address();
+  options->channel = stack->server->InProcessChannel();
+  if (!store_flags.token_file.empty()) {
+    auto token = rpc::ReadTokenFile(store_flags.token_file);
+    if (!token.ok()) return Fail(token.status());
+    options->credentials.token = *std::move(token);
+  }
+  // One process: that its halves found each other is no news.
+  options->log = [log = options->log](const std::string& line) {
+    if (!line.starts_with("connected")) log(line);
+  };
+  auto agent = agent::Agent::Start(*std::move(options));
+  if (!agent.ok()) return Fail(agent.status());
+  PrintProbes(**agent);
+  std::printf("%s\n", stack->server->http_url().c_str());
+  std::printf(
+      "Open it in a browser: the first flame graph is there in some ten seconds. Ctrl-C ends it; data stays in %s.\n",
+      state.c_str());
+  std::fflush(stdout);
+  ServeUntil(stop, stack->store.get());
+  (*agent)->Stop();
+  stack->server->Shutdown();
+  return kExitDone;
+}
+
+int RunAgent(const ConnectionFlags& connection, const AgentFlags& flags) {
+  StopSignal stop;
+  auto options = ToOptions(flags);
+  if (!options.ok()) return FailUsage(options.status());
+  auto credentials = LoadCredentials(connection);
+  if (!credentials.ok()) return Fail(credentials.status());
+  options->store = connection.store;
+  options->credentials = *std::move(credentials);
+  auto agent = agent::Agent::Start(*std::move(options));
+  if (!agent.ok()) return Fail(agent.status());
+  PrintProbes(**agent);
+  std::printf("pyrometer agent %s on %s, streaming to %s\n", std::string(kVersion).c_str(),
+              (*agent)->node().name().c_str(), connection.store.c_str());
+  std::fflush(stdout);
+  ServeUntil(stop, nullptr);
+  (*agent)->Stop();
+  const agent::Spool::Counters spool = (*agent)->spool();
+  if (spool.pending_batches > 0) {
+    std::fprintf(stderr, "pyrometer: %s batches (%s) wait in the spool; the next start sends them\n",
+                 FormatCount(spool.pending_batches).c_str(), FormatBytes(spool.pending_bytes).c_str());
+  }
+  return kExitDone;
+}
+
+int RunStore(StoreFlags flags) {
+  StopSignal stop;
+  if (flags.data.empty()) flags.data = agent::DefaultStateFolder() + "/store";
+  auto stack = StartStore(flags, "store", "");
+  if (!stack.ok()) return Fail(stack.status());
+  std::printf("%s\n", stack->server->http_url().c_str());
+  std::printf("Agents connect with: pyrometer agent --store %s\n", stack->server->grpc_address().c_str());
+  std::fflush(stdout);
+  ServeUntil(stop, stack->store.get());
+  stack->server->Shutdown();
+  return kExitDone;
+}
+
+}  // namespace
+
+void AddUpCommand(CLI::App& app, Invocation& invocation) {
+  CLI::App* command = AddCommand(app, "up", "Profile this machine and show it: agent, store and page in one process",
+                                 "sudo pyrometer up");
+  auto store = std::make_shared<StoreFlags>();
+  auto agent = std::make_shared<AgentFlags>();
+  command->add_option("--data", store->data, "Folder for data (default /var/lib/pyrometer for root)")->type_name("DIR");
+  AddAgentFlags(command, *agent);
+  AddStoreFlags(command, *store);
+  command->callback([&invocation, store, agent] { invocation.run = [store, agent] { return RunUp(*store, *agent); }; });
+}
+
+void AddAgentCommand(CLI::App& app, Invocation& invocation) {
+  CLI::App* command =
+      AddCommand(app, "agent", "The node daemon alone, streaming to a central store",
+                 "sudo pyrometer agent --store profiles.example:7071 --tls --token-file /etc/pyrometer/token");
+  auto connection = AddConnectionFlags(command);
+  auto agent = std::make_shared<AgentFlags>();
+  AddAgentFlags(command, *agent);
+  command->callback([&invocation, connection, agent] {
+    invocation.run = [connection, agent] { return RunAgent(*connection, *agent); };
+  });
+}
+
+void AddStoreCommand(CLI::App& app, Invocation& invocation) {
+  CLI::App* command =
+      AddCommand(app, "store", "The central store: takes profiles from agents, answers questions, serves the page",
+                 "pyrometer store --data /srv/pyrometer");
+  auto store = std::make_shared<StoreFlags>();
+  command->add_option("--data", store->data, "Folder for data (default /var/lib/pyrometer/store for root)")
+      ->type_name("DIR");
+  AddStoreFlags(command, *store);
+  command->callback([&invocation, store] { invocation.run = [store] { return RunStore(*store); }; });
+}
+
+}  // namespace pyrometer::cli

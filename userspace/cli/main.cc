@@ -1,0 +1,75 @@
+// The one binary, `pyrometer`. Exit codes: 0 done, 1 failed, 2 wrong usage.
+#include <csignal>
+#include <cstdio>
+
+#include "userspace/base/strings.h"
+#include "userspace/base/version.h"
+#include "userspace/cli/command.h"
+#include "userspace/cli/terminal.h"
+
+namespace pyrometer::cli {
+
+CLI::App* AddCommand(CLI::App& app, const std::string& name, const std::string& description,
+                     const std::string& example) {
+  CLI::App* command = app.add_subcommand(name, description);
+  command->footer("Example:\n  " + example);
+  command->option_defaults()->always_capture_default(false);
+  return command;
+}
+
+namespace {
+
+int Main(int argc, char** argv) {
+  // A reader that goes away (`pyrometer top | head`) is not a reason to die without a word.
+  std::signal(SIGPIPE, SIG_IGN);
+
+  CLI::App app(
+      "Pyrometer reads where CPU time goes, how long system calls take and how far away the network is, per\n"
+      "container, with nothing changed in the programs it watches.");
+  app.name("pyrometer");
+  app.set_version_flag("--version", std::string(kVersion));
+  app.require_subcommand(1);
+  app.footer(
+      "Start with `pyrometer up` and open the URL it prints, or `pyrometer record -o profile.html`.\n"
+      "`pyrometer COMMAND --help` has an example of each; `pyrometer doctor` says what works on this machine.");
+  app.failure_message([](const CLI::App* at, const CLI::Error& error) {
+    // The innermost command that was being parsed knows the right --help.
+    const CLI::App* command = at;
+    while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+    std::string name = command->get_name();
+    for (const CLI::App* parent = command->get_parent(); parent != nullptr; parent = parent->get_parent()) {
+      name = parent->get_name() + " " + name;
+    }
+    return StrFormat("pyrometer: %s; see `%s --help`\n", error.what(), name);
+  });
+
+  Invocation invocation;
+  AddUpCommand(app, invocation);
+  AddAgentCommand(app, invocation);
+  AddStoreCommand(app, invocation);
+  AddRecordCommand(app, invocation);
+  AddSessionCommand(app, invocation);
+  AddTopCommand(app, invocation);
+  AddFlameCommand(app, invocation);
+  AddSeriesCommand(app, invocation);
+  AddExportCommand(app, invocation);
+  AddConvertCommand(app, invocation);
+  AddDoctorCommand(app, invocation);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // Help and version arrive here too, with code 0.
+    return app.exit(error) == 0 ? kExitDone : kExitUsage;
+  }
+  const int code = invocation.run();
+  if (std::fflush(stdout) != 0 && code == kExitDone) {
+    return Fail(ErrnoError(errno, "cannot write to standard output"));
+  }
+  return code;
+}
+
+}  // namespace
+}  // namespace pyrometer::cli
+
+int main(int argc, char** argv) { return pyrometer::cli::Main(argc, argv); }

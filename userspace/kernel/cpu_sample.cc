@@ -1,0 +1,64 @@
+#include "userspace/kernel/cpu_sample.h"
+
+#include "userspace/kernel/decode.h"
+
+namespace pyrometer::kernel {
+
+std::string_view StopReasonName(StopReason reason) {
+  switch (reason) {
+    case PYRO_STOP_NOT_TAKEN:
+      return "not_taken";
+    case PYRO_STOP_END:
+      return "end";
+    case PYRO_STOP_TRUNCATED:
+      return "truncated";
+    case PYRO_STOP_UNREADABLE:
+      return "unreadable";
+    case PYRO_STOP_BAD_FRAME:
+      return "bad_frame";
+    case PYRO_STOP_BAD_RETURN:
+      return "bad_return";
+    case PYRO_STOP_NO_USER_STACK:
+      return "no_user_stack";
+    case PYRO_STOP_COMPAT:
+      return "compat";
+    case PYRO_STOP_HELPER_ERROR:
+      return "helper_error";
+    case PYRO_STOP_COUNT:
+      break;
+  }
+  return "unknown";
+}
+
+std::string_view CommView(const char (&comm)[PYRO_COMM_BYTES]) {
+  const std::string_view all(comm, sizeof(comm));
+  return all.substr(0, all.find('\0'));
+}
+
+bool DecodeCpuSample(const void* data, size_t size, uint64_t period_ns, CpuSample& out) {
+  if (size < sizeof(pyro_cpu_sample)) return false;
+  const auto* record = static_cast<const pyro_cpu_sample*>(data);
+  const size_t frames = size_t{record->user_frames} + record->kernel_frames;
+  if (record->user_frames > PYRO_MAX_USER_FRAMES || record->kernel_frames > PYRO_MAX_KERNEL_FRAMES ||
+      record->user_stop >= PYRO_STOP_COUNT || record->kernel_stop >= PYRO_STOP_COUNT ||
+      size < sizeof(pyro_cpu_sample) + frames * sizeof(uint64_t)) {
+    return false;
+  }
+  const auto* addresses = reinterpret_cast<const uint64_t*>(record + 1);
+  out.time_ns = record->time_ns;
+  out.cpu = record->cpu;
+  out.process = {.tgid = record->tgid, .start_time_ns = record->start_time_ns};
+  out.tid = record->tid;
+  out.cgroup_id = record->owner.cgroup_id;
+  out.cgroup_v1_id = record->owner.cgroup_v1_id;
+  out.comm = CommView(record->comm);
+  out.process_comm = CommView(record->process_comm);
+  out.user_frames = {addresses, record->user_frames};
+  out.kernel_frames = {addresses + record->user_frames, record->kernel_frames};
+  out.user_stop = static_cast<StopReason>(record->user_stop);
+  out.kernel_stop = static_cast<StopReason>(record->kernel_stop);
+  out.period_ns = period_ns;
+  return true;
+}
+
+}  // namespace pyrometer::kernel

@@ -1,0 +1,61 @@
+// One CPU sample, whichever sampler took it, and the accounting that goes with samples.
+//
+// Accounting invariant, at any moment when sampling is stopped:
+//   taken == delivered + pending + sum of drops
+// (`pending`: written to the ring, not yet read by Poll; 0 after a Poll that followed Stop.)
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "bpf/abi/stack.h"
+#include "userspace/base/types.h"
+
+namespace pyrometer::kernel {
+
+// Why a stack walk ended; values and meanings: bpf/abi/stack.h.
+using StopReason = ::pyro_stop_reason;
+inline constexpr size_t kStopReasons = PYRO_STOP_COUNT;
+// "end", "truncated", "unreadable", … ; "unknown" for a value of a newer probe.
+std::string_view StopReasonName(StopReason reason);
+
+// Views are valid during the callback only.
+struct CpuSample {
+  uint64_t time_ns = 0;           // CLOCK_MONOTONIC
+  uint32_t cpu = 0;               // processor it was taken on
+  ProcessKey process;             // tgid and start time; start_time_ns 0 when the source cannot know (unprivileged)
+  uint32_t tid = 0;               // thread
+  uint64_t cgroup_id = 0;         // cgroup2 id; 1 is the root, 0 = not known (unprivileged)
+  uint64_t cgroup_v1_id = 0;      // directory inode in the cgroup1 controller V1Controller() names; 0 = none
+  std::string_view comm;          // thread name, at most 15 bytes, any bytes
+  std::string_view process_comm;  // name of the main thread; empty = not known
+  std::span<const uint64_t> kernel_frames;  // virtual addresses, leaf first; empty when user code was hit
+  // Virtual addresses, leaf first. [0] is an instruction address; the others are return addresses (look up
+  // address - 1). With kernel_frames, [0] is where user code entered the kernel.
+  std::span<const uint64_t> user_frames;
+  StopReason kernel_stop = PYRO_STOP_NOT_TAKEN;
+  StopReason user_stop = PYRO_STOP_NOT_TAKEN;
+  uint64_t period_ns = 0;  // CPU time this sample stands for: 1e9 / frequency
+};
+
+struct SampleCounters {
+  uint64_t taken = 0;      // samples of the target
+  uint64_t delivered = 0;  // given to Poll's callback
+  uint64_t pending = 0;    // in the ring, not read yet
+  // Drops, one member per reason.
+  uint64_t dropped_ring_full = 0;  // the reader was too slow or the ring too small
+  uint64_t dropped_scratch = 0;    // no per-CPU scratch record; not seen yet
+  uint64_t dropped_malformed = 0;  // record that did not decode; not seen yet
+  uint64_t dropped_lost = 0;       // the kernel's own count of lost records (unprivileged sampler)
+  // Not samples of the target, counted beside.
+  uint64_t idle = 0;                                  // interrupts that hit an idle CPU
+  uint64_t filtered = 0;                              // interrupts that hit something outside of the target
+  std::array<uint64_t, kStopReasons> kernel_stops{};  // of taken samples, by StopReason
+  std::array<uint64_t, kStopReasons> user_stops{};
+
+  uint64_t DroppedTotal() const { return dropped_ring_full + dropped_scratch + dropped_malformed + dropped_lost; }
+};
+
+}  // namespace pyrometer::kernel

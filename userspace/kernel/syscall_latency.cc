@@ -1,0 +1,265 @@
+#include "userspace/kernel/syscall_latency.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <map>
+#include <unordered_map>
+#include <utility>
+
+#include "bpf/abi/syscall_latency.h"
+#include "bpf/lib/histogram.h"
+#include "bpf/syscall_latency.skel.h"
+#include "userspace/base/strings.h"
+#include "userspace/kernel/bpf_loader.h"
+#include "userspace/kernel/decode.h"
+#include "userspace/kernel/octave_reader.h"
+#include "userspace/kernel/v1_controller.h"
+
+namespace pyrometer::kernel {
+namespace {
+
+constexpr std::string_view kProbe = "syscall_latency";
+constexpr pyro_syscall_key kFoldKey = {
+    .owner = {.cgroup_id = 0, .cgroup_v1_id = 0}, .nr = 0, .flags = PYRO_SYSCALL_FOLDED};
+
+using Skeleton = UniqueSkeleton<syscall_latency_bpf, syscall_latency_bpf::destroy>;
+
+class SyscallLatencyImpl final : public SyscallLatency {
+ public:
+  SyscallLatencyImpl(Options options, Skeleton skeleton, size_t cpus)
+      : options_(options),
+        skeleton_(std::move(skeleton)),
+        cpus_(cpus),
+        octaves_(bpf_map__fd(skeleton_->maps.pyro_syscall_octaves), cpus, options.idle_windows_before_eviction) {}
+
+  Status Begin() {
+    // The fold key's entries must exist before the first call can need them.
+    const std::vector<pyro_octave> zero(cpus_);
+    for (uint32_t octave = 0; octave < PYRO_LATENCY_OCTAVES; ++octave) {
+      const pyro_syscall_octave_key key = {.call = kFoldKey, .octave = octave, .pad = 0};
+      if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_octaves), &key, zero.data(), BPF_ANY) != 0) {
+        return ErrnoError(errno, "cannot prepare the histograms of system calls");
+      }
+    }
+    RETURN_IF_ERROR(SetThreshold(kFoldKey, options_.exemplar_min_ns, options_.exemplars_per_window_new_key));
+    ring_.Reset(ring_buffer__new(bpf_map__fd(skeleton_->maps.pyro_exemplars), OnExemplar, this, nullptr));
+    if (!ring_) return ErrnoError(errno, "cannot map the exemplar ring");
+    // Exit first: calls already open are then counted as "no entry" and not half measured. The order
+    // does not matter for calls that begin later.
+    ASSIGN_OR_RETURN(exit_link_, AttachProgram(skeleton_->progs.pyro_sys_exit, kProbe));
+    ASSIGN_OR_RETURN(enter_link_, AttachProgram(skeleton_->progs.pyro_sys_enter, kProbe));
+    return OkStatus();
+  }
+
+  Status Drain(const std::function<void(const SyscallWindow&)>& callback) override {
+    // New maxima go to the next window from here on.
+    const uint32_t closing = skeleton_->data->pyro_epoch;
+    std::atomic_ref<uint32_t>(skeleton_->data->pyro_epoch).store(closing + 1, std::memory_order_relaxed);
+
+    std::map<SyscallKey, std::map<uint32_t, OctaveDelta>> octaves;
+    RETURN_IF_ERROR(octaves_.Read(
+        closing,
+        [&](const pyro_syscall_octave_key& key, const OctaveDelta& delta) {
+          octaves[ToSyscallKey(key.call)].emplace(key.octave, delta);
+        },
+        [](const pyro_syscall_octave_key& key) { return (key.call.flags & PYRO_SYSCALL_FOLDED) == 0; }));
+    std::map<SyscallKey, std::vector<SyscallError>> errors;
+    RETURN_IF_ERROR(ReadErrors(errors));
+
+    for (const auto& [key, parts] : octaves) {
+      SyscallWindow window;
+      window.key = key;
+      for (const auto& [octave, delta] : parts) AppendOctave(octave, delta, window.latency);
+      if (const auto found = errors.find(key); found != errors.end()) {
+        window.errors = std::move(found->second);
+        errors.erase(found);
+      }
+      UpdateThreshold(window);
+      callback(window);
+    }
+    // A failure counted between the two reads belongs to a call of the next window; its key may be quiet in this one.
+    for (auto& [key, list] : errors) callback({.key = key, .latency = {}, .errors = std::move(list)});
+    ForgetIdleThresholds();
+    return SetThreshold(kFoldKey, options_.exemplar_min_ns, options_.exemplars_per_window_new_key);
+  }
+
+  Status PollExemplars(const std::function<void(const SlowCall&)>& callback) override {
+    callback_ = &callback;
+    const int consumed = ring_buffer__consume(ring_.get());
+    callback_ = nullptr;
+    if (consumed < 0 && consumed != -EINTR) return ErrnoError(-consumed, "cannot read exemplars");
+    return OkStatus();
+  }
+
+  Status Stop() override {
+    enter_link_.Reset();
+    exit_link_.Reset();
+    return OkStatus();
+  }
+
+  SyscallCounters Counters() const override {
+    SyscallCounters out;
+    out.exemplars_delivered = delivered_.load(std::memory_order_relaxed);
+    const auto sum = SumPerCpu<pyro_syscall_counters>(skeleton_->maps.pyro_counters);
+    out.recorded = sum.recorded;
+    out.folded = sum.folded;
+    out.lost = sum.lost;
+    out.no_entry = sum.no_entry;
+    out.start_lost = sum.start_lost;
+    out.never_returns = sum.never_returns;
+    out.errors_lost = sum.errors_lost;
+    out.exemplars_taken = sum.exemplars_taken;
+    out.exemplars_dropped = sum.exemplars_dropped + malformed_.load(std::memory_order_relaxed);
+    out.exemplars_limited = sum.exemplars_limited;
+    return out;
+  }
+
+ private:
+  static int OnExemplar(void* self, void* data, size_t size) {
+    auto* probe = static_cast<SyscallLatencyImpl*>(self);
+    SlowCall call;
+    if (!DecodeSlowCall(data, size, call)) {
+      probe->malformed_.fetch_add(1, std::memory_order_relaxed);
+      return 0;
+    }
+    (*probe->callback_)(call);
+    probe->delivered_.fetch_add(1, std::memory_order_relaxed);
+    return 0;
+  }
+
+  struct ErrorsSeen {
+    uint64_t count = 0;
+    uint32_t idle = 0;
+  };
+
+  Status ReadErrors(std::map<SyscallKey, std::vector<SyscallError>>& out) {
+    const int map = bpf_map__fd(skeleton_->maps.pyro_syscall_errors);
+    std::vector<pyro_syscall_error_key> idle;
+    const auto advance = [&](const pyro_syscall_error_key& key, const uint64_t* values) {
+      uint64_t total = 0;
+      for (size_t cpu = 0; cpu < cpus_; ++cpu) total += values[cpu];
+      ErrorsSeen& seen = errors_[key];
+      if (total == seen.count) return false;
+      out[ToSyscallKey(key.call)].push_back({.error = static_cast<int32_t>(key.error), .count = total - seen.count});
+      seen = {.count = total, .idle = 0};
+      return true;
+    };
+    RETURN_IF_ERROR((ForEachPerCpu<pyro_syscall_error_key, uint64_t>(
+        map, cpus_, [&](const pyro_syscall_error_key& key, const uint64_t* values) {
+          if (!advance(key, values) && ++errors_[key].idle >= options_.idle_windows_before_eviction) {
+            idle.push_back(key);
+          }
+        })));
+    std::vector<uint64_t> values(cpus_);
+    for (const pyro_syscall_error_key& key : idle) {
+      if (bpf_map_lookup_and_delete_elem(map, &key, values.data()) != 0) continue;
+      advance(key, values.data());
+      errors_.erase(key);
+    }
+    for (auto& [key, list] : out) {
+      std::sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.error < b.error; });
+    }
+    return OkStatus();
+  }
+
+  Status SetThreshold(const pyro_syscall_key& key, uint64_t threshold_ns, uint32_t budget) {
+    const pyro_syscall_slow slow = {.threshold_ns = threshold_ns, .budget = budget};
+    if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_slow), &key, &slow, BPF_ANY) != 0) {
+      return ErrnoError(errno, "cannot set an exemplar threshold");
+    }
+    return OkStatus();
+  }
+
+  void UpdateThreshold(const SyscallWindow& window) {
+    // A key whose slow quantile is below the minimum needs no entry of its own unless it has one: the shared
+    // one has the same threshold.
+    const uint64_t threshold = std::max(options_.exemplar_min_ns, window.latency.Quantile(options_.exemplar_quantile));
+    const pyro_syscall_key key = ToAbi(window.key);
+    const auto known = thresholds_.find(key);
+    if (known == thresholds_.end() && window.latency.max_ns < options_.exemplar_min_ns) return;
+    // No room is no loss: the key then shares the budget of new keys.
+    if (SetThreshold(key, threshold, options_.exemplars_per_key).ok()) thresholds_[key] = 0;
+  }
+
+  void ForgetIdleThresholds() {
+    for (auto it = thresholds_.begin(); it != thresholds_.end();) {
+      if (++it->second <= options_.idle_windows_before_eviction) {
+        ++it;
+        continue;
+      }
+      bpf_map_delete_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_slow), &it->first);
+      it = thresholds_.erase(it);
+    }
+  }
+
+  const Options options_;
+  Skeleton skeleton_;
+  const size_t cpus_;
+  OctaveReader<pyro_syscall_octave_key> octaves_;
+  std::unordered_map<pyro_syscall_error_key, ErrorsSeen, BytesHash, BytesEqual> errors_;
+  std::unordered_map<pyro_syscall_key, uint32_t, BytesHash, BytesEqual> thresholds_;  // -> Drains since last use
+  UniqueRingBuffer ring_;
+  UniqueBpfLink exit_link_, enter_link_;
+  const std::function<void(const SlowCall&)>* callback_ = nullptr;  // set during PollExemplars
+  std::atomic<uint64_t> delivered_ = 0;
+  std::atomic<uint64_t> malformed_ = 0;
+};
+
+}  // namespace
+
+SyscallKey ToSyscallKey(const pyro_syscall_key& key) {
+  return {.cgroup_id = key.owner.cgroup_id,
+          .cgroup_v1_id = key.owner.cgroup_v1_id,
+          .nr = key.nr,
+          .compat = (key.flags & PYRO_SYSCALL_COMPAT) != 0,
+          .folded = (key.flags & PYRO_SYSCALL_FOLDED) != 0};
+}
+
+pyro_syscall_key ToAbi(const SyscallKey& key) {
+  return {.owner = {.cgroup_id = key.cgroup_id, .cgroup_v1_id = key.cgroup_v1_id},
+          .nr = key.nr,
+          .flags = (key.compat ? PYRO_SYSCALL_COMPAT : 0u) | (key.folded ? PYRO_SYSCALL_FOLDED : 0u)};
+}
+
+bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
+  if (size < sizeof(pyro_syscall_exemplar)) return false;
+  const auto* record = static_cast<const pyro_syscall_exemplar*>(data);
+  if (record->user_frames > PYRO_MAX_USER_FRAMES || record->user_stop >= PYRO_STOP_COUNT ||
+      size < sizeof(*record) + record->user_frames * sizeof(uint64_t)) {
+    return false;
+  }
+  out.key = ToSyscallKey(record->call);
+  out.time_ns = record->time_ns;
+  out.latency_ns = record->latency_ns;
+  out.result = record->result;
+  out.process = {.tgid = record->tgid, .start_time_ns = record->start_time_ns};
+  out.tid = record->tid;
+  out.comm = CommView(record->comm);
+  out.user_frames = {reinterpret_cast<const uint64_t*>(record + 1), record->user_frames};
+  out.user_stop = static_cast<StopReason>(record->user_stop);
+  return true;
+}
+
+StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& options) {
+  if (options.max_user_frames > PYRO_MAX_USER_FRAMES) {
+    return InvalidArgumentError(StrFormat("at most %d user frames can be taken", PYRO_MAX_USER_FRAMES));
+  }
+  ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
+  const uint32_t ring_bytes = RingBytes(options.ring_bytes);
+  ASSIGN_OR_RETURN(
+      Skeleton skeleton,
+      LoadSkeleton<Skeleton>(kProbe, syscall_latency_bpf__open, syscall_latency_bpf__load, [&](syscall_latency_bpf& s) {
+        s.rodata->pyro_exemplar_min_ns = options.exemplar_min_ns;
+        s.rodata->pyro_max_user_frames = options.max_user_frames;
+        s.rodata->pyro_wake_bytes = ring_bytes / 2;
+        s.rodata->pyro_v1_controller = MountedV1Controller();
+        bpf_map__set_max_entries(s.maps.pyro_syscall_octaves, std::max(options.max_octaves, 1u) + PYRO_LATENCY_OCTAVES);
+        bpf_map__set_max_entries(s.maps.pyro_exemplars, ring_bytes);
+      }));
+  auto probe = std::make_unique<SyscallLatencyImpl>(options, std::move(skeleton), cpus);
+  RETURN_IF_ERROR(probe->Begin());
+  return std::unique_ptr<SyscallLatency>(std::move(probe));
+}
+
+}  // namespace pyrometer::kernel

@@ -1,0 +1,102 @@
+// What an agent hands to a store in one piece: all points of one window, with the dictionary they
+// refer to. Self-contained, so that it can lie in the spool over restarts; the stream sends
+// dictionary entries only once (rpc/).
+//
+// Exactly once: (agent_id, sequence) identifies a batch for ever. The store applies a batch and
+// remembers its sequence in one atomic write; a resend is recognised and only acknowledged.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "userspace/profile/dictionary.h"
+#include "userspace/profile/histogram.h"
+
+namespace pyrometer::profile {
+
+// Profile types of this release; the name of a series in the selector language.
+inline constexpr std::string_view kTypeCpu = "cpu";                         // nanoseconds
+inline constexpr std::string_view kTypeSyscallLatency = "syscall_latency";  // histogram, nanoseconds
+inline constexpr std::string_view kTypeTcpRtt = "tcp_rtt";                  // histogram, nanoseconds (smoothed RTT)
+inline constexpr std::string_view kTypeTcpMinRtt = "tcp_min_rtt";           // histogram, nanoseconds
+inline constexpr std::string_view kTypeTcpConnect = "tcp_connect";          // histogram, nanoseconds (handshake)
+inline constexpr std::string_view kTypeTcpRetransmits = "tcp_retransmits";  // counter
+inline constexpr std::string_view kTypeTcpBytesSent = "tcp_bytes_sent";     // counter, bytes
+inline constexpr std::string_view kTypeTcpBytesReceived = "tcp_bytes_received";           // counter, bytes
+inline constexpr std::string_view kTypeTcpConnections = "tcp_connections";                // counter, opened
+inline constexpr std::string_view kTypeSamplesTaken = "pyrometer_samples_taken";          // counter
+inline constexpr std::string_view kTypeSamplesDelivered = "pyrometer_samples_delivered";  // counter
+inline constexpr std::string_view kTypeSamplesDropped = "pyrometer_samples_dropped";      // counter, label reason
+inline constexpr std::string_view kTypeStackStops = "pyrometer_stack_stops";              // counter, label reason
+inline constexpr std::string_view kTypeSymbolMisses = "pyrometer_symbol_misses";          // counter, label reason
+inline constexpr std::string_view kTypeAgentCpu = "pyrometer_agent_cpu";                  // counter, nanoseconds
+inline constexpr std::string_view kTypeAgentRss = "pyrometer_agent_rss";  // gauge as counter per window, bytes
+
+// A series: profile type and labels.
+struct SeriesKey {
+  std::string type;
+  LabelSet labels;
+  auto operator<=>(const SeriesKey&) const = default;
+};
+
+// Stack samples of one series in one window.
+struct ProfilePoint {
+  struct Sample {
+    StackId stack = kEmptyStack;
+    uint64_t count = 0;  // samples
+    uint64_t value = 0;  // in the type's unit; for cpu: count × period
+  };
+  uint32_t series = 0;  // index into Batch::series
+  int64_t time_ns = 0;  // Unix time of the window's start
+  uint64_t duration_ns = 0;
+  uint64_t period_ns = 0;
+  std::vector<Sample> samples;
+};
+
+// One slow observation with the stack that asked for it.
+struct Exemplar {
+  int64_t time_ns = 0;  // Unix time of the end of the call
+  uint64_t value = 0;   // nanoseconds
+  StackId stack = kEmptyStack;
+  std::string comm;
+  uint32_t tid = 0;
+};
+
+struct HistogramPoint {
+  uint32_t series = 0;
+  int64_t time_ns = 0;
+  uint64_t duration_ns = 0;
+  Histogram histogram;
+  std::map<int32_t, uint64_t> errors;  // errno (positive) -> calls that failed with it
+  std::vector<Exemplar> exemplars;
+};
+
+struct CounterPoint {
+  uint32_t series = 0;
+  int64_t time_ns = 0;
+  uint64_t duration_ns = 0;
+  uint64_t value = 0;  // increase within the window
+};
+
+struct Batch {
+  std::string agent_id;   // stable over restarts of the agent (kept beside its spool)
+  std::string node;       // host name, for listings
+  uint64_t sequence = 0;  // 1, 2, 3, … per agent_id, no gaps
+  Dictionary dictionary;
+  std::vector<SeriesKey> series;
+  std::vector<ProfilePoint> profiles;
+  std::vector<HistogramPoint> histograms;
+  std::vector<CounterPoint> counters;
+
+  uint64_t SampleTotal() const {
+    uint64_t total = 0;
+    for (const ProfilePoint& point : profiles) {
+      for (const ProfilePoint::Sample& sample : point.samples) total += sample.count;
+    }
+    return total;
+  }
+};
+
+}  // namespace pyrometer::profile

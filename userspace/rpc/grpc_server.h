@@ -1,0 +1,78 @@
+// The gRPC side of a store: turns streams and calls into plain C++ on two handlers (implemented in
+// server/), so that generated code stays in this room.
+//
+//   ASSIGN_OR_RETURN(auto server, GrpcServer::Start({.address = "127.0.0.1:0"}, &ingest, &query));
+//   server->port();
+//   server->Shutdown();
+//
+// Threads: gRPC's own, one per running call or stream (an agent's stream holds one while connected).
+// Limits: kMaxMessageBytes per message, max_threads calls and streams at a time; more are answered
+// RESOURCE_EXHAUSTED.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "userspace/base/status.h"
+#include "userspace/profile/batch.h"
+#include "userspace/rpc/credentials.h"
+#include "userspace/rpc/query_api.h"
+#include "userspace/rpc/types.h"
+
+namespace pyrometer::rpc {
+
+// The store's end of one agent's connection.
+class AgentConnection {
+ public:
+  virtual ~AgentConnection() = default;
+  // Any thread. UNAVAILABLE when the connection is over. May block for as long as the agent does not read.
+  virtual Status StartSession(const SessionSpec& spec) = 0;
+  virtual Status StopSession(const std::string& id) = 0;
+  // Ends the stream; the agent sees CANCELLED.
+  virtual void Cancel() = 0;
+};
+
+// All methods from any thread; those of one connection one after the other.
+class IngestHandler {
+ public:
+  virtual ~IngestHandler() = default;
+  // First message. An error refuses the agent.
+  virtual StatusOr<Welcome> Connected(const Hello& hello, std::shared_ptr<AgentConnection> connection) = 0;
+  // INVALID_ARGUMENT: the batch is rejected and the stream goes on. Another error ends the stream,
+  // and the agent keeps the batch. OK: durable.
+  virtual StatusOr<Ack> Received(AgentConnection& connection, const profile::Batch& batch) = 0;
+  // A batch that could not be decoded; the stream ends afterwards.
+  virtual void Malformed(AgentConnection& connection, const Status& status) = 0;
+  virtual void SessionUpdated(AgentConnection& connection, const SessionUpdate& update) = 0;
+  virtual void StatusUpdated(AgentConnection& connection, const NodeStatus& status) = 0;
+  // Once, after everything else, for each connection that Connected accepted.
+  virtual void Disconnected(AgentConnection& connection) = 0;
+};
+
+class GrpcServer {
+ public:
+  struct Options {
+    std::string address;         // "HOST:PORT", port 0 = any free one; or "unix:/path"
+    std::string tls_cert_file;   // PEM; with tls_key_file: TLS
+    std::string tls_key_file;    // PEM
+    std::string client_ca_file;  // PEM; clients must show a certificate of this authority
+    std::string token;           // every call must carry it; "" = none asked
+    int max_threads = 2048;      // running calls and streams
+  };
+
+  // The handlers must outlive the server. UNAVAILABLE when the port is taken (the message says which).
+  static StatusOr<std::unique_ptr<GrpcServer>> Start(const Options& options, IngestHandler* ingest, QueryApi* query);
+  virtual ~GrpcServer() = default;
+
+  virtual uint16_t port() const = 0;  // 0 for unix sockets
+  // A channel inside this process. The token is asked for as from anybody.
+  virtual std::shared_ptr<grpc::Channel> InProcessChannel() = 0;
+  // Ends all streams and calls and waits for their handlers. Idempotent.
+  virtual void Shutdown() = 0;
+};
+
+// True when equal; the time taken does not tell where they differ.
+bool EqualSecrets(std::string_view a, std::string_view b);
+
+}  // namespace pyrometer::rpc

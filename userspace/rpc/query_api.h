@@ -1,0 +1,45 @@
+// What can be asked of a store, as plain C++: implemented by the store itself (server/) and, over the
+// network, by QueryClient (query_client.h).
+//
+//   ASSIGN_OR_RETURN(profile::Profile p, api.MergeProfile({.query = "cpu{container.name=\"shop\"}",
+//                                                          .from_ns = from, .to_ns = to}));
+//
+// Errors: INVALID_ARGUMENT (malformed selector; the message points at the character), NOT_FOUND (node,
+// session), UNAVAILABLE (nobody answers, node offline), UNAUTHENTICATED, FAILED_PRECONDITION (protocol
+// version), RESOURCE_EXHAUSTED (too many sessions, too large).
+// Threads: all methods from any thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "userspace/base/status.h"
+#include "userspace/profile/profile.h"
+#include "userspace/rpc/types.h"
+
+namespace pyrometer::rpc {
+
+class QueryApi {
+ public:
+  virtual ~QueryApi() = default;
+
+  virtual StatusOr<StoreStatus> GetStatus() = 0;
+  // Nothing that matches gives an empty profile.
+  virtual StatusOr<profile::Profile> MergeProfile(const MergeProfileRequest& request) = 0;
+  virtual StatusOr<TimeSeriesReply> TimeSeries(const TimeSeriesRequest& request) = 0;
+  virtual StatusOr<std::vector<LabelledHistogram>> Histograms(const HistogramsRequest& request) = 0;
+  // Every node that ever delivered or is connected; sorted by name.
+  virtual StatusOr<std::vector<NodeInfo>> ListNodes() = 0;
+  virtual StatusOr<std::vector<std::string>> LabelValues(const LabelValuesRequest& request) = 0;
+
+  // `spec.id` is ignored. NOT_FOUND lists the known nodes; UNAVAILABLE when the node is offline.
+  // Returns at once, state pending; ask GetSession.
+  virtual StatusOr<SessionInfo> StartSession(const SessionSpec& spec) = 0;
+  // Asks the node to end it early; the state becomes kStopped when what it took is durable.
+  virtual StatusOr<SessionInfo> StopSession(const std::string& id) = 0;
+  virtual StatusOr<SessionInfo> GetSession(const std::string& id) = 0;
+  // Newest first.
+  virtual StatusOr<std::vector<SessionInfo>> ListSessions() = 0;
+};
+
+}  // namespace pyrometer::rpc

@@ -1,0 +1,169 @@
+#include "userspace/rpc/query_client.h"
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include <chrono>
+#include <utility>
+
+#include "proto/pyrometer/v1/pyrometer.grpc.pb.h"
+#include "userspace/base/strings.h"
+#include "userspace/rpc/batch_codec.h"
+#include "userspace/rpc/convert.h"
+#include "userspace/rpc/grpc_status.h"
+#include "userspace/rpc/wire_tables.h"
+
+namespace pyrometer::rpc {
+namespace {
+
+void SetTimeout(grpc::ClientContext* context, uint64_t timeout_ns) {
+  context->set_deadline(std::chrono::system_clock::now() + std::chrono::nanoseconds(timeout_ns));
+}
+
+class GrpcQueryClient : public QueryClient {
+ public:
+  GrpcQueryClient(std::shared_ptr<grpc::Channel> channel, std::string target, std::string token, Options options)
+      : target_(std::move(target)),
+        token_(std::move(token)),
+        options_(options),
+        channel_(std::move(channel)),
+        stub_(v1::Query::NewStub(channel_)) {}
+
+  StatusOr<StoreStatus> GetStatus() override { return GetStatusWithin(options_.timeout_ns); }
+
+  StatusOr<StoreStatus> GetStatusWithin(uint64_t timeout_ns) {
+    v1::StatusReply reply;
+    RETURN_IF_ERROR(CallWithin(timeout_ns, &v1::Query::Stub::GetStatus, v1::StatusRequest(), &reply));
+    RETURN_IF_ERROR(CheckStoreProtocol(reply.protocol(), WireText(reply.version(), 64), target_));
+    return ReadStoreStatus(reply);
+  }
+
+  StatusOr<profile::Profile> MergeProfile(const MergeProfileRequest& request) override {
+    grpc::ClientContext context;
+    Prepare(&context, options_.timeout_ns);
+    v1::MergeProfileRequest wire;
+    WriteMergeProfileRequest(request, &wire);
+    const auto reader = stub_->MergeProfile(&context, wire);
+    ProfileDecoder decoder;
+    v1::ProfileChunk chunk;
+    Status malformed;
+    while (reader->Read(&chunk)) {
+      if (!malformed.ok()) continue;
+      malformed = decoder.Add(chunk);
+      if (!malformed.ok()) context.TryCancel();
+    }
+    const grpc::Status status = reader->Finish();
+    if (!malformed.ok()) {
+      return DataLossError(StrFormat("the store at %s sent a malformed profile: %s", target_, Message(malformed)));
+    }
+    RETURN_IF_ERROR(FromGrpc(status, context, target_));
+    return decoder.Finish();
+  }
+
+  StatusOr<TimeSeriesReply> TimeSeries(const TimeSeriesRequest& request) override {
+    v1::TimeSeriesRequest wire;
+    WriteTimeSeriesRequest(request, &wire);
+    v1::TimeSeriesReply reply;
+    RETURN_IF_ERROR(Call(&v1::Query::Stub::TimeSeries, wire, &reply));
+    return ReadTimeSeriesReply(reply);
+  }
+
+  StatusOr<std::vector<LabelledHistogram>> Histograms(const HistogramsRequest& request) override {
+    v1::HistogramsRequest wire;
+    WriteHistogramsRequest(request, &wire);
+    v1::HistogramsReply reply;
+    RETURN_IF_ERROR(Call(&v1::Query::Stub::Histograms, wire, &reply));
+    return ReadHistogramsReply(reply);
+  }
+
+  StatusOr<std::vector<NodeInfo>> ListNodes() override {
+    v1::ListNodesReply reply;
+    RETURN_IF_ERROR(Call(&v1::Query::Stub::ListNodes, v1::ListNodesRequest(), &reply));
+    std::vector<NodeInfo> nodes;
+    for (const v1::NodeInfo& node : reply.nodes()) nodes.push_back(ReadNodeInfo(node));
+    return nodes;
+  }
+
+  StatusOr<std::vector<std::string>> LabelValues(const LabelValuesRequest& request) override {
+    v1::LabelValuesRequest wire;
+    WriteLabelValuesRequest(request, &wire);
+    v1::LabelValuesReply reply;
+    RETURN_IF_ERROR(Call(&v1::Query::Stub::LabelValues, wire, &reply));
+    return std::vector<std::string>(reply.values().begin(), reply.values().end());
+  }
+
+  StatusOr<SessionInfo> StartSession(const SessionSpec& spec) override {
+    v1::SessionSpec wire;
+    WriteSessionSpec(spec, &wire);
+    v1::SessionInfo reply;
+    RETURN_IF_ERROR(Call(&v1::Query::Stub::StartSession, wire, &reply));
+    return ReadSessionInfo(reply);
+  }
+
+  StatusOr<SessionInfo> StopSession(const std::string& id) override {
+    v1::StopSessionRequest wire;
+    wire.set_id(ToUtf8(id));
+    v1::SessionInfo reply;
+    RETURN_IF_ERROR(Call(&v1::Query::Stub::StopSession, wire, &reply));
+    return ReadSessionInfo(reply);
+  }
+
+  StatusOr<SessionInfo> GetSession(const std::string& id) override {
+    v1::GetSessionRequest wire;
+    wire.set_id(ToUtf8(id));
+    v1::SessionInfo reply;
+    RETURN_IF_ERROR(Call(&v1::Query::Stub::GetSession, wire, &reply));
+    return ReadSessionInfo(reply);
+  }
+
+  StatusOr<std::vector<SessionInfo>> ListSessions() override {
+    v1::ListSessionsReply reply;
+    RETURN_IF_ERROR(Call(&v1::Query::Stub::ListSessions, v1::ListSessionsRequest(), &reply));
+    std::vector<SessionInfo> sessions;
+    for (const v1::SessionInfo& session : reply.sessions()) sessions.push_back(ReadSessionInfo(session));
+    return sessions;
+  }
+
+ private:
+  void Prepare(grpc::ClientContext* context, uint64_t timeout_ns) {
+    SetTimeout(context, timeout_ns);
+    AddToken(context, token_);
+  }
+
+  template <typename Method, typename Request, typename Reply>
+  Status CallWithin(uint64_t timeout_ns, Method method, const Request& request, Reply* reply) {
+    grpc::ClientContext context;
+    Prepare(&context, timeout_ns);
+    return FromGrpc((stub_.get()->*method)(&context, request, reply), context, target_);
+  }
+  template <typename Method, typename Request, typename Reply>
+  Status Call(Method method, const Request& request, Reply* reply) {
+    return CallWithin(options_.timeout_ns, method, request, reply);
+  }
+
+  const std::string target_;
+  const std::string token_;
+  const Options options_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::Query::Stub> stub_;
+};
+
+}  // namespace
+
+StatusOr<std::unique_ptr<QueryClient>> QueryClient::Connect(std::shared_ptr<grpc::Channel> channel,
+                                                            const std::string& target, const std::string& token,
+                                                            Options options) {
+  SilenceGrpc();
+  auto client = std::make_unique<GrpcQueryClient>(std::move(channel), target, token, options);
+  const StatusOr<StoreStatus> status = client->GetStatusWithin(options.connect_timeout_ns);
+  if (!status.ok()) return status.status();
+  return std::unique_ptr<QueryClient>(std::move(client));
+}
+
+StatusOr<std::unique_ptr<QueryClient>> QueryClient::Connect(const std::string& target, const Credentials& credentials,
+                                                            Options options) {
+  ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, Dial(target, credentials));
+  return Connect(std::move(channel), target, credentials.token, options);
+}
+
+}  // namespace pyrometer::rpc

@@ -1,0 +1,182 @@
+// Plain structs of what agents, stores and clients tell each other; the wire form is
+// proto/pyrometer/v1/pyrometer.proto, and only this room knows it.
+//
+// Threads: values. Compatibility: see the .proto file; kProtocolVersion rises when an old peer would
+// misread a new one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "userspace/profile/histogram.h"
+#include "userspace/profile/label_set.h"
+
+namespace pyrometer::rpc {
+
+inline constexpr uint32_t kProtocolVersion = 1;
+
+// Where `pyrometer up` and `pyrometer store` listen unless told otherwise.
+inline constexpr std::string_view kDefaultGrpcAddress = "127.0.0.1:7071";
+inline constexpr std::string_view kDefaultHttpAddress = "127.0.0.1:7070";
+
+// Largest message either way. A window of a busy 2-CPU host is about 100 KiB; one of 256 CPUs whose stacks
+// are all new stays below 20 MiB.
+inline constexpr size_t kMaxMessageBytes = 32u << 20;
+
+// What a session looks at: at most one member is set; none means everything.
+struct Target {
+  uint32_t pid = 0;       // 0 = not by process
+  std::string container;  // name or id prefix
+  std::string cgroup;     // path below the cgroup mount
+  bool operator==(const Target&) const = default;
+};
+// "all", "pid=12", "container=shop", "cgroup=/a".
+std::string TargetText(const Target& target);
+
+struct SessionSpec {
+  std::string id;  // set by the store
+  std::string node;
+  Target target;
+  uint64_t duration_ns = 0;
+  uint32_t frequency_hz = 0;        // 0 = the agent's default
+  std::vector<std::string> probes;  // "cpu", "syscalls", "tcp"; empty = cpu
+  bool operator==(const SessionSpec&) const = default;
+};
+
+enum class SessionState : uint8_t {
+  kUnspecified = 0,
+  kPending = 1,  // sent to the agent, which has not answered yet
+  kRunning = 2,
+  kDone = 3,  // all its batches are durable in the store
+  kFailed = 4,
+  kStopped = 5,  // ended early on request; what it took is durable
+};
+std::string_view SessionStateName(SessionState state);  // "pending", …
+inline bool IsFinal(SessionState state) { return state >= SessionState::kDone; }
+
+// What an agent reports about one of its sessions.
+struct SessionUpdate {
+  std::string id;
+  SessionState state = SessionState::kUnspecified;
+  std::string error;           // with kFailed
+  uint64_t samples = 0;        // so far
+  uint64_t last_sequence = 0;  // with kDone/kStopped: last batch that carries its samples
+  int64_t started_ns = 0;      // Unix time
+};
+
+struct SessionInfo {
+  SessionSpec spec;
+  SessionState state = SessionState::kUnspecified;
+  std::string error;
+  int64_t started_ns = 0;  // Unix time; 0 = not yet
+  uint64_t samples = 0;
+};
+
+struct ProbeStatus {
+  std::string name;    // "cpu_sampler", …
+  std::string state;   // "ok", "degraded", "off"
+  std::string reason;  // "" when ok
+  bool operator==(const ProbeStatus&) const = default;
+};
+
+struct NodeStatus {
+  uint32_t cpus = 0;
+  std::string kernel;  // "6.1.0-18-amd64"
+  uint32_t frequency_hz = 0;
+  std::vector<ProbeStatus> probes;
+  bool operator==(const NodeStatus&) const = default;
+};
+
+struct NodeInfo {
+  std::string node;
+  std::string agent_id;
+  std::string version;  // "" when not seen since the store started
+  bool online = false;
+  int64_t last_seen_ns = 0;    // Unix time
+  uint64_t last_sequence = 0;  // newest durable batch
+  NodeStatus status;           // empty when not seen since the store started
+};
+
+struct Hello {
+  std::string agent_id;  // stable over restarts
+  std::string node;      // host name
+  std::string version;   // of the agent's software; IngestClient sets it
+  NodeStatus status;
+};
+
+struct Welcome {
+  std::string version;         // of the store's software
+  uint64_t last_sequence = 0;  // newest batch of this agent that is durable there
+};
+
+// Everything up to `sequence` is durable.
+struct Ack {
+  uint64_t sequence = 0;
+  bool duplicate = false;
+};
+
+struct StoreStatus {
+  std::string version;
+  uint64_t bytes = 0;
+  uint64_t series = 0;
+  uint64_t stacks = 0;
+  uint64_t batches = 0;
+  uint64_t samples = 0;
+  uint64_t memory_bytes = 0;
+};
+
+// Half-open: windows whose start lies in [from_ns, to_ns). Unix nanoseconds.
+struct MergeProfileRequest {
+  std::string query;  // selector; the type may be left out: cpu
+  int64_t from_ns = 0;
+  int64_t to_ns = 0;
+  std::vector<std::string> by;  // labels kept on samples
+  // For histogram types: exemplars of this duration only. max_ns 0 = no upper bound.
+  uint64_t min_ns = 0;
+  uint64_t max_ns = 0;
+};
+
+struct TimeSeriesRequest {
+  std::string query;
+  int64_t from_ns = 0;
+  int64_t to_ns = 0;
+  uint64_t step_ns = 0;  // 0 = one point for the whole range
+  std::vector<std::string> by;
+};
+
+struct TimeSeriesRow {
+  profile::LabelSet labels;       // only the `by` labels
+  std::vector<int64_t> times_ns;  // start of each step; steps without data are left out
+  std::vector<double> values;     // in the reply's unit; exact up to 2^53
+  std::vector<uint64_t> counts;   // samples or observations
+};
+
+struct TimeSeriesReply {
+  std::string unit;  // "nanoseconds", "bytes", "count"
+  std::vector<TimeSeriesRow> series;
+};
+
+struct HistogramsRequest {
+  std::string query;
+  int64_t from_ns = 0;
+  int64_t to_ns = 0;
+  std::vector<std::string> by;
+};
+
+struct LabelledHistogram {
+  profile::LabelSet labels;
+  profile::Histogram histogram;
+  std::map<int32_t, uint64_t> errors;  // errno -> calls
+};
+
+struct LabelValuesRequest {
+  std::string label;
+  std::string query;  // "" = of every series
+  int64_t from_ns = 0;
+  int64_t to_ns = 0;
+};
+
+}  // namespace pyrometer::rpc

@@ -1,0 +1,194 @@
+// Calls about durations: system calls and the network.
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "ui-export/formats/viewer_json.h"
+#include "userspace/base/strings.h"
+#include "userspace/profile/batch.h"
+#include "userspace/server/http_api.h"
+#include "userspace/server/profile_types.h"
+
+namespace pyrometer::server {
+namespace {
+
+constexpr uint64_t kMaxExemplars = 10'000;
+
+// Restart codes that system calls return inside the kernel; strerrorname_np knows the public ones only.
+struct KernelErrno {
+  int number;
+  const char* name;
+};
+constexpr KernelErrno kKernelErrnos[] = {
+    {512, "ERESTARTSYS"}, {513, "ERESTARTNOINTR"}, {514, "ERESTARTNOHAND"}, {516, "ERESTART_RESTARTBLOCK"}};
+
+std::string ErrnoName(int number) {
+  if (const char* name = strerrorname_np(number); name != nullptr && number != 0) return name;
+  for (const KernelErrno& known : kKernelErrnos) {
+    if (known.number == number) return known.name;
+  }
+  return StrFormat("errno %d", number);
+}
+
+// [[low, high, count], …]; high is exclusive.
+OrderedJson BucketsJson(const profile::Histogram& histogram) {
+  OrderedJson buckets = OrderedJson::array();
+  for (const profile::Histogram::Bucket& bucket : histogram.buckets()) {
+    const uint64_t high = profile::BucketUpperBound(bucket.index);
+    buckets.push_back({Number(profile::BucketLowerBound(bucket.index)), Number(high == UINT64_MAX ? high : high + 1),
+                       Number(bucket.count)});
+  }
+  return buckets;
+}
+
+OrderedJson QuantileOrNull(const profile::Histogram& histogram, double q) {
+  return histogram.empty() ? OrderedJson(nullptr) : Number(histogram.Quantile(q));
+}
+
+Status CheckHistogramType(const query::Selector& selector) {
+  if (TypeInfo(selector.type).kind == TypeKind::kHistogram) return OkStatus();
+  return InvalidArgumentError(
+      StrFormat("%s is no histogram; those are syscall_latency, tcp_rtt, tcp_min_rtt and "
+                "tcp_connect",
+                selector.type));
+}
+
+}  // namespace
+
+StatusOr<HttpReply> GetHistograms(const ApiContext& context, const HttpRequest& request) {
+  ASSIGN_OR_RETURN(const query::Selector selector, ReadSelector(request, profile::kTypeSyscallLatency));
+  RETURN_IF_ERROR(CheckHistogramType(selector));
+  ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
+  ASSIGN_OR_RETURN(std::vector<query::HistogramRow> rows,
+                   context.engine->Histograms(selector, range, request.List("by")));
+  std::stable_sort(rows.begin(), rows.end(), [](const query::HistogramRow& a, const query::HistogramRow& b) {
+    return a.histogram.sum() > b.histogram.sum();
+  });
+  OrderedJson list = OrderedJson::array();
+  for (const query::HistogramRow& row : rows) {
+    const profile::Histogram& histogram = row.histogram;
+    OrderedJson errors = OrderedJson::object();
+    for (const auto& [number, calls] : row.errors) errors[ErrnoName(number)] = Number(calls);
+    list.push_back({{"labels", LabelsJson(row.labels)},
+                    {"count", Number(histogram.count())},
+                    {"sum", Number(histogram.sum())},
+                    {"max", Number(histogram.max())},
+                    {"p50", Number(histogram.Quantile(0.50))},
+                    {"p95", Number(histogram.Quantile(0.95))},
+                    {"p99", Number(histogram.Quantile(0.99))},
+                    {"mean", histogram.Mean()},
+                    {"errors", std::move(errors)},
+                    {"buckets", BucketsJson(histogram)},
+                    {"exemplars", Number(row.exemplars)}});
+  }
+  return JsonReply({{"unit", std::string(TypeInfo(selector.type).unit)}, {"histograms", std::move(list)}});
+}
+
+StatusOr<HttpReply> GetHeatmap(const ApiContext& context, const HttpRequest& request) {
+  ASSIGN_OR_RETURN(const query::Selector selector, ReadSelector(request, profile::kTypeSyscallLatency));
+  RETURN_IF_ERROR(CheckHistogramType(selector));
+  ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
+  ASSIGN_OR_RETURN(const uint64_t step_ns, request.Duration("step", kDefaultStepNs));
+  if (step_ns == 0) return InvalidArgumentError("step: expected a duration above 0, for example 10s");
+  ASSIGN_OR_RETURN(const std::vector<query::HistogramSeriesRow> rows,
+                   context.engine->HistogramSeries(selector, range, step_ns, {}));
+  OrderedJson columns = OrderedJson::array();
+  for (const query::HistogramSeriesRow& row : rows) {
+    for (const query::HistogramStep& step : row.steps) {
+      columns.push_back({{"t", ToMs(step.time_ns)}, {"buckets", BucketsJson(step.histogram)}});
+    }
+  }
+  return JsonReply({{"stepNs", Number(step_ns)}, {"columns", std::move(columns)}});
+}
+
+StatusOr<HttpReply> GetExemplars(const ApiContext& context, const HttpRequest& request) {
+  ASSIGN_OR_RETURN(const query::Selector selector, ReadSelector(request, profile::kTypeSyscallLatency));
+  RETURN_IF_ERROR(CheckHistogramType(selector));
+  ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
+  ASSIGN_OR_RETURN(const uint64_t min_ns, request.Uint("minNs", 0, UINT64_MAX));
+  ASSIGN_OR_RETURN(const uint64_t max_ns, request.Uint("maxNs", UINT64_MAX, UINT64_MAX));
+  ASSIGN_OR_RETURN(const uint64_t limit, request.Uint("limit", 100, kMaxExemplars));
+  ASSIGN_OR_RETURN(const query::ExemplarResult result,
+                   context.engine->ExemplarProfile(selector, range, min_ns, max_ns == 0 ? UINT64_MAX : max_ns));
+  const profile::Dictionary& dictionary = result.profile.dictionary;
+  OrderedJson list = OrderedJson::array();
+  for (const query::ExemplarRow& row : result.exemplars) {
+    if (list.size() == limit) break;
+    OrderedJson frames = OrderedJson::array();
+    for (const profile::FrameId frame : dictionary.FramesLeafFirst(row.stack)) {
+      const size_t lines = std::max<size_t>(1, dictionary.frame(frame).lines.size());
+      for (size_t line = 0; line < lines; ++line) frames.push_back(dictionary.FrameName(frame, line));
+    }
+    list.push_back({{"timeMs", ToMs(row.time_ns)},
+                    {"durationNs", Number(row.value)},
+                    {"comm", row.comm},
+                    {"tid", row.tid},
+                    {"labels", LabelsJson(row.labels)},
+                    {"frames", std::move(frames)}});
+  }
+  // The flame graph is large and already text: put in as it is.
+  std::string body = "{\"exemplars\":" + list.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) +
+                     ",\"flame\":" + formats::ViewerJson(result.profile, selector.ToString()) + "}";
+  return TextReply(200, "application/json", std::move(body));
+}
+
+StatusOr<HttpReply> GetPeers(const ApiContext& context, const HttpRequest& request) {
+  ASSIGN_OR_RETURN(query::Selector selector, ReadSelector(request, profile::kTypeTcpRtt));
+  ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
+  std::vector<std::string> by = request.List("by");
+  if (by.empty()) {
+    by = {std::string(profile::kLabelNode),        std::string(profile::kLabelContainerName),
+          std::string(profile::kLabelContainerId), std::string(profile::kLabelService),
+          std::string(profile::kLabelPeer),        std::string(profile::kLabelDirection)};
+  }
+  struct Peer {
+    profile::Histogram rtt, min_rtt, connect;
+    uint64_t retransmits = 0, bytes_sent = 0, bytes_received = 0, connections = 0;
+  };
+  std::map<profile::LabelSet, Peer> peers;
+  // The conditions hold for every kind of number; the type of the query chooses none.
+  const auto read_histograms = [&](std::string_view type, profile::Histogram Peer::*member) -> Status {
+    selector.type = type;
+    ASSIGN_OR_RETURN(const std::vector<query::HistogramRow> rows, context.engine->Histograms(selector, range, by));
+    for (const query::HistogramRow& row : rows) (peers[row.labels].*member).Merge(row.histogram);
+    return OkStatus();
+  };
+  const auto read_counter = [&](std::string_view type, uint64_t Peer::*member) -> Status {
+    selector.type = type;
+    ASSIGN_OR_RETURN(const std::vector<query::TimeSeriesRow> rows, context.engine->TimeSeries(selector, range, 0, by));
+    for (const query::TimeSeriesRow& row : rows) {
+      for (const query::SeriesPoint& point : row.points) peers[row.labels].*member += point.value;
+    }
+    return OkStatus();
+  };
+  RETURN_IF_ERROR(read_histograms(profile::kTypeTcpRtt, &Peer::rtt));
+  RETURN_IF_ERROR(read_histograms(profile::kTypeTcpMinRtt, &Peer::min_rtt));
+  RETURN_IF_ERROR(read_histograms(profile::kTypeTcpConnect, &Peer::connect));
+  RETURN_IF_ERROR(read_counter(profile::kTypeTcpRetransmits, &Peer::retransmits));
+  RETURN_IF_ERROR(read_counter(profile::kTypeTcpBytesSent, &Peer::bytes_sent));
+  RETURN_IF_ERROR(read_counter(profile::kTypeTcpBytesReceived, &Peer::bytes_received));
+  RETURN_IF_ERROR(read_counter(profile::kTypeTcpConnections, &Peer::connections));
+
+  std::vector<std::pair<const profile::LabelSet*, const Peer*>> order;
+  for (const auto& [labels, peer] : peers) order.emplace_back(&labels, &peer);
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto& a, const auto& b) { return a.second->rtt.count() > b.second->rtt.count(); });
+  OrderedJson list = OrderedJson::array();
+  for (const auto& [labels, peer] : order) {
+    list.push_back({{"labels", LabelsJson(*labels)},
+                    {"rttP50Ns", QuantileOrNull(peer->rtt, 0.50)},
+                    {"rttP95Ns", QuantileOrNull(peer->rtt, 0.95)},
+                    {"rttP99Ns", QuantileOrNull(peer->rtt, 0.99)},
+                    {"minRttNs", QuantileOrNull(peer->min_rtt, 0)},
+                    {"connectP50Ns", QuantileOrNull(peer->connect, 0.50)},
+                    {"samples", Number(peer->rtt.count())},
+                    {"retransmits", Number(peer->retransmits)},
+                    {"bytesSent", Number(peer->bytes_sent)},
+                    {"bytesReceived", Number(peer->bytes_received)},
+                    {"connections", Number(peer->connections)}});
+  }
+  return JsonReply({{"peers", std::move(list)}});
+}
+
+}  // namespace pyrometer::server

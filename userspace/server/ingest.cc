@@ -1,0 +1,56 @@
+#include "userspace/server/ingest.h"
+
+#include "userspace/base/clock.h"
+#include "userspace/base/version.h"
+
+namespace pyrometer::server {
+
+StatusOr<rpc::Welcome> Ingest::Connected(const rpc::Hello& hello, std::shared_ptr<rpc::AgentConnection> connection) {
+  ASSIGN_OR_RETURN(const uint64_t last_sequence, store_.LastSequence(hello.agent_id));
+  const std::shared_ptr<rpc::AgentConnection> replaced = registry_.Connect(hello, std::move(connection), now_());
+  if (replaced != nullptr) {
+    replaced->Cancel();
+    sessions_.AgentGone(hello.agent_id);
+  }
+  // Batches of a session may have become durable on a connection that died before it could say so.
+  sessions_.Durable(hello.agent_id, last_sequence);
+  ++counters_.agents_connected;
+  return rpc::Welcome{.version = std::string(kVersion), .last_sequence = last_sequence};
+}
+
+StatusOr<rpc::Ack> Ingest::Received(rpc::AgentConnection& connection, const profile::Batch& batch) {
+  const uint64_t before = MonotonicNowNs();
+  const StatusOr<store::AppendResult> result = store_.Append(batch);
+  counters_.append_ns += MonotonicNowNs() - before;
+  if (!result.ok()) {
+    ++(result.status().code() == StatusCode::kInvalidArgument ? counters_.batches_rejected : counters_.batches_failed);
+    return result.status();
+  }
+  ++(result->duplicate ? counters_.batches_duplicate : counters_.batches_accepted);
+  registry_.Seen(connection, now_());
+  sessions_.Durable(batch.agent_id, result->last_sequence);
+  return rpc::Ack{.sequence = batch.sequence, .duplicate = result->duplicate};
+}
+
+void Ingest::Malformed(rpc::AgentConnection&, const Status&) { ++counters_.batches_rejected; }
+
+void Ingest::SessionUpdated(rpc::AgentConnection& connection, const rpc::SessionUpdate& update) {
+  const std::optional<AgentRegistry::Online> agent = registry_.Find(connection);
+  if (!agent) return;
+  registry_.Seen(connection, now_());
+  const StatusOr<uint64_t> durable = store_.LastSequence(agent->agent_id);
+  sessions_.Update(agent->agent_id, update, durable.ok() ? *durable : 0);
+}
+
+void Ingest::StatusUpdated(rpc::AgentConnection& connection, const rpc::NodeStatus& status) {
+  registry_.SetStatus(connection, status, now_());
+}
+
+void Ingest::Disconnected(rpc::AgentConnection& connection) {
+  const std::optional<AgentRegistry::Online> agent = registry_.Find(connection);
+  // Replaced by a newer connection: then that one has told the sessions.
+  if (!agent || !registry_.Disconnect(connection, now_())) return;
+  sessions_.AgentGone(agent->agent_id);
+}
+
+}  // namespace pyrometer::server

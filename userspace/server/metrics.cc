@@ -1,0 +1,78 @@
+// The store's own counters as Prometheus text (exposition format 0.0.4).
+#include <string>
+
+#include "userspace/base/strings.h"
+#include "userspace/base/version.h"
+#include "userspace/server/http_api.h"
+
+namespace pyrometer::server {
+namespace {
+
+class MetricsText {
+ public:
+  void Family(std::string_view name, std::string_view type, std::string_view help) {
+    text_ += StrFormat("# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+  }
+  void Value(std::string_view name_and_labels, uint64_t value) {
+    text_ += StrFormat("%s %d\n", name_and_labels, value);
+  }
+  void Seconds(std::string_view name, uint64_t ns) {
+    text_ += StrFormat("%s %.9f\n", name, static_cast<double>(ns) / static_cast<double>(kNsPerSecond));
+  }
+  void Single(std::string_view name, std::string_view type, std::string_view help, uint64_t value) {
+    Family(name, type, help);
+    Value(name, value);
+  }
+  std::string Take() { return std::move(text_); }
+
+ private:
+  std::string text_;
+};
+
+}  // namespace
+
+StatusOr<HttpReply> GetMetrics(const ApiContext& context, const HttpRequest&) {
+  ASSIGN_OR_RETURN(const store::StoreStats stats, context.engine->reader().Stats());
+  const Counters& counters = *context.counters;
+  MetricsText out;
+  out.Family("pyrometer_build_info", "gauge", "Always 1; the label tells the version.");
+  out.Value(StrFormat("pyrometer_build_info{version=\"%s\"}", kVersion), 1);
+  out.Family("pyrometer_start_time_seconds", "gauge", "Unix time of the start.");
+  out.Seconds("pyrometer_start_time_seconds", static_cast<uint64_t>(context.started_ns));
+  out.Family("pyrometer_batches_total", "counter", "Batches of agents since the start, by what became of them.");
+  out.Value("pyrometer_batches_total{result=\"accepted\"}", counters.batches_accepted);
+  out.Value("pyrometer_batches_total{result=\"duplicate\"}", counters.batches_duplicate);
+  out.Value("pyrometer_batches_total{result=\"rejected\"}", counters.batches_rejected);
+  out.Value("pyrometer_batches_total{result=\"failed\"}", counters.batches_failed);
+  out.Family("pyrometer_append_seconds_total", "counter", "Time spent making batches durable.");
+  out.Seconds("pyrometer_append_seconds_total", counters.append_ns);
+  out.Single("pyrometer_agents_online", "gauge", "Agents connected now.", context.registry->online_count());
+  out.Single("pyrometer_agent_connections_total", "counter", "Connections of agents since the start.",
+             counters.agents_connected);
+  out.Single("pyrometer_sessions_running", "gauge", "Sessions that have not ended.", context.sessions->running_count());
+  out.Single("pyrometer_sessions_started_total", "counter", "Sessions since the start.",
+             context.sessions->started_count());
+  out.Family("pyrometer_http_replies_total", "counter", "Replies of the HTTP API and page since the start.");
+  for (size_t hundreds = 2; hundreds < counters.http_replies.size(); ++hundreds) {
+    out.Value(StrFormat("pyrometer_http_replies_total{code=\"%dxx\"}", hundreds), counters.http_replies[hundreds]);
+  }
+  out.Family("pyrometer_http_seconds_total", "counter", "Time spent answering HTTP requests.");
+  out.Seconds("pyrometer_http_seconds_total", counters.http_ns);
+  out.Single("pyrometer_store_disk_bytes", "gauge", "Files of the data folder.", stats.disk_bytes);
+  out.Single("pyrometer_store_memory_bytes", "gauge", "Caches, write buffers and tries in memory.", stats.memory_bytes);
+  out.Single("pyrometer_store_series", "gauge", "Live series.", stats.series);
+  out.Single("pyrometer_store_tries", "gauge", "Services that have stacks.", stats.tries);
+  out.Single("pyrometer_store_stacks", "gauge", "Stack nodes of all services.", stats.stacks);
+  out.Single("pyrometer_store_frames", "gauge", "Distinct frames.", stats.frames);
+  out.Single("pyrometer_store_strings", "gauge", "Distinct strings.", stats.strings);
+  out.Single("pyrometer_store_agents", "gauge", "Agents ever seen.", stats.agents);
+  out.Single("pyrometer_store_batches_total", "counter", "Batches applied, all time.", stats.batches);
+  out.Single("pyrometer_store_samples_total", "counter", "Samples applied, all time.", stats.samples);
+  out.Single("pyrometer_store_folded_samples_total", "counter",
+             "Samples counted under the stack limit of their service.", stats.folded_samples);
+  out.Single("pyrometer_store_sequence_gaps_total", "counter",
+             "Batches that agents dropped before they could be delivered.", stats.gaps);
+  return TextReply(200, "text/plain; version=0.0.4; charset=utf-8", out.Take());
+}
+
+}  // namespace pyrometer::server

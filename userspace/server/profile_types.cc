@@ -1,0 +1,48 @@
+#include "userspace/server/profile_types.h"
+
+#include "userspace/profile/batch.h"
+
+namespace pyrometer::server {
+namespace {
+
+constexpr ProfileType kTypes[] = {
+    {profile::kTypeCpu, TypeKind::kProfile, "nanoseconds", "CPU time by stack"},
+    {profile::kTypeSyscallLatency, TypeKind::kHistogram, "nanoseconds", "Duration of system calls"},
+    {profile::kTypeTcpRtt, TypeKind::kHistogram, "nanoseconds", "Round-trip time of TCP connections, smoothed"},
+    {profile::kTypeTcpMinRtt, TypeKind::kHistogram, "nanoseconds", "Lowest round-trip time seen by each connection"},
+    {profile::kTypeTcpConnect, TypeKind::kHistogram, "nanoseconds", "Duration of TCP handshakes"},
+    {profile::kTypeTcpRetransmits, TypeKind::kCounter, "count", "TCP segments sent again"},
+    {profile::kTypeTcpBytesSent, TypeKind::kCounter, "bytes", "Bytes sent over TCP"},
+    {profile::kTypeTcpBytesReceived, TypeKind::kCounter, "bytes", "Bytes received over TCP"},
+    {profile::kTypeTcpConnections, TypeKind::kCounter, "count", "TCP connections opened"},
+    {profile::kTypeSamplesTaken, TypeKind::kCounter, "count", "Samples that the agent's probes took"},
+    {profile::kTypeSamplesDelivered, TypeKind::kCounter, "count", "Samples that reached the store"},
+    {profile::kTypeSamplesDropped, TypeKind::kCounter, "count", "Samples lost on the way, by reason"},
+    {profile::kTypeStackStops, TypeKind::kCounter, "count", "Why user stacks ended, by reason"},
+    {profile::kTypeSymbolMisses, TypeKind::kCounter, "count", "Why frames have no name, by reason"},
+    {profile::kTypeAgentCpu, TypeKind::kCounter, "nanoseconds", "CPU time of the agent itself"},
+    {profile::kTypeAgentRss, TypeKind::kCounter, "bytes", "Resident memory of the agent, once per window"},
+};
+
+}  // namespace
+
+ProfileType TypeInfo(std::string_view name) {
+  for (const ProfileType& type : kTypes) {
+    if (type.name == name) return type;
+  }
+  return {name, TypeKind::kProfile, "count", ""};
+}
+
+std::string_view KindName(TypeKind kind) {
+  switch (kind) {
+    case TypeKind::kProfile:
+      return "profile";
+    case TypeKind::kHistogram:
+      return "histogram";
+    case TypeKind::kCounter:
+      return "counter";
+  }
+  return "profile";
+}
+
+}  // namespace pyrometer::server

@@ -1,0 +1,151 @@
+#include "userspace/server/questions.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "userspace/base/strings.h"
+#include "userspace/base/version.h"
+#include "userspace/query/selector.h"
+#include "userspace/server/profile_types.h"
+
+namespace pyrometer::server {
+
+StatusOr<store::SeriesFilter> ParseFilter(std::string_view text) {
+  if (StripWhitespace(text).empty()) return store::SeriesFilter{};
+  // The parser wants a type; this one stands for "left out" and is no type of anybody's.
+  constexpr std::string_view kAnyType = "pyrometer:any";
+  ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(text, kAnyType));
+  store::SeriesFilter filter = selector.Filter();
+  if (filter.type == kAnyType) filter.type.clear();
+  return filter;
+}
+
+StatusOr<profile::Profile> StacksOf(const query::Engine& engine, const query::Selector& selector,
+                                    store::TimeRange range, const std::vector<std::string>& by, uint64_t min_ns,
+                                    uint64_t max_ns) {
+  switch (TypeInfo(selector.type).kind) {
+    case TypeKind::kProfile:
+      return engine.MergeProfile(selector, range, {.group_by = by});
+    case TypeKind::kHistogram: {
+      ASSIGN_OR_RETURN(
+          query::ExemplarResult result,
+          engine.ExemplarProfile(selector, range, min_ns, max_ns == 0 ? std::numeric_limits<uint64_t>::max() : max_ns));
+      if (by.empty()) return std::move(result.profile);
+      // The engine keeps labels with each exemplar, not on the profile's samples.
+      profile::Profile labelled;
+      labelled.value_types = result.profile.value_types;
+      labelled.default_value = result.profile.default_value;
+      labelled.period_type = result.profile.period_type;
+      labelled.time_ns = result.profile.time_ns;
+      labelled.duration_ns = result.profile.duration_ns;
+      labelled.comments = result.profile.comments;
+      labelled.accounting = result.profile.accounting;
+      labelled.dictionary = std::move(result.profile.dictionary);
+      for (const query::ExemplarRow& row : result.exemplars) {
+        const profile::LabelSetId labels = labelled.dictionary.InternLabelSet(row.labels.Only(by));
+        labelled.Add(labels, row.stack, {1, static_cast<int64_t>(std::min<uint64_t>(row.value, INT64_MAX))});
+      }
+      return labelled;
+    }
+    case TypeKind::kCounter:
+      break;
+  }
+  return InvalidArgumentError(
+      StrFormat("%s is a counter and has no stacks; ask for its series over time (command "
+                "`series`, call /api/v1/series)",
+                selector.type));
+}
+
+StatusOr<store::TimeRange> Questions::Range(int64_t from_ns, int64_t to_ns) const {
+  const store::TimeRange range{from_ns, to_ns == 0 ? now_() : to_ns};
+  if (range.from_ns > range.to_ns) return InvalidArgumentError("the range ends before it begins");
+  return range;
+}
+
+StatusOr<rpc::StoreStatus> Questions::GetStatus() {
+  ASSIGN_OR_RETURN(const store::StoreStats stats, engine_.reader().Stats());
+  return rpc::StoreStatus{.version = std::string(kVersion),
+                          .bytes = stats.disk_bytes,
+                          .series = stats.series,
+                          .stacks = stats.stacks,
+                          .batches = stats.batches,
+                          .samples = stats.samples,
+                          .memory_bytes = stats.memory_bytes};
+}
+
+StatusOr<profile::Profile> Questions::MergeProfile(const rpc::MergeProfileRequest& request) {
+  ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeCpu));
+  ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
+  return StacksOf(engine_, selector, range, request.by, request.min_ns, request.max_ns);
+}
+
+StatusOr<rpc::TimeSeriesReply> Questions::TimeSeries(const rpc::TimeSeriesRequest& request) {
+  ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeCpu));
+  ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
+  ASSIGN_OR_RETURN(const std::vector<query::TimeSeriesRow> rows,
+                   engine_.TimeSeries(selector, range, request.step_ns, request.by));
+  rpc::TimeSeriesReply reply{.unit = std::string(TypeInfo(selector.type).unit)};
+  for (const query::TimeSeriesRow& row : rows) {
+    rpc::TimeSeriesRow& to = reply.series.emplace_back();
+    to.labels = row.labels;
+    for (const query::SeriesPoint& point : row.points) {
+      to.times_ns.push_back(point.time_ns);
+      to.values.push_back(static_cast<double>(point.value));
+      to.counts.push_back(point.count);
+    }
+  }
+  return reply;
+}
+
+StatusOr<std::vector<rpc::LabelledHistogram>> Questions::Histograms(const rpc::HistogramsRequest& request) {
+  ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeSyscallLatency));
+  ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
+  ASSIGN_OR_RETURN(std::vector<query::HistogramRow> rows, engine_.Histograms(selector, range, request.by));
+  std::vector<rpc::LabelledHistogram> histograms;
+  for (query::HistogramRow& row : rows) {
+    histograms.push_back({std::move(row.labels), std::move(row.histogram), std::move(row.errors)});
+  }
+  return histograms;
+}
+
+StatusOr<std::vector<rpc::NodeInfo>> Questions::ListNodes() {
+  ASSIGN_OR_RETURN(const std::vector<store::AgentInfo> stored, engine_.reader().Agents());
+  return registry_.List(stored);
+}
+
+StatusOr<std::vector<std::string>> Questions::LabelValues(const rpc::LabelValuesRequest& request) {
+  if (request.label.empty()) return InvalidArgumentError("which label? Name one, for example node");
+  ASSIGN_OR_RETURN(const store::SeriesFilter filter, ParseFilter(request.query));
+  return engine_.reader().LabelValues(request.label, filter);
+}
+
+StatusOr<rpc::SessionInfo> Questions::StartSession(const rpc::SessionSpec& spec) {
+  ASSIGN_OR_RETURN(const std::vector<rpc::NodeInfo> nodes, ListNodes());
+  const auto known = [&] {
+    std::vector<std::string> names;
+    for (const rpc::NodeInfo& node : nodes) {
+      // Some agents share a node name; enough to choose from.
+      if (names.size() == 20) {
+        names.push_back("…");
+        break;
+      }
+      if (names.empty() || names.back() != node.node) names.push_back(node.node);
+    }
+    return names.empty() ? std::string("none has connected yet") : Join(names, ", ");
+  };
+  if (spec.node.empty()) return InvalidArgumentError(StrFormat("which node? Known: %s", known()));
+  if (const std::optional<AgentRegistry::Online> agent = registry_.FindNode(spec.node)) {
+    return sessions_.Start(spec, *agent);
+  }
+  for (const rpc::NodeInfo& node : nodes) {
+    if (node.node != spec.node) continue;
+    return UnavailableError(
+        StrFormat("node %s is offline, last seen %s ago; its agent must run and reach this store", spec.node,
+                  FormatDurationNs(static_cast<uint64_t>(std::max<int64_t>(0, now_() - node.last_seen_ns)))));
+  }
+  return NotFoundError(StrFormat("no node '%s'; known: %s", ToUtf8(spec.node), known()));
+}
+
+}  // namespace pyrometer::server

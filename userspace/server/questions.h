@@ -1,0 +1,52 @@
+// The store's answers as rpc::QueryApi, for gRPC and for callers in this process.
+// Threads: all methods from any.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "userspace/query/engine.h"
+#include "userspace/rpc/query_api.h"
+#include "userspace/server/agent_registry.h"
+#include "userspace/server/session_manager.h"
+
+namespace pyrometer::server {
+
+class Questions : public rpc::QueryApi {
+ public:
+  // All must outlive this.
+  Questions(const query::Engine* engine, AgentRegistry* registry, SessionManager* sessions,
+            std::function<int64_t()> now)
+      : engine_(*engine), registry_(*registry), sessions_(*sessions), now_(std::move(now)) {}
+
+  StatusOr<rpc::StoreStatus> GetStatus() override;
+  StatusOr<profile::Profile> MergeProfile(const rpc::MergeProfileRequest& request) override;
+  StatusOr<rpc::TimeSeriesReply> TimeSeries(const rpc::TimeSeriesRequest& request) override;
+  StatusOr<std::vector<rpc::LabelledHistogram>> Histograms(const rpc::HistogramsRequest& request) override;
+  StatusOr<std::vector<rpc::NodeInfo>> ListNodes() override;
+  StatusOr<std::vector<std::string>> LabelValues(const rpc::LabelValuesRequest& request) override;
+  StatusOr<rpc::SessionInfo> StartSession(const rpc::SessionSpec& spec) override;
+  StatusOr<rpc::SessionInfo> StopSession(const std::string& id) override { return sessions_.Stop(id); }
+  StatusOr<rpc::SessionInfo> GetSession(const std::string& id) override { return sessions_.Get(id); }
+  StatusOr<std::vector<rpc::SessionInfo>> ListSessions() override { return sessions_.List(); }
+
+ private:
+  StatusOr<store::TimeRange> Range(int64_t from_ns, int64_t to_ns) const;
+
+  const query::Engine& engine_;
+  AgentRegistry& registry_;
+  SessionManager& sessions_;
+  const std::function<int64_t()> now_;
+};
+
+// The stacks of a selection, whatever its kind: samples, or the exemplars of a histogram type with
+// min_ns <= duration <= max_ns (0 = no upper bound). INVALID_ARGUMENT for counters.
+StatusOr<profile::Profile> StacksOf(const query::Engine& engine, const query::Selector& selector,
+                                    store::TimeRange range, const std::vector<std::string>& by, uint64_t min_ns,
+                                    uint64_t max_ns);
+
+// A selector whose type may be left out: then every type matches. "" = everything.
+StatusOr<store::SeriesFilter> ParseFilter(std::string_view text);
+
+}  // namespace pyrometer::server

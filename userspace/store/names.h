@@ -1,0 +1,113 @@
+// The dictionary of names: strings and frames with dense u32 ids, on disk in both directions, with
+// bounded caches in front. Inside this room only.
+//
+// A frame's identity is (build ID, ELF address) where that says everything: machine code of a user
+// space file. Its names are attached to it and may come later (a batch of another agent that had the
+// symbols): the better description wins, stored samples do not change. Everything else (kernel, whose addresses
+// move at each boot; generated code; interpreters) is identified by its whole content.
+//
+// NameWriter: used by the one thread that applies batches. NameReader: any thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "userspace/base/status.h"
+#include "userspace/base/strings.h"
+#include "userspace/profile/dictionary.h"
+#include "userspace/store/database.h"
+#include "userspace/store/two_generation_cache.h"
+
+namespace pyrometer::store {
+
+using NameId = uint32_t;      // of a string; 0 = ""
+using FrameKeyId = uint32_t;  // of a frame; 0 = none
+
+struct FrameRecord {
+  struct Line {
+    NameId name = 0;
+    NameId system_name = 0;
+    NameId file = 0;
+    int64_t start_line = 0;
+    int64_t line = 0;
+    int64_t column = 0;
+    bool operator==(const Line&) const = default;
+  };
+  profile::FrameKind kind = profile::FrameKind::kUnknown;
+  NameId build_id = 0;
+  NameId file = 0;  // of the mapping
+  uint64_t address = 0;
+  NameId miss = 0;
+  std::vector<Line> lines;
+  bool operator==(const FrameRecord&) const = default;
+};
+std::string EncodeFrame(const FrameRecord& frame);
+StatusOr<FrameRecord> DecodeFrame(std::string_view bytes);
+// The bytes that make two frames the same one.
+std::string FrameIdentity(const FrameRecord& frame);
+// 0 no names, 1 functions, 2 functions and lines. Of two descriptions of one frame the higher stays.
+uint8_t DescriptionRank(const FrameRecord& frame);
+
+std::string NameKey(NameId id);
+std::string NameIndexKey(std::string_view text);
+std::string FrameKey(FrameKeyId id);
+std::string FrameIndexKey(std::string_view identity);
+
+class NameWriter {
+ public:
+  NameWriter(const Database* database, uint64_t budget_bytes);
+
+  // The id of `text`; a new one is added to `batch` when there is none.
+  StatusOr<NameId> Intern(std::string_view text, rocksdb::WriteBatch* batch);
+  // 0 when there is none.
+  StatusOr<NameId> Find(std::string_view text);
+  StatusOr<FrameKeyId> InternFrame(const FrameRecord& frame, rocksdb::WriteBatch* batch);
+
+  // Ids that the next new entry gets; set after opening from the stored counters.
+  NameId next_name = 1;
+  FrameKeyId next_frame = 1;
+  // Frames whose description changed since the owner last emptied it.
+  std::vector<FrameKeyId> redescribed;
+
+  // After a write that failed: entries in the caches may not be on disk.
+  void Forget();
+  // Between groups, never within one: entries of a group are on disk only after it.
+  void Trim();
+  uint64_t bytes() const { return names_.bytes() + frames_.bytes(); }
+
+ private:
+  struct FrameEntry {
+    FrameKeyId id = 0;
+    uint8_t rank = 0;
+  };
+  const Database& database_;
+  TwoGenerationCache<std::string, NameId, TransparentStringHash, std::equal_to<>> names_;
+  TwoGenerationCache<std::string, FrameEntry, TransparentStringHash, std::equal_to<>> frames_;
+};
+
+class NameReader {
+ public:
+  NameReader(const Database* database, uint64_t budget_bytes);
+
+  // Same order as the ids. DATA_LOSS for an id that is not on disk.
+  StatusOr<std::vector<std::string>> Names(const std::vector<NameId>& ids);
+  StatusOr<std::vector<std::shared_ptr<const FrameRecord>>> Frames(const std::vector<FrameKeyId>& ids);
+
+  // The frames were described anew: forget what is cached, and what is being read right now.
+  void Invalidate(const std::vector<FrameKeyId>& ids);
+  uint64_t bytes() const;
+
+ private:
+  const Database& database_;
+  mutable std::mutex mutex_;
+  TwoGenerationCache<NameId, std::string> names_;
+  TwoGenerationCache<FrameKeyId, std::shared_ptr<const FrameRecord>> frames_;
+  uint64_t invalidations_ = 0;
+};
+
+}  // namespace pyrometer::store

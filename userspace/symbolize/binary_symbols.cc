@@ -1,0 +1,254 @@
+#include "userspace/symbolize/binary_symbols.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "userspace/base/strings.h"
+#include "userspace/symbolize/debug_files.h"
+#include "userspace/symbolize/go_functions.h"
+#include "userspace/symbolize/plt_stubs.h"
+
+namespace pyrometer::symbolize {
+namespace {
+
+using elf::ElfFile;
+using elf::RawSymbol;
+using elf::Section;
+
+// How far an unsized symbol reaches when only exported functions are known: hand-written assembly
+// routines are mostly shorter, and beyond lies somebody else's stripped code.
+constexpr uint64_t kMaxExtensionInPartialTable = 1024;
+
+void AddCodeRanges(const ElfFile& file, SymbolIndexBuilder* builder) {
+  bool any = false;
+  for (const Section& section : file.sections()) {
+    if (!section.executable()) continue;
+    builder->AddCode(section.address, section.size);
+    any = true;
+  }
+  if (any) return;
+  for (const elf::Segment& segment : file.segments()) {
+    if (segment.type == PT_LOAD && (segment.flags & PF_X) != 0) builder->AddCode(segment.address, segment.memory_size);
+  }
+}
+
+bool IsExecutable(const ElfFile& file, const RawSymbol& symbol) {
+  // Symbols of sections beyond 0xff00 carry SHN_XINDEX: the address decides alone, later.
+  if (symbol.section >= SHN_LORESERVE) return symbol.section == SHN_XINDEX;
+  return symbol.section < file.sections().size() && file.sections()[symbol.section].executable();
+}
+
+// Assembler and tool marks that look like untyped symbols: ".L1", "$x", ".annobin_…".
+bool IsMark(std::string_view name) { return name.empty() || name[0] == '.' || name[0] == '$'; }
+
+Status AddTable(const ElfFile& file, const Section& table, size_t max_memory_bytes, SymbolIndexBuilder* builder) {
+  const Section* strings = file.LinkedStrings(table);
+  if (strings == nullptr) return DataLossError(StrFormat("%s: %s has no strings", file.name(), table.name));
+  std::vector<RawSymbol> functions;
+  bool too_many = false;
+  RETURN_IF_ERROR(file.ForEachSymbol(table, [&](uint64_t, const std::vector<RawSymbol>& piece) {
+    for (const RawSymbol& symbol : piece) {
+      if (symbol.section == SHN_UNDEF || !IsExecutable(file, symbol)) continue;
+      if (symbol.type == STT_FUNC || symbol.type == STT_GNU_IFUNC || symbol.type == STT_NOTYPE) {
+        if (functions.size() >= SymbolIndexBuilder::kMaxSymbols) too_many = true;
+        if (!too_many) functions.push_back(symbol);
+      } else if (symbol.type == STT_OBJECT) {
+        builder->AddBoundary(symbol.address);  // a table within the code
+      }
+    }
+  }));
+  if (too_many || functions.size() * sizeof(RawSymbol) > max_memory_bytes) {
+    return ResourceExhaustedError(
+        StrFormat("%s: %s has more functions than the limit allows", file.name(), table.name));
+  }
+  if (strings->size > elf::StringTableReader::kWholeTableBytes) {
+    std::sort(functions.begin(), functions.end(),
+              [](const RawSymbol& a, const RawSymbol& b) { return a.name < b.name; });
+  }
+  elf::StringTableReader names(file, *strings);
+  for (const RawSymbol& symbol : functions) {
+    ASSIGN_OR_RETURN(std::string_view name, names.At(symbol.name));
+    const bool typed = symbol.type != STT_NOTYPE;
+    if (!typed && IsMark(name)) continue;
+    // Linkers append the version: "memcpy@@GLIBC_2.14".
+    if (const size_t version = name.find('@'); version != std::string_view::npos && version > 0) {
+      name = name.substr(0, version);
+    }
+    const SymbolRank rank{.typed = typed,
+                          .global = symbol.binding == STB_GLOBAL || symbol.binding == STB_GNU_UNIQUE,
+                          .exported = symbol.binding != STB_LOCAL};
+    if (!builder->Add(symbol.address, symbol.size, rank, name) || builder->memory_bytes() > max_memory_bytes) {
+      return ResourceExhaustedError(
+          StrFormat("%s: the names of %s need more than %s", file.name(), table.name, FormatBytes(max_memory_bytes)));
+    }
+  }
+  return OkStatus();
+}
+
+// Later problems tell the user more than earlier ones: a file that is there but wrong beats one that is gone.
+int Weight(MissReason reason) {
+  switch (reason) {
+    case MissReason::kNone:
+      return 0;
+    case MissReason::kFileGone:
+      return 1;
+    case MissReason::kNoPermission:
+      return 2;
+    case MissReason::kReadFailed:
+      return 3;
+    case MissReason::kBuildIdMismatch:
+      return 4;
+    default:
+      return 5;
+  }
+}
+
+}  // namespace
+
+MissReason ReasonForStatus(const Status& status) {
+  switch (status.code()) {
+    case StatusCode::kOk:
+      return MissReason::kNone;
+    case StatusCode::kNotFound:
+      return MissReason::kFileGone;
+    case StatusCode::kPermissionDenied:
+      return MissReason::kNoPermission;
+    case StatusCode::kInvalidArgument:
+      return MissReason::kNotElf;
+    case StatusCode::kUnimplemented:
+      return MissReason::kUnsupportedElf;
+    case StatusCode::kResourceExhausted:
+      return MissReason::kLimitReached;
+    default:
+      return MissReason::kReadFailed;
+  }
+}
+
+std::shared_ptr<const BinarySymbols> BinarySymbols::Build(const BuildId& build_id, const BinarySource& source,
+                                                          const BuildOptions& options) {
+  const std::shared_ptr<BinarySymbols> symbols(new BinarySymbols());
+  symbols->build_id_ = build_id;
+  symbols->Fill(source, options);
+  return symbols;
+}
+
+BinarySymbols::BinarySymbols() {
+  static std::atomic<uint64_t> next{1};
+  serial_ = next.fetch_add(1, std::memory_order_relaxed);
+}
+
+void BinarySymbols::SetProblem(MissReason reason, std::string detail) {
+  if (Weight(reason) < Weight(problem_)) return;
+  problem_ = reason;
+  problem_detail_ = std::move(detail);
+}
+
+StatusOr<ElfFile> BinarySymbols::OpenBinary(const BinarySource& source) {
+  Status last = NotFoundError(StrFormat("%s: no way to open it is known", source.path));
+  SetProblem(MissReason::kFileGone, std::string(Message(last)));
+  std::vector<Opener> openers = source.openers;
+  for (size_t i = 0; i < (source.image != nullptr ? 1 : openers.size()); ++i) {
+    StatusOr<ElfFile> file = last;
+    if (source.image != nullptr) {
+      file = ElfFile::FromBytes(source.image, source.path);
+    } else if (StatusOr<elf::SharedFd> fd = openers[i](); fd.ok()) {
+      file = ElfFile::FromFd(*std::move(fd), source.path);
+      // Corrupt headers arrive as DATA_LOSS, which elsewhere means that the file changed under us.
+      if (file.status().code() == StatusCode::kDataLoss) file = InvalidArgumentError(Message(file.status()));
+    } else {
+      file = fd.status();
+    }
+    if (!file.ok()) {
+      last = file.status();
+      SetProblem(ReasonForStatus(last), std::string(Message(last)));
+      continue;
+    }
+    const StatusOr<BuildId> id = file->ReadBuildId();
+    if (!id.ok()) {
+      last = id.status();
+      SetProblem(MissReason::kReadFailed, std::string(Message(last)));
+      continue;
+    }
+    if (!build_id_.empty() && *id != build_id_) {
+      last = NotFoundError(StrFormat("%s has build ID %s, not %s", source.path, id->hex, build_id_.hex));
+      SetProblem(MissReason::kBuildIdMismatch, std::string(Message(last)));
+      continue;
+    }
+    build_id_ = *id;
+    problem_ = MissReason::kNone;
+    problem_detail_.clear();
+    return file;
+  }
+  return last;
+}
+
+void BinarySymbols::Fill(const BinarySource& source, const BuildOptions& options) {
+  SymbolIndexBuilder builder;
+  Status failure;  // the last table that could not be read; names of the others are kept
+  const auto add = [&](const ElfFile& file, uint32_t type, bool* origin) {
+    const Section* table = file.FindSection(type);
+    if (table == nullptr || !table->has_bytes()) return;
+    const size_t before = builder.size();
+    const Status status = AddTable(file, *table, options.max_memory_bytes, &builder);
+    if (!status.ok()) failure = status;
+    *origin = *origin || builder.size() > before;
+  };
+
+  const StatusOr<ElfFile> binary = OpenBinary(source);
+  DebugFileQuery query{build_id_, source.path, source.root, std::nullopt};
+  if (binary.ok()) {
+    segments_ = binary->segments();
+    AddCodeRanges(*binary, &builder);
+    add(*binary, SHT_SYMTAB, &origin_.symbol_table);
+    if (StatusOr<elf::DebugLink> link = binary->ReadDebugLink(); link.ok()) query.link = *std::move(link);
+    if (!binary->section_problem().ok()) failure = binary->section_problem();
+  }
+  if (!origin_.symbol_table) {
+    if (const StatusOr<ElfFile> debug = FindDebugFile(query, options.debug_folders); debug.ok()) {
+      if (!binary.ok()) AddCodeRanges(*debug, &builder);
+      add(*debug, SHT_SYMTAB, &origin_.debug_file);
+      if (origin_.debug_file) origin_.debug_file_name = debug->name();
+    }
+  }
+  if (binary.ok()) {
+    if (!origin_.symbol_table && !origin_.debug_file) {
+      const StatusOr<ElfFile> mini = binary->ReadMiniDebugInfo();
+      if (mini.ok()) add(*mini, SHT_SYMTAB, &origin_.mini_debug_info);
+      if (!mini.ok() && mini.status().code() != StatusCode::kNotFound) failure = mini.status();
+    }
+    bool partial = !origin_.symbol_table && !origin_.debug_file && !origin_.mini_debug_info;
+    if (partial) {
+      const size_t before = builder.size();
+      if (Status status = AddGoFunctions(*binary, &builder); !status.ok()) failure = status;
+      origin_.go_functions = builder.size() > before;
+      partial = !origin_.go_functions;
+    }
+    if (partial) builder.set_max_extension(kMaxExtensionInPartialTable);
+    add(*binary, SHT_DYNSYM, &origin_.dynamic_symbols);
+    if (Status status = AddPltStubs(*binary, &builder); !status.ok()) failure = status;
+  }
+  index_ = std::move(builder).Build();
+  const bool any_table = origin_.symbol_table || origin_.debug_file || origin_.mini_debug_info ||
+                         origin_.dynamic_symbols || origin_.go_functions;
+  if (index_.memory_bytes() > options.max_memory_bytes) {
+    index_ = SymbolIndex();
+    failure = ResourceExhaustedError(StrFormat("%s: its symbols need more than the limit of %s", source.path,
+                                               FormatBytes(options.max_memory_bytes)));
+    SetProblem(MissReason::kLimitReached, std::string(Message(failure)));
+  } else if (any_table) {
+    problem_ = MissReason::kNone;  // a debug file may have helped where the binary was gone
+    problem_detail_ = failure.ok() ? "" : std::string(Message(failure));
+  } else if (binary.ok()) {
+    // PLT names alone do not make a symbolized binary; they stay in the index.
+    const MissReason reason = failure.ok() ? MissReason::kNoSymbols : ReasonForStatus(failure);
+    SetProblem(reason, failure.ok() ? StrFormat("%s is stripped and no debug file was found", source.path)
+                                    : std::string(Message(failure)));
+  }
+}
+
+std::optional<ElfAddress> BinarySymbols::ToElfAddress(FileOffset offset) const {
+  return elf::ToElfAddress(segments_, offset);
+}
+
+}  // namespace pyrometer::symbolize

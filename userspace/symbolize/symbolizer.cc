@@ -1,0 +1,237 @@
+#include "userspace/symbolize/symbolizer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "userspace/base/clock.h"
+#include "userspace/base/strings.h"
+
+namespace pyrometer::symbolize {
+namespace {
+
+// Entries for processes without perf map cost little; this many are remembered.
+constexpr size_t kMaxJitProcesses = 4096;
+
+// Identifies a way to a file, to notice that a new question brings a new one.
+std::string SourceKey(const BinarySource& source) {
+  return StrFormat("%s|%s|%d", source.root, source.path, source.openers.size());
+}
+
+size_t BytesOf(const FunctionName& name) {
+  constexpr size_t kOverhead = sizeof(FunctionName) + 2 * sizeof(void*) + 120;  // shared block, map and list nodes
+  return kOverhead + name.name.capacity() + name.system_name.capacity();
+}
+
+}  // namespace
+
+Symbolizer::Symbolizer(Options options) : options_(std::move(options)), kernel_(options_.kernel) {}
+
+bool Symbolizer::Usable(const Table& table, const std::string& source_key, uint64_t now_ns) const {
+  if (table.symbols == nullptr) return false;
+  switch (table.symbols->problem()) {
+    case MissReason::kNone:
+      return true;
+    case MissReason::kNoSymbols:  // the same file says the same; a debug package may come later
+    case MissReason::kNotElf:
+    case MissReason::kUnsupportedElf:
+    case MissReason::kLimitReached:
+      return now_ns - table.built_ns < options_.retry_ns;
+    default:  // could not be reached this way; another process may show it
+      return table.source_key == source_key && now_ns - table.built_ns < options_.retry_ns;
+  }
+}
+
+std::shared_ptr<const BinarySymbols> Symbolizer::Get(const BuildId& build_id, const BinarySource& source) {
+  // Without a build ID only the place tells binaries apart.
+  const std::string key = build_id.empty() ? "?" + source.root + "|" + source.path : build_id.hex;
+  std::shared_ptr<Table> table;
+  {
+    const std::lock_guard lock(tables_mutex_);
+    const auto found = tables_.find(key);
+    if (found != tables_.end()) {
+      table = found->second;
+      recent_tables_.splice(recent_tables_.begin(), recent_tables_, table->recent);
+      if (table->symbols != nullptr && table->symbols->problem() == MissReason::kNone) return table->symbols;
+    } else {
+      table = std::make_shared<Table>();
+      recent_tables_.push_front(key);
+      table->recent = recent_tables_.begin();
+      tables_.emplace(key, table);
+    }
+  }
+  const std::string source_key = SourceKey(source);
+  const std::lock_guard building(table->build_mutex);
+  {
+    const std::lock_guard lock(tables_mutex_);
+    if (Usable(*table, source_key, MonotonicNowNs())) return table->symbols;
+  }
+  BuildOptions build_options;
+  build_options.debug_folders = options_.debug_folders;
+  build_options.max_memory_bytes = options_.table_cache_bytes;
+  std::shared_ptr<const BinarySymbols> symbols = BinarySymbols::Build(build_id, source, build_options);
+
+  const std::lock_guard lock(tables_mutex_);
+  ++tables_built_;
+  table->symbols = symbols;
+  table->source_key = source_key;
+  table->built_ns = MonotonicNowNs();
+  if (const auto found = tables_.find(key); found != tables_.end() && found->second == table) {
+    table_bytes_ -= table->bytes;
+    table->bytes = symbols->memory_bytes() + 2 * key.size() + sizeof(Table);
+    table_bytes_ += table->bytes;
+    EvictTablesLocked(key);
+  }
+  return symbols;
+}
+
+void Symbolizer::EvictTablesLocked(const std::string& keep) {
+  auto last = recent_tables_.end();
+  while (table_bytes_ > options_.table_cache_bytes && last != recent_tables_.begin()) {
+    --last;
+    const auto found = tables_.find(*last);
+    // One that is being built has no bytes yet; its builder needs it.
+    if (*last == keep || found->second->symbols == nullptr) continue;
+    table_bytes_ -= found->second->bytes;
+    tables_.erase(found);
+    last = recent_tables_.erase(last);
+    ++tables_evicted_;
+  }
+}
+
+std::shared_ptr<const FunctionName> Symbolizer::NameOf(const BinarySymbols& symbols, uint32_t name) {
+  const NameKey key{symbols.serial(), name};
+  {
+    const std::lock_guard lock(names_mutex_);
+    if (const auto found = names_.find(key); found != names_.end()) {
+      recent_names_.splice(recent_names_.begin(), recent_names_, found->second.recent);
+      return found->second.function;
+    }
+  }
+  const std::string_view raw = symbols.index().name(name);
+  FunctionName made;
+  made.name = Demangle(raw, options_.demangle_style);
+  if (made.name != raw) made.system_name = PrintableName(raw);
+  auto function = std::make_shared<const FunctionName>(std::move(made));
+
+  const std::lock_guard lock(names_mutex_);
+  const auto [position, added] = names_.try_emplace(key);
+  if (!added) return position->second.function;  // somebody was faster
+  recent_names_.push_front(key);
+  position->second = {function, recent_names_.begin()};
+  name_bytes_ += BytesOf(*function);
+  while (name_bytes_ > options_.name_cache_bytes && recent_names_.size() > 1) {
+    const auto oldest = names_.find(recent_names_.back());
+    name_bytes_ -= BytesOf(*oldest->second.function);
+    names_.erase(oldest);
+    recent_names_.pop_back();
+  }
+  return function;
+}
+
+Symbol Symbolizer::SymbolizeIn(const BinarySymbols& symbols, ElfAddress address) {
+  const auto hit = symbols.index().Find(address);
+  if (!hit.has_value()) return CountMiss(symbols.ReasonForMiss());
+  Symbol symbol;
+  symbol.function = NameOf(symbols, hit->name);
+  symbol.offset = hit->offset;
+  counters_.Count(MissReason::kNone);
+  return symbol;
+}
+
+Symbol Symbolizer::Symbolize(const BuildId& build_id, const BinarySource& source, ElfAddress address) {
+  return SymbolizeIn(*Get(build_id, source), address);
+}
+
+Symbol Symbolizer::SymbolizeOffset(const BuildId& build_id, const BinarySource& source, FileOffset offset) {
+  const std::shared_ptr<const BinarySymbols> symbols = Get(build_id, source);
+  const std::optional<ElfAddress> address = symbols->ToElfAddress(offset);
+  if (address.has_value()) return SymbolizeIn(*symbols, *address);
+  return CountMiss(symbols->problem() == MissReason::kNone ? MissReason::kNoMapping : symbols->problem());
+}
+
+Symbol Symbolizer::SymbolizeKernel(VirtualAddress address) {
+  Symbol symbol = kernel_.Symbolize(address);
+  counters_.Count(symbol.miss);
+  return symbol;
+}
+
+Symbol Symbolizer::CountMiss(MissReason reason) {
+  counters_.Count(reason);
+  return Symbol::Miss(reason);
+}
+
+Symbolizer::Jit& Symbolizer::JitLocked(const ProcessKey& process) {
+  const uint64_t now_ns = MonotonicNowNs();
+  const auto [position, added] = jits_.try_emplace(process);
+  Jit& jit = position->second;
+  jit.used = ++jit_clock_;
+  if (added || (jit.map == nullptr && now_ns - jit.opened_ns >= options_.perf_map_retry_ns)) {
+    jit.opened_ns = now_ns;
+    jit.map = PerfMap::Open(process, options_.perf_map, &jit.why);
+  }
+  return jit;
+}
+
+void Symbolizer::EvictJitsLocked(const ProcessKey& keep) {
+  while (jits_.size() > kMaxJitProcesses || (jit_bytes_ > options_.perf_map_cache_bytes && jits_.size() > 1)) {
+    auto oldest = jits_.end();
+    for (auto it = jits_.begin(); it != jits_.end(); ++it) {
+      if (it->first != keep && (oldest == jits_.end() || it->second.used < oldest->second.used)) oldest = it;
+    }
+    if (oldest == jits_.end()) return;
+    jit_bytes_ -= oldest->second.bytes;
+    jits_.erase(oldest);
+  }
+}
+
+Symbol Symbolizer::SymbolizeJit(const ProcessKey& process, VirtualAddress address) {
+  const std::lock_guard lock(jit_mutex_);
+  Jit& jit = JitLocked(process);
+  Symbol symbol = jit.map != nullptr ? jit.map->Symbolize(address) : Symbol::Miss(jit.why);
+  jit_bytes_ -= jit.bytes;
+  jit.bytes = sizeof(Jit) + (jit.map != nullptr ? jit.map->memory_bytes() : 0);
+  jit_bytes_ += jit.bytes;
+  EvictJitsLocked(process);
+  counters_.Count(symbol.miss);
+  return symbol;
+}
+
+void Symbolizer::PrepareJit(const ProcessKey& process) {
+  const std::lock_guard lock(jit_mutex_);
+  Jit& jit = JitLocked(process);
+  jit_bytes_ -= jit.bytes;
+  jit.bytes = sizeof(Jit) + (jit.map != nullptr ? jit.map->memory_bytes() : 0);
+  jit_bytes_ += jit.bytes;
+  EvictJitsLocked(process);
+}
+
+void Symbolizer::Forget(const ProcessKey& process) {
+  const std::lock_guard lock(jit_mutex_);
+  const auto found = jits_.find(process);
+  if (found == jits_.end()) return;
+  jit_bytes_ -= found->second.bytes;
+  jits_.erase(found);
+}
+
+Symbolizer::Stats Symbolizer::stats() const {
+  Stats stats;
+  stats.answers = counters_.snapshot();
+  {
+    const std::lock_guard lock(tables_mutex_);
+    stats.tables_built = tables_built_;
+    stats.tables_evicted = tables_evicted_;
+    stats.tables = tables_.size();
+    stats.table_bytes = table_bytes_;
+  }
+  {
+    const std::lock_guard lock(names_mutex_);
+    stats.names = names_.size();
+    stats.name_bytes = name_bytes_;
+  }
+  const std::lock_guard lock(jit_mutex_);
+  for (const auto& [process, jit] : jits_) stats.perf_maps += jit.map != nullptr;
+  stats.perf_map_bytes = jit_bytes_;
+  return stats;
+}
+
+}  // namespace pyrometer::symbolize

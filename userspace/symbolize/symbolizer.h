@@ -1,0 +1,155 @@
+// The one door for everybody who needs names: caches, counters, threads.
+//
+//   Symbolizer symbolizer(Symbolizer::Options{});
+//   symbolizer.Prepare(build_id, source);                          // e.g. on a low-priority thread
+//   Symbol s = symbolizer.Symbolize(build_id, source, ElfAddress(0x1139));
+//   s = symbolizer.SymbolizeKernel(VirtualAddress(0xffffffff81000123));
+//   s = symbolizer.SymbolizeJit({tgid, start_time_ns}, VirtualAddress(0x7f0012345678));
+//
+// Give the address that is to be named: for a caller's frame that is the return address minus one
+// (a call may be a function's last instruction), for the leaf and for frames below a signal the
+// address itself.
+//
+// Binaries are known by build ID: the first question about one builds its table (Prepare does it
+// earlier), every process that maps it shares the table. Tables and demangled names live in caches
+// bounded in bytes, least recently used out first. A binary that could not be read is asked again
+// after `retry_ns`, or at once when the next question brings another way to reach it.
+//
+// Every answer is counted: hits under kNone, misses by reason.
+//
+// Threads: all methods from any thread; building one binary blocks only those who ask for the same.
+// Cost: ~0.15 µs per answer for a name seen before, 1-2 µs more for demangling a new one; building
+// ~0.25 µs per symbol (libLLVM-14: tens of ms). For millions of addresses of one binary use Get()
+// and SymbolizeIn(), which skip the look-up by build ID.
+// Does not promise lines or inlined functions: file and line stay empty.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "userspace/base/types.h"
+#include "userspace/symbolize/binary_source.h"
+#include "userspace/symbolize/binary_symbols.h"
+#include "userspace/symbolize/demangle.h"
+#include "userspace/symbolize/kernel_symbols.h"
+#include "userspace/symbolize/perf_map.h"
+#include "userspace/symbolize/symbol.h"
+
+namespace pyrometer::symbolize {
+
+class Symbolizer {
+ public:
+  struct Options {
+    size_t table_cache_bytes = 256u << 20;       // symbol tables of all binaries; also the limit of a single one
+    size_t name_cache_bytes = 32u << 20;         // demangled names
+    size_t perf_map_cache_bytes = 128u << 20;    // perf maps of all processes
+    uint64_t retry_ns = 30'000'000'000;          // before a binary that could not be read is tried again
+    uint64_t perf_map_retry_ns = 5'000'000'000;  // before a process without perf map is looked at again
+    std::vector<std::string> debug_folders = {"/usr/lib/debug"};
+    DemangleStyle demangle_style = DemangleStyle::kFull;
+    KernelSymbols::Options kernel;
+    PerfMap::Options perf_map;
+  };
+  struct Stats {
+    SymbolCounters::Snapshot answers = {};  // by MissReason; [kNone] = hits
+    uint64_t tables_built = 0;              // binaries read, failed ones included
+    uint64_t tables_evicted = 0;            // for table_cache_bytes
+    size_t tables = 0;                      // cached now
+    size_t table_bytes = 0;                 // of them
+    size_t names = 0;                       // demangled names cached now
+    size_t name_bytes = 0;                  // of them
+    size_t perf_maps = 0;                   // processes with an open perf map
+    size_t perf_map_bytes = 0;              // of them
+  };
+
+  explicit Symbolizer(Options options);
+
+  // Builds the table now, unless there is one.
+  void Prepare(const BuildId& build_id, const BinarySource& source) { (void)Get(build_id, source); }
+  // Opens the process's perf map, if any, so that it stays readable after the process's end.
+  void PrepareJit(const ProcessKey& process);
+  // The process ended and all its samples are named: drops its perf map.
+  void Forget(const ProcessKey& process);
+
+  Symbol Symbolize(const BuildId& build_id, const BinarySource& source, ElfAddress address);
+  // By position in the file; kNoMapping when the binary's program headers do not load it.
+  Symbol SymbolizeOffset(const BuildId& build_id, const BinarySource& source, FileOffset offset);
+  Symbol SymbolizeKernel(VirtualAddress address);
+  // Code in anonymous memory of a process.
+  Symbol SymbolizeJit(const ProcessKey& process, VirtualAddress address);
+  // Counts a miss that the caller found itself (no mapping) and gives it back.
+  Symbol CountMiss(MissReason reason);
+
+  // The table of a binary, built when absent. Never null; it survives eviction while held.
+  std::shared_ptr<const BinarySymbols> Get(const BuildId& build_id, const BinarySource& source);
+  Symbol SymbolizeIn(const BinarySymbols& symbols, ElfAddress address);
+
+  KernelSymbols& kernel() { return kernel_; }
+  Stats stats() const;
+
+ private:
+  struct Table {
+    std::mutex build_mutex;  // held while building
+    // The rest is guarded by tables_mutex_.
+    std::shared_ptr<const BinarySymbols> symbols;  // null = not built yet
+    std::string source_key;                        // what it was (or was not) built from
+    uint64_t built_ns = 0;
+    size_t bytes = 0;
+    std::list<std::string>::iterator recent;  // position in recent_tables_
+  };
+  struct NameKey {
+    uint64_t table = 0;  // serial number of the BinarySymbols
+    uint32_t name = 0;
+    bool operator==(const NameKey&) const = default;
+  };
+  struct NameKeyHash {
+    size_t operator()(const NameKey& key) const {
+      return static_cast<size_t>((key.table * 0x9E3779B97F4A7C15u) ^ (uint64_t{key.name} * 0xC2B2AE3D27D4EB4Fu));
+    }
+  };
+  struct Name {
+    std::shared_ptr<const FunctionName> function;
+    std::list<NameKey>::iterator recent;
+  };
+  struct Jit {
+    std::unique_ptr<PerfMap> map;  // null = none, then `why`
+    MissReason why = MissReason::kPerfMapAbsent;
+    uint64_t opened_ns = 0;
+    uint64_t used = 0;  // larger = more recently
+    size_t bytes = 0;
+  };
+
+  bool Usable(const Table& table, const std::string& source_key, uint64_t now_ns) const;
+  void EvictTablesLocked(const std::string& keep);
+  std::shared_ptr<const FunctionName> NameOf(const BinarySymbols& symbols, uint32_t name);
+  Jit& JitLocked(const ProcessKey& process);
+  void EvictJitsLocked(const ProcessKey& keep);
+
+  const Options options_;
+  KernelSymbols kernel_;
+  SymbolCounters counters_;
+
+  mutable std::mutex tables_mutex_;
+  std::unordered_map<std::string, std::shared_ptr<Table>> tables_;  // by build ID
+  std::list<std::string> recent_tables_;                            // most recently used first
+  size_t table_bytes_ = 0;
+  uint64_t tables_built_ = 0;
+  uint64_t tables_evicted_ = 0;
+
+  mutable std::mutex names_mutex_;
+  std::unordered_map<NameKey, Name, NameKeyHash> names_;
+  std::list<NameKey> recent_names_;  // most recently used first
+  size_t name_bytes_ = 0;
+
+  mutable std::mutex jit_mutex_;
+  std::map<ProcessKey, Jit> jits_;
+  uint64_t jit_clock_ = 0;
+  size_t jit_bytes_ = 0;
+};
+
+}  // namespace pyrometer::symbolize
