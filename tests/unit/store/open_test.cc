@@ -133,7 +133,7 @@ TEST(Open, NewerFormat) {
   Tamper(folder.path(), "of_the_future", "", "");
   const Status status = Store::Open(folder.path(), TestOptions()).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
-  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("newer format (version 2; this program reads version 1)"),
+  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("newer format (version 3; this program reads version 2)"),
                                        HasSubstr("run the newer pyrometer")));
   // Refusing changed nothing: with the old version back it opens (and then says what it does not know).
   std::string ours;
@@ -221,13 +221,13 @@ TEST(Open, DamagedTableIsFoundWhenRead) {
     StatusOr<std::vector<Series>> all = (*opened)->FindSeries({});
     status = all.status();
     for (size_t i = 0; status.ok() && i < all->size(); ++i) {
-      StatusOr<StackSums> sums = (*opened)->SumStacks((*all)[i].trie, {{(*all)[i].id}}, {});
+      StatusOr<StackSums> sums = (*opened)->SumStacks(StacksOf((*all)[i]), {});
       status = sums.status();
       if (!status.ok()) break;
-      std::vector<NodeId> nodes;
-      for (const StackSum& row : sums->sums) nodes.push_back(row.node);
+      std::vector<LeafId> leaves;
+      for (const StackSum& row : sums->sums) leaves.push_back(row.leaf);
       profile::Dictionary d;
-      status = (*opened)->ResolveStacks((*all)[i].trie, nodes, &d).status();
+      status = (*opened)->ResolveStacks((*all)[i].trie, leaves, &d).status();
     }
   }
   EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status;
