@@ -90,7 +90,8 @@ class RetentionFilterFactory : public rocksdb::CompactionFilterFactory {
   const std::shared_ptr<RetentionTable> table_;
 };
 
-// Values of the function index are lists of entries that speak for themselves: merging is appending.
+// Values of the function index and of the index of names are lists of entries that speak for themselves: merging is
+// appending.
 class AppendOperator : public rocksdb::AssociativeMergeOperator {
  public:
   const char* Name() const override { return "pyrometer.Append"; }
@@ -316,6 +317,9 @@ Status Database::OpenRocks(rocksdb::Env* env, OpenMode mode) {
   lookup_options.bottommost_compression_opts.level = 9;
   lookup_options.bottommost_compression_opts.max_dict_bytes = 16 << 10;
   lookup_options.bottommost_compression_opts.zstd_max_train_bytes = 100 * (16 << 10);
+  lookup_options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  // Names are looked up by ids that are there, and by buckets that nearly always are.
+  rocksdb::ColumnFamilyOptions names_options = lookup_options;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   lookup_options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
 
@@ -329,13 +333,18 @@ Status Database::OpenRocks(rocksdb::Env* env, OpenMode mode) {
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
   for (size_t i = 0; i < kFamilies; ++i) {
     const auto family = static_cast<Family>(i);
-    const bool lookups = family == Family::kMeta || family == Family::kNames || family == Family::kSeries;
+    const bool lookups = family == Family::kMeta || family == Family::kSeries;
     const bool packed = family == Family::kWindows || family == Family::kCells || family == Family::kOffsets ||
                         family == Family::kRollups;
-    rocksdb::ColumnFamilyOptions family_options = lookups ? lookup_options : packed ? packed_options : scan_options;
+    rocksdb::ColumnFamilyOptions family_options = family == Family::kNames ? names_options
+                                                  : lookups               ? lookup_options
+                                                  : packed                ? packed_options
+                                                                          : scan_options;
     family_options.periodic_compaction_seconds = kPeriodicCompactionSeconds;
     family_options.compaction_filter_factory = std::make_shared<RetentionFilterFactory>(family, retention_);
-    if (family == Family::kFunctions) family_options.merge_operator = std::make_shared<AppendOperator>();
+    if (family == Family::kFunctions || family == Family::kNames) {
+      family_options.merge_operator = std::make_shared<AppendOperator>();
+    }
     descriptors.emplace_back(std::string(kFamilyNames[i]), family_options);
   }
   for (const std::string& name : existing) {

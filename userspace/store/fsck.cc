@@ -147,11 +147,11 @@ class Checker {
         RETURN_IF_ERROR(Below(what, id, next));
         ASSIGN_OR_RETURN(const std::string identity, check(value));
         // And the way back from content to id.
-        std::string bytes;
-        ASSIGN_OR_RETURN(const bool found, database_.Get(Family::kNames, NameIndexKey(table, identity), &bytes));
-        Decoder index(bytes);
-        while (found && index.ok() && !index.done()) {
-          if (index.Varint32() == id) return OkStatus();
+        std::string bucket;
+        ASSIGN_OR_RETURN(const bool found, database_.Get(Family::kNames, NameBucketKey(identity), &bucket));
+        if (found) {
+          ASSIGN_OR_RETURN(const std::vector<uint32_t> candidates, NameCandidates(table, identity, bucket));
+          if (std::find(candidates.begin(), candidates.end(), id) != candidates.end()) return OkStatus();
         }
         return DataLossError(StrFormat("%s %d is not in the index by content", what, id));
       });

@@ -11,9 +11,10 @@ namespace pyrometer::store {
 namespace {
 
 constexpr uint64_t kReadChunk = 4096;  // keys per MultiGet
-// Of the hash of an identity in its index key. Two of a million entries share one with probability 0.002; then their ids
-// stand side by side.
-constexpr size_t kHashBytes = 6;
+// Of the hash of an identity: 16,384 buckets of 600 entries when there are ten million, 6 when there are 100,000. Of the
+// entries that share all 30 bits, one in a hundred then is another's and costs a look.
+constexpr int kBucketBits = 14;
+constexpr int kTailBits = 16;
 
 // Identified by build ID and address alone.
 bool HasPlaceIdentity(const FrameRecord& frame) {
@@ -30,12 +31,10 @@ void PutLine(const FrameRecord::Line& line, std::string* out) {
   PutZigzag(line.column, out);
 }
 
-StatusOr<std::vector<uint32_t>> DecodeIds(std::string_view bytes) {
-  Decoder in(bytes);
-  std::vector<uint32_t> ids;
-  while (in.ok() && !in.done()) ids.push_back(in.Varint32());
-  if (!in.ok() || ids.empty()) return DataLossError("damaged dictionary: index");
-  return ids;
+uint64_t HashOf(std::string_view identity) { return XXH3_64bits(identity.data(), identity.size()); }
+
+uint32_t TableNumber(NameTable table) {
+  return table == NameTable::kStrings ? 0 : table == NameTable::kFunctions ? 1 : 2;
 }
 
 }  // namespace
@@ -46,12 +45,35 @@ std::string NameKey(NameTable table, uint32_t id) {
   return key;
 }
 
-std::string NameIndexKey(NameTable table, std::string_view identity) {
-  // The index of a table stands under the upper-case letter.
-  std::string key(1, static_cast<char>(static_cast<char>(table) - 'a' + 'A'));
-  const uint64_t hash = XXH3_64bits(identity.data(), identity.size());
-  for (size_t i = 0; i < kHashBytes; ++i) key.push_back(static_cast<char>(hash >> (56 - 8 * i)));
+std::string NameBucketKey(std::string_view identity) {
+  const uint64_t bucket = HashOf(identity) >> (64 - kBucketBits);
+  std::string key = "X";
+  key.push_back(static_cast<char>(bucket >> 8));
+  key.push_back(static_cast<char>(bucket));
   return key;
+}
+
+std::string NameBucketEntry(NameTable table, std::string_view identity, uint32_t id) {
+  const auto tail = static_cast<uint16_t>(HashOf(identity) & ((1u << kTailBits) - 1));
+  std::string entry;
+  entry.push_back(static_cast<char>(tail >> 8));
+  entry.push_back(static_cast<char>(tail));
+  PutVarint(uint64_t{id} << 2 | TableNumber(table), &entry);
+  return entry;
+}
+
+StatusOr<std::vector<uint32_t>> NameCandidates(NameTable table, std::string_view identity, std::string_view bucket) {
+  const auto wanted = static_cast<uint16_t>(HashOf(identity) & ((1u << kTailBits) - 1));
+  Decoder in(bucket);
+  std::vector<uint32_t> ids;
+  while (in.ok() && !in.done()) {
+    const auto tail = static_cast<uint16_t>(in.Byte() << 8 | in.Byte());
+    const uint64_t entry = in.Varint();
+    if (entry >> 2 > UINT32_MAX || (entry & 3) == 3) in.Fail();
+    if (tail == wanted && (entry & 3) == TableNumber(table)) ids.push_back(static_cast<uint32_t>(entry >> 2));
+  }
+  if (!in.ok()) return DataLossError("damaged dictionary: index");
+  return ids;
 }
 
 std::string EncodeFunction(const FunctionRecord& function) {
@@ -132,34 +154,25 @@ uint8_t DescriptionRank(const FrameRecord& frame) {
 }
 
 NameWriter::NameWriter(const Database* database, uint64_t budget_bytes)
-    : database_(*database),
-      names_(budget_bytes / 3),
-      functions_(budget_bytes / 6),
-      frames_(budget_bytes / 3),
-      written_(budget_bytes / 6) {}
+    : database_(*database), names_(budget_bytes * 2 / 5), functions_(budget_bytes / 5), frames_(budget_bytes * 2 / 5) {}
 
 Status NameWriter::Put(const std::string& key, std::string_view value, rocksdb::WriteBatch* batch) {
   return database_.FromRocks(batch->Put(database_.family(Family::kNames), key, ToSlice(value)), "writing");
 }
 
-StatusOr<std::vector<uint32_t>> NameWriter::Candidates(NameTable table, std::string_view identity) {
-  std::string key = NameIndexKey(table, identity);
-  if (const std::vector<uint32_t>* ids = written_.Find(key)) return *ids;
-  std::string value;
-  ASSIGN_OR_RETURN(const bool found, database_.Get(Family::kNames, key, &value));
+StatusOr<std::vector<uint32_t>> NameWriter::Candidates(NameTable table, std::string_view identity) const {
+  std::string bucket;
+  ASSIGN_OR_RETURN(const bool found, database_.Get(Family::kNames, NameBucketKey(identity), &bucket));
   if (!found) return std::vector<uint32_t>();
-  return DecodeIds(value);
+  return NameCandidates(table, identity, bucket);
 }
 
-Status NameWriter::PutIndex(NameTable table, std::string_view identity, std::vector<uint32_t> ids,
-                            rocksdb::WriteBatch* batch) {
-  std::string value;
-  for (const uint32_t id : ids) PutVarint(id, &value);
-  std::string key = NameIndexKey(table, identity);
-  RETURN_IF_ERROR(Put(key, value, batch));
-  const size_t bytes = sizeof(std::string) + sizeof(ids) + 16;
-  written_.Insert(std::move(key), std::move(ids), bytes);
-  return OkStatus();
+Status NameWriter::PutNew(NameTable table, std::string_view identity, std::string_view content, uint32_t id,
+                          rocksdb::WriteBatch* batch) {
+  RETURN_IF_ERROR(Put(NameKey(table, id), content, batch));
+  return database_.FromRocks(batch->Merge(database_.family(Family::kNames), NameBucketKey(identity),
+                                          NameBucketEntry(table, identity, id)),
+                             "writing");
 }
 
 StatusOr<NameId> NameWriter::Find(std::string_view text) {
@@ -169,7 +182,6 @@ StatusOr<NameId> NameWriter::Find(std::string_view text) {
   std::string value;
   for (const NameId id : ids) {
     ASSIGN_OR_RETURN(const bool found, database_.Get(Family::kNames, NameKey(NameTable::kStrings, id), &value));
-    // Not found: of a batch that is not on disk yet, and then its text is in the cache.
     if (!found || value != text) continue;
     names_.Insert(std::string(text), id, text.size() + sizeof(std::string));
     return id;
@@ -182,12 +194,9 @@ StatusOr<NameId> NameWriter::Intern(std::string_view text, rocksdb::WriteBatch* 
   ASSIGN_OR_RETURN(NameId id, Find(text));
   if (id != 0) return id;
   if (next_name == UINT32_MAX) return ResourceExhaustedError("the store's dictionary is full (4 billion strings)");
-  ASSIGN_OR_RETURN(std::vector<uint32_t> ids, Candidates(NameTable::kStrings, text));
   id = next_name++;
   added_text_bytes += text.size();
-  ids.push_back(id);
-  RETURN_IF_ERROR(Put(NameKey(NameTable::kStrings, id), text, batch));
-  RETURN_IF_ERROR(PutIndex(NameTable::kStrings, text, std::move(ids), batch));
+  RETURN_IF_ERROR(PutNew(NameTable::kStrings, text, text, id, batch));
   names_.Insert(std::string(text), id, text.size() + sizeof(std::string));
   return id;
 }
@@ -195,7 +204,7 @@ StatusOr<NameId> NameWriter::Intern(std::string_view text, rocksdb::WriteBatch* 
 StatusOr<FunctionId> NameWriter::InternFunction(const FunctionRecord& function, rocksdb::WriteBatch* batch) {
   const std::string identity = EncodeFunction(function);
   if (const FunctionId* id = functions_.Find(identity)) return *id;
-  ASSIGN_OR_RETURN(std::vector<uint32_t> ids, Candidates(NameTable::kFunctions, identity));
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> ids, Candidates(NameTable::kFunctions, identity));
   std::string value;
   for (const FunctionId id : ids) {
     ASSIGN_OR_RETURN(const bool found, database_.Get(Family::kNames, NameKey(NameTable::kFunctions, id), &value));
@@ -205,9 +214,7 @@ StatusOr<FunctionId> NameWriter::InternFunction(const FunctionRecord& function, 
   }
   if (next_function == UINT32_MAX) return ResourceExhaustedError("the store's dictionary is full (4 billion functions)");
   const FunctionId id = next_function++;
-  ids.push_back(id);
-  RETURN_IF_ERROR(Put(NameKey(NameTable::kFunctions, id), identity, batch));
-  RETURN_IF_ERROR(PutIndex(NameTable::kFunctions, identity, std::move(ids), batch));
+  RETURN_IF_ERROR(PutNew(NameTable::kFunctions, identity, identity, id, batch));
   functions_.Insert(identity, id, identity.size() + sizeof(std::string));
   return id;
 }
@@ -241,15 +248,13 @@ StatusOr<FrameKeyId> NameWriter::InternFrame(const FrameRecord& frame, rocksdb::
   if (!is_new && entry.rank >= rank) return entry.id;
   if (is_new) {
     if (next_frame == UINT32_MAX) return ResourceExhaustedError("the store's dictionary is full (4 billion frames)");
-    ASSIGN_OR_RETURN(std::vector<uint32_t> ids, Candidates(NameTable::kFrames, identity));
     entry.id = next_frame++;
-    ids.push_back(entry.id);
-    RETURN_IF_ERROR(PutIndex(NameTable::kFrames, identity, std::move(ids), batch));
+    RETURN_IF_ERROR(PutNew(NameTable::kFrames, identity, EncodeFrame(frame), entry.id, batch));
   } else {
     redescribed.push_back(entry.id);
+    RETURN_IF_ERROR(Put(NameKey(NameTable::kFrames, entry.id), EncodeFrame(frame), batch));
   }
   entry.rank = rank;
-  RETURN_IF_ERROR(Put(NameKey(NameTable::kFrames, entry.id), EncodeFrame(frame), batch));
   frames_.Insert(identity, entry, identity.size() + sizeof(std::string));
   return entry.id;
 }
@@ -258,14 +263,12 @@ void NameWriter::Forget() {
   names_.Clear();
   functions_.Clear();
   frames_.Clear();
-  written_.Clear();
 }
 
 void NameWriter::Trim() {
   names_.Trim();
   functions_.Trim();
   frames_.Trim();
-  written_.Trim();
 }
 
 NameReader::NameReader(const Database* database, uint64_t budget_bytes)
@@ -337,9 +340,9 @@ StatusOr<std::vector<std::shared_ptr<const FrameRecord>>> NameReader::Frames(con
 StatusOr<NameId> NameReader::Find(std::string_view text) {
   if (text.empty()) return NameId{0};
   std::string value;
-  ASSIGN_OR_RETURN(const bool found, database_.Get(Family::kNames, NameIndexKey(NameTable::kStrings, text), &value));
+  ASSIGN_OR_RETURN(const bool found, database_.Get(Family::kNames, NameBucketKey(text), &value));
   if (!found) return NameId{0};
-  ASSIGN_OR_RETURN(const std::vector<uint32_t> ids, DecodeIds(value));
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> ids, NameCandidates(NameTable::kStrings, text, value));
   ASSIGN_OR_RETURN(const std::vector<std::string> texts, Names(ids));
   const auto at = std::find(texts.begin(), texts.end(), text);
   return at == texts.end() ? NameId{0} : ids[static_cast<size_t>(at - texts.begin())];

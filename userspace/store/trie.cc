@@ -77,7 +77,8 @@ class CallerIndex {
 struct DenseCodes {
   AdaptiveRice chains{3, 3};  // nodes in a row that hang under the node before them
   AdaptiveRice ranks{1};
-  AdaptiveRice leaves{8};
+  AdaptiveRice leaf_runs{8, 3};
+  AdaptiveRice leaves{3};
   AdaptiveRice table{8};
 };
 
@@ -185,9 +186,16 @@ std::string StackTrie::EncodeDense(TrieSpan begin, TrieSpan end) const {
   std::string out(1, static_cast<char>(kDense));
   const NodeId first = begin.first_node;
   const size_t count = end.first_node - first;
-  std::vector<uint32_t> table(frames_.begin() + first, frames_.begin() + end.first_node);
-  std::sort(table.begin(), table.end());
-  table.erase(std::unique(table.begin(), table.end()), table.end());
+  std::vector<uint32_t> table;     // frames, in the order in which they first occur
+  std::vector<uint32_t> local(count);  // by node of the record: index of its frame in the table
+  {
+    std::unordered_map<uint32_t, uint32_t> index;
+    for (size_t i = 0; i < count; ++i) {
+      const auto [entry, added] = index.try_emplace(frames_[first + i], static_cast<uint32_t>(table.size()));
+      if (added) table.push_back(entry->first);
+      local[i] = entry->second;
+    }
+  }
   PutVarint(count, &out);
   PutVarint(end.first_leaf - begin.first_leaf, &out);
   PutVarint(table.size(), &out);
@@ -196,13 +204,12 @@ std::string StackTrie::EncodeDense(TrieSpan begin, TrieSpan end) const {
   DenseCodes codes;
   uint32_t previous_frame = 0;
   for (const uint32_t frame : table) {
-    codes.table.Put(frame - previous_frame - 1, &bits);
+    codes.table.Put(ZigzagOf(static_cast<int64_t>(frame) - static_cast<int64_t>(previous_frame) - 1), &bits);
     previous_frame = frame;
   }
   const int index_bits = BitWidth(table.empty() ? 0 : table.size() - 1);
   CalleeLists lists(table.size());
   CallerIndex callers(&lists);
-  std::vector<uint32_t> local(count);  // by node of the record: index of its frame in the table
   uint32_t next_unused = 0;
   uint64_t chain = 0;  // so many nodes more hang under the one before them, then one that does not
   bool in_chain = false;
@@ -214,8 +221,7 @@ std::string StackTrie::EncodeDense(TrieSpan begin, TrieSpan end) const {
       codes.chains.Put(chain, &bits);
       in_chain = true;
     }
-    const auto mine = static_cast<uint32_t>(std::lower_bound(table.begin(), table.end(), frames_[node]) - table.begin());
-    local[node - first] = mine;
+    const uint32_t mine = local[node - first];
     const NodeId parent = parents_[node];
     if (chain > 0) {
       --chain;
@@ -236,10 +242,19 @@ std::string StackTrie::EncodeDense(TrieSpan begin, TrieSpan end) const {
       bits.Put(mine, index_bits);
     }
   }
-  NodeId previous_node = first;
-  for (LeafId leaf = begin.first_leaf; leaf < end.first_leaf; ++leaf) {
-    codes.leaves.Put(ZigzagOf(static_cast<int64_t>(leaves_[leaf]) - static_cast<int64_t>(previous_node)), &bits);
-    previous_node = leaves_[leaf];
+  // Most leaves are the end of a chain that was new with them: runs of those, each by its distance to the one before;
+  // between runs one node that had been there.
+  NodeId newest = first - 1;
+  for (LeafId leaf = begin.first_leaf; leaf < end.first_leaf;) {
+    LeafId run_end = leaf;
+    NodeId run_newest = newest;
+    while (run_end < end.first_leaf && leaves_[run_end] > run_newest) run_newest = leaves_[run_end++];
+    codes.leaf_runs.Put(run_end - leaf, &bits);
+    for (; leaf < run_end; ++leaf) {
+      codes.leaves.Put(leaves_[leaf] - newest - 1, &bits);
+      newest = leaves_[leaf];
+    }
+    if (leaf < end.first_leaf) bits.Put(leaves_[leaf++], BitWidth(newest));
   }
   bits.Finish();
   return out;
@@ -308,10 +323,12 @@ Status StackTrie::LoadDense(Decoder* in) {
   }
   DenseCodes codes;
   std::vector<uint32_t> table(table_size);
-  uint64_t frame = 0;
+  int64_t frame = 0;
   for (uint32_t& entry : table) {
-    frame += codes.table.Get(&bits) + 1;
-    if (frame > UINT32_MAX || !bits.ok()) return Damaged("table of frames");
+    const uint64_t step = codes.table.Get(&bits);
+    if (step > uint64_t{UINT32_MAX} * 2) return Damaged("table of frames");
+    frame += UnZigzag(step) + 1;
+    if (frame <= 0 || frame > int64_t{UINT32_MAX} || !bits.ok()) return Damaged("table of frames");
     entry = static_cast<uint32_t>(frame);
   }
   const int index_bits = BitWidth(table.empty() ? 0 : table.size() - 1);
@@ -355,13 +372,22 @@ Status StackTrie::LoadDense(Decoder* in) {
     frames_.push_back(table[mine]);
   }
   if (in_chain && chain > 0) return Damaged("nodes");
-  auto node = static_cast<int64_t>(first);
-  for (size_t i = 0; i < leaf_count; ++i) {
-    const uint64_t step = codes.leaves.Get(&bits);
-    if (step > uint64_t{UINT32_MAX} * 2) return Damaged("leaf");
-    node += UnZigzag(step);
-    if (node <= 0 || node >= static_cast<int64_t>(size())) return Damaged("leaf");
-    leaves_.push_back(static_cast<NodeId>(node));
+  uint64_t newest = first - 1;
+  for (size_t done = 0; done < leaf_count;) {
+    const uint64_t run = codes.leaf_runs.Get(&bits);
+    if (run > leaf_count - done) return Damaged("run of leaves");
+    for (uint64_t i = 0; i < run; ++i) {
+      const uint64_t gap = codes.leaves.Get(&bits);
+      if (!bits.ok() || gap >= size() - 1 - newest) return Damaged("leaf");
+      newest += gap + 1;
+      leaves_.push_back(static_cast<NodeId>(newest));
+    }
+    done += run;
+    if (done == leaf_count) break;
+    const uint64_t known = bits.Get(BitWidth(newest));
+    if (!bits.ok() || known == 0 || known > newest) return Damaged("leaf");
+    leaves_.push_back(static_cast<NodeId>(known));
+    ++done;
   }
   return bits.done() ? OkStatus() : Damaged("length of a record");
 }

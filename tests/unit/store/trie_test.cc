@@ -118,7 +118,7 @@ TEST(Trie, ExactBytes) {
   EXPECT_EQ(HexEncode(trie.EncodeDense({1, 1}, trie.end())),
             "01"        // dense
             "040204"    // four nodes, two leaves, four frames
-            "920200004cbcd7d9d93a");  // bits, see docs/formats/store.md
+            "441d0000a0227c7de7f300");  // bits, see docs/formats/store.md
 }
 
 TEST(Trie, HostileRecords) {
