@@ -19,8 +19,7 @@ struct pyro_atomic {
 };
 
 struct pt_regs {
-  unsigned long bp;
-  unsigned long ax;
+  unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
   unsigned long ip;
   unsigned long sp;
 } PYRO_KERNEL_TYPE;

@@ -9,22 +9,17 @@ const volatile __u32 pyro_filter = PYRO_FILTER_ALL;                // enum pyro_
 const volatile __u32 pyro_max_user_frames = PYRO_MAX_USER_FRAMES;  // 0 … PYRO_MAX_USER_FRAMES
 const volatile __u32 pyro_kernel_stacks = 1;                       // 0: never take kernel stacks
 const volatile __u64 pyro_wake_bytes = 1 << 20;                    // ring fill that wakes the reader
+const volatile __u64 pyro_raw_ring_bytes = 2 << 20;                // ring fill above which stacks are not copied any more
 
 // How far below a target cgroup a task may be. Kubernetes nests 4 deep, systemd inside a container 3 more.
 #define PYRO_CGROUP_DEPTH 16
 
-// The record as it is built. Kernel frames follow the user frames directly.
-struct pyro_scratch {
-  struct pyro_cpu_sample sample;
-  __u64 frames[PYRO_MAX_USER_FRAMES + 1 + PYRO_MAX_KERNEL_FRAMES + 1];
-};
-
-// Key 0 -> the record under construction. Written by this program only. 2 KiB per CPU.
+// Key 0 -> the record under construction. Written by this program only. 24 KiB per CPU.
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 1);
   __type(key, __u32);
-  __type(value, struct pyro_scratch);
+  __type(value, struct pyro_stack_record);
 } pyro_scratch_map SEC(".maps");
 
 // Key 0 -> counters. Written here, summed by user space.
@@ -83,28 +78,33 @@ PYRO_INLINE int pyro_is_target(struct task_struct* task, __u32 tgid) {
 // Registers of the user code that runs or that entered the kernel; 0: there is none.
 PYRO_INLINE int pyro_user_registers(struct pyro_perf_context* ctx, struct task_struct* task,
                                     struct pyro_user_regs* regs) {
-  if ((ctx->cs & PYRO_CS_USER_MASK) == PYRO_CS_USER_MASK) {
-    regs->ip = ctx->ip;
-    regs->sp = ctx->sp;
-    regs->fp = ctx->bp;
-    regs->cs = ctx->cs;
-    return 1;
-  }
-  if (task->flags & PYRO_PF_KTHREAD) return 0;
-  struct pt_regs* saved = (struct pt_regs*)bpf_task_pt_regs(task);
-  regs->ip = saved->ip;
-  regs->sp = saved->sp;
-  regs->fp = saved->bp;
-  // A 32-bit call is told by the thread's status: the type of pt_regs::cs changed over kernel versions.
-  regs->cs = task->thread_info.status & PYRO_TS_COMPAT ? PYRO_CS_USER32 : 0;
-  return regs->ip != 0;
+  if ((ctx->cs & PYRO_CS_USER_MASK) != PYRO_CS_USER_MASK) return pyro_saved_registers(task, regs);
+  regs->raw.reg[0] = ctx->ax;
+  regs->raw.reg[1] = ctx->dx;
+  regs->raw.reg[2] = ctx->cx;
+  regs->raw.reg[3] = ctx->bx;
+  regs->raw.reg[4] = ctx->si;
+  regs->raw.reg[5] = ctx->di;
+  regs->raw.reg[6] = ctx->bp;
+  regs->raw.reg[7] = ctx->sp;
+  regs->raw.reg[8] = ctx->r8;
+  regs->raw.reg[9] = ctx->r9;
+  regs->raw.reg[10] = ctx->r10;
+  regs->raw.reg[11] = ctx->r11;
+  regs->raw.reg[12] = ctx->r12;
+  regs->raw.reg[13] = ctx->r13;
+  regs->raw.reg[14] = ctx->r14;
+  regs->raw.reg[15] = ctx->r15;
+  regs->raw.ip = ctx->ip;
+  regs->compat = ctx->cs == PYRO_CS_USER32;
+  return 1;
 }
 
 SEC("perf_event")
 int pyro_cpu_sample(struct pyro_perf_context* ctx) {
   __u32 zero = 0;
   struct pyro_cpu_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
-  struct pyro_scratch* scratch = bpf_map_lookup_elem(&pyro_scratch_map, &zero);
+  struct pyro_stack_record* scratch = bpf_map_lookup_elem(&pyro_scratch_map, &zero);
   if (!counters) return 0;
 
   __u64 id = bpf_get_current_pid_tgid();
@@ -124,7 +124,8 @@ int pyro_cpu_sample(struct pyro_perf_context* ctx) {
     return 0;
   }
 
-  struct pyro_cpu_sample* sample = &scratch->sample;
+  struct pyro_walk* walk = &scratch->walk;
+  struct pyro_cpu_sample* sample = PYRO_HEADER_OF(walk, struct pyro_cpu_sample);
   struct task_struct* leader = task->group_leader;
   sample->time_ns = bpf_ktime_get_ns();
   sample->start_time_ns = leader->start_boottime;
@@ -132,24 +133,31 @@ int pyro_cpu_sample(struct pyro_perf_context* ctx) {
   sample->tgid = tgid;
   sample->tid = (__u32)id;
   sample->cpu = bpf_get_smp_processor_id();
+  sample->raw_bytes = 0;
+  sample->pad = 0;
   bpf_get_current_comm(sample->comm, sizeof(sample->comm));
   bpf_probe_read_kernel(sample->process_comm, sizeof(sample->process_comm), leader->comm);
 
-  struct pyro_user_regs regs = {};
-  if (pyro_user_registers(ctx, task, &regs)) {
-    sample->user_frames = pyro_walk_user_stack(&regs, scratch->frames, pyro_max_user_frames, &sample->user_stop);
+  int user = pyro_user_registers(ctx, task, &scratch->regs);
+  if (user) {
+    pyro_take_user_stack(scratch, pyro_max_user_frames, task);
   } else {
-    sample->user_frames = 0;
-    sample->user_stop = PYRO_STOP_NO_USER_STACK;
+    walk->count = 0;
+    walk->means = 0;
+    walk->stop = PYRO_STOP_NO_USER_STACK;
   }
 
   // Read back from the record: the verifier then knows a range instead of a hundred values to try one by one.
-  __u32 user_frames = *(volatile __u8*)&sample->user_frames & 127;
+  __u32 user_frames = *(volatile __u32*)&walk->count;
+  if (user_frames > PYRO_MAX_USER_FRAMES) user_frames = PYRO_MAX_USER_FRAMES;
+  sample->user_frames = user_frames;
+  sample->user_stop = walk->stop;
+  sample->means = walk->means;
   __u32 kernel_bytes = 0;
   sample->kernel_stop = PYRO_STOP_NOT_TAKEN;
   sample->kernel_frames = 0;
   if (pyro_kernel_stacks && (ctx->cs & PYRO_CS_USER_MASK) != PYRO_CS_USER_MASK) {
-    long got = bpf_get_stack(ctx, &scratch->frames[user_frames], PYRO_MAX_KERNEL_FRAMES * 8, 0);
+    long got = bpf_get_stack(ctx, &walk->frames[user_frames], PYRO_MAX_KERNEL_FRAMES * 8, 0);
     if (got < 0) {
       sample->kernel_stop = PYRO_STOP_HELPER_ERROR;
     } else {
@@ -162,8 +170,23 @@ int pyro_cpu_sample(struct pyro_perf_context* ctx) {
   if (kernel_stop < PYRO_STOP_COUNT) counters->kernel_stops[kernel_stop]++;
   if (user_stop < PYRO_STOP_COUNT) counters->user_stops[user_stop]++;
 
-  __u32 bytes = sizeof(*sample) + user_frames * 8 + kernel_bytes;
-  if (bpf_ringbuf_output(&pyro_samples, scratch, bytes, pyro_ring_flags(&pyro_samples, pyro_wake_bytes))) {
+  __u32 bytes = user_frames * 8 + kernel_bytes;
+  if (user && pyro_wants_copy(walk)) {
+    if (bpf_ringbuf_query(&pyro_samples, BPF_RB_AVAIL_DATA) > pyro_raw_ring_bytes) {
+      counters->raw_refused++;
+    } else {
+      __u32 raw = pyro_append_stack_copy(scratch, bytes);
+      if (raw) {
+        sample->raw_bytes = raw;
+        bytes += sizeof(struct pyro_raw_registers) + raw;
+        counters->raw_copies++;
+      }
+    }
+  }
+  bytes += sizeof(*sample);
+  PYRO_OPAQUE(bytes);
+  if (bytes > sizeof(*sample) + PYRO_MAX_USER_FRAMES * 8 + PYRO_TAIL_BYTES) return 0;
+  if (bpf_ringbuf_output(&pyro_samples, sample, bytes, pyro_ring_flags(&pyro_samples, pyro_wake_bytes))) {
     counters->dropped_ring_full++;
   } else {
     counters->submitted++;

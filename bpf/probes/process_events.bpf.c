@@ -2,6 +2,7 @@
 #include "bpf/abi/process_event.h"
 #include "bpf/lib/owner.h"
 #include "bpf/lib/program.h"
+#include "bpf/lib/unwind_processes.h"
 
 const volatile __u64 pyro_wake_bytes = 1 << 19;        // ring fill that wakes the reader
 const volatile __u64 pyro_wake_interval_ns = 2000000;  // an exec wakes the reader, but at most this often
@@ -64,6 +65,11 @@ PYRO_INLINE void pyro_describe(struct pyro_process_event* event, struct task_str
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(pyro_exec, struct task_struct* task, pyro_pid old_pid, struct linux_binprm* binary) {
+  // The old image's mappings are gone; the new ones' come from user space.
+  __u32 tgid = task->tgid;
+  struct pyro_unwind_process none = {.start_time_ns = task->group_leader->start_boottime,
+                                     .exec_ns = bpf_ktime_get_ns()};
+  bpf_map_update_elem(&pyro_unwind_processes, &tgid, &none, BPF_ANY);
   struct pyro_process_event* event = pyro_scratch();
   if (!event) return 0;
   pyro_describe(event, task, PYRO_PROCESS_EXEC);
@@ -83,7 +89,15 @@ int BPF_PROG(pyro_exec, struct task_struct* task, pyro_pid old_pid, struct linux
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(pyro_fork, struct task_struct* parent, struct task_struct* child) {
+  __u32 from = parent->tgid, to = child->tgid;
   if (child->pid != child->tgid) return 0;  // a thread
+  // The child begins with its parent's mappings, before user space has heard of it.
+  struct pyro_unwind_process* mappings = bpf_map_lookup_elem(&pyro_unwind_processes, &from);
+  if (mappings) {
+    struct pyro_unwind_process copy = *mappings;
+    copy.start_time_ns = child->start_boottime;
+    bpf_map_update_elem(&pyro_unwind_processes, &to, &copy, BPF_ANY);
+  }
   struct pyro_process_event* event = pyro_scratch();
   if (!event) return 0;
   pyro_describe(event, child, PYRO_PROCESS_FORK);
@@ -98,6 +112,8 @@ int BPF_PROG(pyro_fork, struct task_struct* parent, struct task_struct* child) {
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(pyro_exit, struct task_struct* task) {
   if (task->signal->live.counter != 0) return 0;
+  __u32 tgid = task->tgid;
+  bpf_map_delete_elem(&pyro_unwind_processes, &tgid);
   struct pyro_process_event* event = pyro_scratch();
   if (!event) return 0;
   pyro_describe(event, task, PYRO_PROCESS_EXIT);

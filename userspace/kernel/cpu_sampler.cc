@@ -25,6 +25,7 @@
 #include "userspace/kernel/bpf_loader.h"
 #include "userspace/kernel/cpus.h"
 #include "userspace/kernel/decode.h"
+#include "userspace/kernel/unwind_maps.h"
 #include "userspace/kernel/v1_controller.h"
 
 namespace pyrometer::kernel {
@@ -188,6 +189,8 @@ class CpuSamplerImpl final : public CpuSampler {
     out.pending = sum.submitted - out.delivered - out.dropped_malformed;
     out.dropped_ring_full = sum.dropped_ring_full;
     out.dropped_scratch = sum.dropped_scratch;
+    out.raw_copies = sum.raw_copies;
+    out.raw_refused = sum.raw_refused;
     out.idle = sum.idle;
     out.filtered = sum.filtered;
     std::copy(std::begin(sum.kernel_stops), std::end(sum.kernel_stops), out.kernel_stops.begin());
@@ -291,10 +294,16 @@ StatusOr<std::unique_ptr<CpuSampler>> CpuSampler::Start(const Options& options) 
   if (options.max_user_frames > PYRO_MAX_USER_FRAMES) {
     return InvalidArgumentError(StrFormat("at most %d user frames can be taken", PYRO_MAX_USER_FRAMES));
   }
+  if (options.raw_stack_bytes > PYRO_MAX_RAW_STACK_BYTES || options.raw_stack_bytes % 8 != 0) {
+    return InvalidArgumentError(
+        StrFormat("the copy of a stack has at most %d bytes, a multiple of 8", PYRO_MAX_RAW_STACK_BYTES));
+  }
   const uint32_t ring_bytes = RingBytes(options.ring_bytes);
   ASSIGN_OR_RETURN(
       Skeleton skeleton,
       LoadSkeleton<Skeleton>(kProbe, cpu_sampler_bpf__open, cpu_sampler_bpf__load, [&](cpu_sampler_bpf& s) {
+        s.rodata->pyro_raw_ring_bytes = ring_bytes / 2;
+        RETURN_IF_ERROR(ShareUnwindMaps(options.unwind.get(), options.raw_stack_bytes, s));
         s.rodata->pyro_filter = options.target.kind == SampleTarget::Kind::kAll         ? PYRO_FILTER_ALL
                                 : options.target.kind == SampleTarget::Kind::kProcesses ? PYRO_FILTER_PROCESSES
                                                                                         : PYRO_FILTER_CGROUPS;
@@ -307,6 +316,7 @@ StatusOr<std::unique_ptr<CpuSampler>> CpuSampler::Start(const Options& options) 
         if (!follow) bpf_map__set_max_entries(s.maps.pyro_target_tgids, 1);
         bpf_program__set_autoload(s.progs.pyro_follow_fork, follow);
         bpf_program__set_autoload(s.progs.pyro_follow_exit, follow);
+        return OkStatus();
       }));
   auto sampler = std::make_unique<CpuSamplerImpl>(options, std::move(skeleton));
   RETURN_IF_ERROR(sampler->Begin());

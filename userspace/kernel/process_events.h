@@ -26,6 +26,8 @@
 
 namespace pyrometer::kernel {
 
+class UnwindMaps;
+
 inline constexpr uint64_t kReorderNs = 1'000'000;
 
 // Events were lost here: rescan /proc for what is running and mapped.
@@ -57,6 +59,8 @@ class ProcessEvents {
     bool build_ids = true;          // ask the kernel for build IDs in mapping records
     bool only_side_band =
         false;  // true: no BPF; exec, fork and exit come from perf too, without start times and cgroups
+    // Its map of processes is kept by fork, exec and exit inside the kernel; may be null.
+    std::shared_ptr<UnwindMaps> unwind;
   };
   using Callback = std::function<void(ProcessEvent&&)>;
 

@@ -258,6 +258,7 @@ void ProcessTable::End(Process& process, uint64_t time_ns) {
   if (process.ended_ns != 0) return;
   process.ended_ns = std::max<uint64_t>(time_ns, 1);
   process.info.alive = false;
+  NoteChange({.kind = ProcessChange::Kind::kEnded, .process = process.info.key});
   --running_;
   ended_.emplace_back(process.ended_ns, process.info.key);
 }
@@ -277,6 +278,18 @@ void ProcessTable::Forget(uint64_t now_ns) {
     }
     ended_.pop_front();
   }
+}
+
+void ProcessTable::NoteChange(const ProcessChange& change) {
+  if (!options_.watch_changes) return;
+  std::vector<ProcessChange>& of_tgid = changes_[change.process.tgid];
+  for (ProcessChange& earlier : of_tgid) {
+    if (earlier.process.start_time_ns != change.process.start_time_ns) continue;
+    // A fork's news is its mappings; whatever comes after says more.
+    earlier = change;
+    return;
+  }
+  of_tgid.push_back(change);
 }
 
 // ---- mappings, with the lock --------------------------------------------------------------------------------
@@ -375,6 +388,7 @@ void ProcessTable::Apply(uint32_t tgid, const Scan& scan, const OpenedMappings& 
     if (region.since_ns > time_ns) InsertRegion(*process, *image, start, region);
   }
   process->image = std::move(image);
+  if (!process->info.kernel_thread) NoteChange({.process = process->info.key});
 }
 
 // ---- events -------------------------------------------------------------------------------------------------
@@ -396,6 +410,10 @@ void ProcessTable::OnFork(const Fork& event) {
   if (inherited && child->image->empty()) {
     child->image = inherited;
     child->scanned = parent_scanned;
+    NoteChange({.kind = ProcessChange::Kind::kForked,
+                .process = child->info.key,
+                .parent = event.parent,
+                .time_ns = event.time_ns});
   }
 }
 
@@ -425,6 +443,7 @@ void ProcessTable::OnExec(const Exec& event) {
   process->scanned = false;  // the first miss may look at once
   process->next_scan_ns = 0;
   process->scan_backoff_ns = 0;
+  NoteChange({.process = process->info.key});
 }
 
 void ProcessTable::OnExit(const Exit& event) {
@@ -457,6 +476,7 @@ void ProcessTable::OnMapping(const Mapping& event) {
     std::lock_guard lock(mutex_);
     if (Process* process = FindOrCreate(event.key, event.time_ns)) {
       Insert(*process, Writable(*process), opened[0].first, opened[0].second, false);
+      NoteChange({.process = process->info.key});
       return;
     }
   }
@@ -527,6 +547,36 @@ ResolvedAddress ProcessTable::Resolve(const ProcessKey& key, VirtualAddress addr
     process->next_scan_ns = std::max(process->next_scan_ns, now_ns + process->scan_backoff_ns);
   }
   return result;
+}
+
+std::optional<std::vector<ExecutableRegion>> ProcessTable::Executable(const ProcessKey& key, uint64_t time_ns) {
+  std::lock_guard lock(mutex_);
+  const Process* process = Find(key, time_ns);
+  if (process == nullptr) return std::nullopt;
+  const bool before_exec = process->previous && time_ns != 0 && time_ns < process->image_since_ns;
+  const Image& image = before_exec ? *process->previous : *process->image;
+  std::vector<ExecutableRegion> regions;
+  regions.reserve(image.size());
+  for (const auto& [start, region] : image) {
+    if (region.kind != MappingKind::kFile && region.kind != MappingKind::kVdso &&
+        region.kind != MappingKind::kAnonymous) {
+      continue;
+    }
+    regions.push_back({.start = VirtualAddress(start),
+                       .end = VirtualAddress(region.end),
+                       .offset = FileOffset(region.offset),
+                       .kind = region.kind,
+                       .binary = region.binary});
+  }
+  return regions;
+}
+
+std::vector<ProcessChange> ProcessTable::TakeChanges() {
+  std::vector<ProcessChange> changes;
+  std::lock_guard lock(mutex_);
+  for (auto& [tgid, of_tgid] : changes_) changes.insert(changes.end(), of_tgid.begin(), of_tgid.end());
+  changes_.clear();
+  return changes;
 }
 
 std::optional<ProcessInfo> ProcessTable::Describe(const ProcessKey& key) {

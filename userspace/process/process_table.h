@@ -69,6 +69,28 @@ struct ResolvedAddress {
   VirtualAddress mapping_start;                 // of the mapping; 0 when unknown
 };
 
+// A piece of a process's executable memory.
+struct ExecutableRegion {
+  VirtualAddress start;  // end is exclusive
+  VirtualAddress end;
+  FileOffset offset;                     // of `start` in the file
+  MappingKind kind = MappingKind::kUnknown;  // kFile, kVdso or kAnonymous
+  std::shared_ptr<const Binary> binary;  // kFile only, then never null
+};
+
+// What changed about a process since somebody last asked.
+struct ProcessChange {
+  enum class Kind : uint8_t {
+    kMappings,  // new, or its executable mappings changed
+    kForked,    // new, with the mappings of `parent`
+    kEnded,
+  };
+  Kind kind = Kind::kMappings;
+  ProcessKey process;
+  ProcessKey parent;     // kForked
+  uint64_t time_ns = 0;  // kForked: when
+};
+
 // What is known about one process.
 struct ProcessInfo {
   ProcessKey key;
@@ -91,6 +113,7 @@ class ProcessTable {
     size_t max_mappings = 65'530;                       // executable mappings of one process (vm.max_map_count)
     uint64_t rescan_interval_ns = kNsPerSecond;         // shortest time between two rescans of one process; doubles to
                                                         // 64 times that while they bring nothing
+    bool watch_changes = false;                         // keep what TakeChanges returns
     BinaryTable::Options binaries;                      // proc_root is taken from here above
     std::function<uint64_t()> now_ns = MonotonicNowNs;  // CLOCK_MONOTONIC
   };
@@ -122,6 +145,12 @@ class ProcessTable {
   ResolvedAddress Resolve(const ProcessKey& key, VirtualAddress address, uint64_t time_ns);
   // nullopt when it was never seen and does not run.
   std::optional<ProcessInfo> Describe(const ProcessKey& key);
+  // The executable regions of a process at a time (0 = now), ascending; nullopt when it is not known.
+  std::optional<std::vector<ExecutableRegion>> Executable(const ProcessKey& key, uint64_t time_ns);
+  // Every process that changed since the last call, once, with the last that happened to it. Processes that were known
+  // when they ended come as kEnded, others not at all. Nothing is kept for the caller before `watch_changes` is set.
+  std::vector<ProcessChange> TakeChanges();
+
   // Keys of running processes (not kernel threads) known now.
   std::vector<ProcessKey> Running() const;
 
@@ -178,6 +207,7 @@ class ProcessTable {
   Process* Create(const ProcessKey& key, uint64_t born_ns);
   void End(Process& process, uint64_t time_ns);
   void Forget(uint64_t now_ns);
+  void NoteChange(const ProcessChange& change);
   void Insert(Process& process, Image& image, const Mapping& mapping, const std::shared_ptr<const Binary>& binary,
               bool from_scan);
   void InsertRegion(Process& process, Image& image, uint64_t start, const Region& region);
@@ -193,6 +223,7 @@ class ProcessTable {
   std::unordered_map<uint32_t, std::vector<std::unique_ptr<Process>>> processes_;
   std::deque<std::pair<uint64_t, ProcessKey>> ended_;  // (when, who), oldest first
   size_t running_ = 0;
+  std::unordered_map<uint32_t, std::vector<ProcessChange>> changes_;  // by tgid
   Counters counters_;
 };
 
