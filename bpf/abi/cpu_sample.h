@@ -14,13 +14,13 @@ struct pyro_cpu_sample {
   __u32 tgid;                          // process
   __u32 tid;                           // thread
   __u32 cpu;                           // processor the sample was taken on
+  __u32 raw_bytes;                     // of stack, a multiple of 8, at most PYRO_MAX_RAW_STACK_BYTES; 0: no copy
   __u16 user_frames;                   // addresses that follow, at most PYRO_MAX_USER_FRAMES
-  __u16 raw_bytes;                     // of stack, a multiple of 8, at most PYRO_MAX_RAW_STACK_BYTES; 0: no copy
   __u8 kernel_frames;                  // addresses after the user's, at most PYRO_MAX_KERNEL_FRAMES
   __u8 kernel_stop;                    // enum pyro_stop_reason
   __u8 user_stop;                      // enum pyro_stop_reason
   __u8 means;                          // bits of enum pyro_walk_means
-  __u32 pad;
+  __u8 pad[2];
   char comm[PYRO_COMM_BYTES];          // thread name, NUL-padded
   char process_comm[PYRO_COMM_BYTES];  // group leader's name, NUL-padded
 };

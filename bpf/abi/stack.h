@@ -17,7 +17,7 @@ enum pyro_stop_reason {
   PYRO_STOP_UNREADABLE = 3,     // the stack page was not in memory, or the frame pointer points nowhere
   PYRO_STOP_BAD_FRAME = 4,      // frame pointer unaligned, not growing, or too far away: code without frame pointers
   PYRO_STOP_BAD_RETURN = 5,     // return address that is none: outside of user space, or not behind a call
-  PYRO_STOP_NO_USER_STACK = 6,  // kernel thread: there is no user stack
+  PYRO_STOP_NO_USER_STACK = 6,  // kernel thread, or a thread that has ended: there is no user stack
   PYRO_STOP_COMPAT = 7,         // 32-bit code; only the leaf is reported
   PYRO_STOP_HELPER_ERROR = 8,   // the kernel's own stack helper failed
   PYRO_STOP_NO_PROCESS = 9,     // the process's mappings are not known yet
@@ -25,5 +25,6 @@ enum pyro_stop_reason {
   PYRO_STOP_NO_TABLE = 11,      // the binary's unwind table is not ready yet
   PYRO_STOP_UNSUPPORTED = 12,   // the unwind rule needs a register that is not known there
   PYRO_STOP_BAD_CFA = 13,       // the unwind rule leads down the stack instead of up
-  PYRO_STOP_COUNT = 14,
+  PYRO_STOP_EXEC = 14,          // the process was between two programs: it had no user stack
+  PYRO_STOP_COUNT = 15,
 };

@@ -60,11 +60,10 @@ struct pyro_syscall_exemplar {
   __s64 result;  // return value; negative errno on failure
   __u32 tgid;
   __u32 tid;
+  __u32 raw_bytes;    // of stack
   __u16 user_frames;  // at most PYRO_MAX_USER_FRAMES
-  __u16 raw_bytes;    // of stack
   __u8 user_stop;     // enum pyro_stop_reason
   __u8 means;         // bits of enum pyro_walk_means
-  __u8 pad[2];
   char comm[PYRO_COMM_BYTES];
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_exemplar) == 88, "pyro_syscall_exemplar");

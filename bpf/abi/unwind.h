@@ -28,7 +28,8 @@
 
 // How to find the canonical frame address (CFA): the caller's stack pointer before its call.
 enum pyro_unwind_kind {
-  PYRO_UNWIND_NONE = 0,         // the binary says nothing about this address: try the frame pointer
+  PYRO_UNWIND_NONE = 0,         // the binary says nothing about this address: try the frame pointer. `add` is 1 where
+                                // most of a binary is like that: then frame pointers are its convention
   PYRO_UNWIND_REGISTER = 1,     // CFA = reg + offset
   PYRO_UNWIND_DEREFERENCE = 2,  // CFA = *(reg + offset) + add
   PYRO_UNWIND_PLT = 3,          // CFA = rsp + offset, 8 more when (ip & 15) >= add: stubs of a PLT
@@ -120,4 +121,5 @@ struct pyro_raw_registers {
   __u64 ip;
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_raw_registers) == 136, "pyro_raw_registers");
-#define PYRO_MAX_RAW_STACK_BYTES 16384u
+// Compilers and the JVM's launcher need 20-60 KiB; main stacks of ordinary programs end after a few.
+#define PYRO_MAX_RAW_STACK_BYTES 65536u

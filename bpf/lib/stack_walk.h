@@ -97,6 +97,9 @@ PYRO_INLINE __u64 pyro_native_long(const __u32* words) { return words[0] | (__u6
 // pointer register that holds something else is far more likely.
 #define PYRO_MAX_FRAME_BYTES (1ull << 20)
 
+// How far into a function without unwind information its innermost frame is looked for.
+#define PYRO_GAP_FUNCTION_BYTES 65536ull
+
 #define PYRO_WINDOW_WORDS 128  // 1 KiB: a dozen frames of usual size
 #define PYRO_HEADER_WORDS 16   // room for the largest record header
 
@@ -142,22 +145,25 @@ struct pyro_user_regs {
 
 // ---- user memory ------------------------------------------------------------------------------------------
 
+// Reads as much of the stack as is likely to be wanted next. 0 on success.
+PYRO_NOINLINE int pyro_move_window(struct pyro_walk* w, __u64 address) {
+  __u64 bytes = 4096 - (address & 4095);
+  if (bytes > sizeof(w->window)) bytes = sizeof(w->window);
+  w->window_bytes = 0;
+  PYRO_OPAQUE(bytes);
+  bytes &= 2047;
+  if (bytes > sizeof(w->window) || bytes == 0 || PYRO_READ_USER(w->window, bytes, address)) return 1;
+  w->window_start = address;
+  w->window_bytes = bytes;
+  return 0;
+}
+
 // 0 on success. `address` of stack words is 8-byte aligned in all but broken stacks.
 PYRO_INLINE int pyro_read_word(struct pyro_walk* w, __u64 address, __u64* value) {
+  if (address & 7) return PYRO_READ_USER(value, 8, address) != 0;
   __u64 offset = address - w->window_start;
-  if (offset > w->window_bytes - 8 || w->window_bytes < 8 || (offset & 7) != 0) {
-    __u64 bytes = 4096 - (address & 4095);
-    if (bytes > sizeof(w->window)) bytes = sizeof(w->window);
-    if (address & 7) {
-      return PYRO_READ_USER(value, 8, address) != 0;
-    }
-    w->window_bytes = 0;
-    PYRO_OPAQUE(bytes);
-    bytes &= 2047;
-    if (bytes > sizeof(w->window) || bytes == 0) return 1;
-    if (PYRO_READ_USER(w->window, bytes, address)) return 1;
-    w->window_start = address;
-    w->window_bytes = bytes;
+  if (offset >= w->window_bytes) {
+    if (pyro_move_window(w, address)) return 1;
     offset = 0;
   }
   __u32 index = (__u32)(offset >> 3);
@@ -294,6 +300,25 @@ PYRO_INLINE int pyro_step_frame_pointer(struct pyro_walk* w, int checked) {
   return pyro_add_frame(w, ra, 0);
 }
 
+// The innermost frame in code of which the tables say nothing: hand-written assembly, mostly without a frame of its own. If
+// the word at rsp lies behind a direct call of something not far before the instruction, it is the return address.
+PYRO_INLINE int pyro_step_gap(struct pyro_walk* w) {
+  __u64 ra;
+  __u8 code[8];
+  if (w->exact && !pyro_read_word(w, w->sp, &ra) && ra >= PYRO_USER_LOWEST && ra < PYRO_USER_LIMIT &&
+      !PYRO_READ_USER(code, sizeof(code), ra - sizeof(code)) && code[3] == 0xe8) {
+    __u32 distance = code[4] | (__u32)code[5] << 8 | (__u32)code[6] << 16 | (__u32)code[7] << 24;
+    __u64 target = ra + (__s64)(__s32)distance;
+    if (w->ip - target < PYRO_GAP_FUNCTION_BYTES) {
+      w->sp = w->low = w->sp + 8;
+      w->known &= PYRO_KNOWS_FP | PYRO_KNOWS_BX;
+      w->exact = w->guessed = 0;
+      return pyro_add_frame(w, ra, 0);
+    }
+  }
+  return pyro_step_frame_pointer(w, 1);
+}
+
 // A signal's frame: rsp points to the ucontext, whose registers begin at byte 40 (struct sigcontext_64).
 PYRO_INLINE int pyro_step_signal(struct pyro_walk* w) {
   if (PYRO_READ_USER(w->window, 17 * 8, w->sp + 40)) return pyro_stop_walk(w, PYRO_STOP_UNREADABLE);
@@ -410,7 +435,7 @@ PYRO_VERIFIED_ALONE int pyro_walk_step(struct pyro_walk* w) {
       return pyro_step_rule(w, rule);
     }
     w->means |= PYRO_BY_FP_NO_INFO;
-    return pyro_step_frame_pointer(w, 1);
+    return rule->add ? pyro_step_frame_pointer(w, 0) : pyro_step_gap(w);
   }
   if (mapping_kind == PYRO_MAPPING_PENDING) return pyro_stop_walk(w, PYRO_STOP_NO_TABLE);
   w->means |= 1u << (mapping_kind & 7);

@@ -1,6 +1,7 @@
-// From the context of a probe to a walked user stack, with the tables of the thread's process.
+// From the context of a probe to a walked user stack, with the tables of the thread's process. One program of an object may
+// use it: two that interrupt each other would share the record.
 //
-//   struct pyro_stack_record* record = …;   // per-CPU scratch, one per program that may interrupt another
+//   struct pyro_stack_record* record = pyro_own_stack_record();
 //   if (pyro_saved_registers(task, &record->regs)) pyro_take_user_stack(record, limit, task);
 //   // record->walk: frames[0 … count), stop, means
 #pragma once
@@ -13,7 +14,7 @@ const volatile __u32 pyro_unwind_tables = 0;
 const volatile __u32 pyro_raw_stack_bytes = 0;  // how much of a stack is copied when its walk came too early; 0: nothing
 
 // A walk and the record that it builds: user frames lie in the walk, the header before them; kernel frames and the copy of
-// the stack follow wherever they end. The room behind is for a stack that is both deep and copied.
+// the stack follow wherever they end. The room behind is for a stack that is both deep and copied. 78 KiB.
 #define PYRO_TAIL_BYTES \
   ((PYRO_MAX_KERNEL_FRAMES + 1) * 8 + sizeof(struct pyro_raw_registers) + PYRO_MAX_RAW_STACK_BYTES)
 struct pyro_stack_record {
@@ -22,10 +23,25 @@ struct pyro_stack_record {
   __u8 tail[PYRO_TAIL_BYTES];
 };
 
+// CPU -> the record under construction. Each CPU uses its own; not a per-CPU map, whose values end at 32 KiB. One entry per
+// possible CPU, set before load.
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct pyro_stack_record);
+} pyro_stack_records SEC(".maps");
+
+PYRO_INLINE struct pyro_stack_record* pyro_own_stack_record(void) {
+  __u32 cpu = bpf_get_smp_processor_id();
+  return bpf_map_lookup_elem(&pyro_stack_records, &cpu);
+}
+
 // Registers of the user code that runs or that entered the kernel, from the thread's saved registers.
 // 0: there is none.
 PYRO_INLINE int pyro_saved_registers(struct task_struct* task, struct pyro_user_regs* regs) {
-  if (task->flags & PYRO_PF_KTHREAD) return 0;
+  // Kernel threads have none, and of a thread that has ended its memory is gone.
+  if ((task->flags & PYRO_PF_KTHREAD) || !task->mm) return 0;
   struct pt_regs* saved = (struct pt_regs*)bpf_task_pt_regs(task);
   regs->raw.reg[0] = saved->ax;
   regs->raw.reg[1] = saved->dx;
@@ -47,6 +63,10 @@ PYRO_INLINE int pyro_saved_registers(struct task_struct* task, struct pyro_user_
   // A 32-bit call is told by the thread's status: the type of pt_regs::cs changed over kernel versions.
   regs->compat = (task->thread_info.status & PYRO_TS_COMPAT) != 0;
   return regs->raw.ip != 0;
+}
+
+PYRO_INLINE int pyro_in_exec(struct task_struct* task) {
+  return bpf_core_field_exists(task->in_execve) && BPF_CORE_READ_BITFIELD_PROBED(task, in_execve);
 }
 
 // Where the mappings of a process are; 0: not known, or not any more.
@@ -84,7 +104,13 @@ PYRO_INLINE void pyro_take_user_stack(struct pyro_stack_record* record, __u32 li
       if (pyro_walk_step(walk)) break;
     }
   }
-  if (unknown && walk->stop != PYRO_STOP_COMPAT && walk->stop != PYRO_STOP_NOT_TAKEN) walk->stop = PYRO_STOP_NO_PROCESS;
+  if (walk->stop == PYRO_STOP_COMPAT || walk->stop == PYRO_STOP_NOT_TAKEN) return;
+  if (unknown) walk->stop = PYRO_STOP_NO_PROCESS;
+  // Between two programs: the registers are the old one's, its memory is being taken down.
+  if (walk->stop != PYRO_STOP_END && pyro_in_exec(task)) {
+    walk->stop = PYRO_STOP_EXEC;
+    walk->count = 0;
+  }
 }
 
 // Whether user space can find more in a copy of the stack than the walk did: what stopped it was not the stack, but that a

@@ -14,14 +14,6 @@ const volatile __u64 pyro_raw_ring_bytes = 2 << 20;                // ring fill 
 // How far below a target cgroup a task may be. Kubernetes nests 4 deep, systemd inside a container 3 more.
 #define PYRO_CGROUP_DEPTH 16
 
-// Key 0 -> the record under construction. Written by this program only. 24 KiB per CPU.
-struct {
-  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-  __uint(max_entries, 1);
-  __type(key, __u32);
-  __type(value, struct pyro_stack_record);
-} pyro_scratch_map SEC(".maps");
-
 // Key 0 -> counters. Written here, summed by user space.
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -104,7 +96,7 @@ SEC("perf_event")
 int pyro_cpu_sample(struct pyro_perf_context* ctx) {
   __u32 zero = 0;
   struct pyro_cpu_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
-  struct pyro_stack_record* scratch = bpf_map_lookup_elem(&pyro_scratch_map, &zero);
+  struct pyro_stack_record* scratch = pyro_own_stack_record();
   if (!counters) return 0;
 
   __u64 id = bpf_get_current_pid_tgid();
@@ -134,7 +126,7 @@ int pyro_cpu_sample(struct pyro_perf_context* ctx) {
   sample->tid = (__u32)id;
   sample->cpu = bpf_get_smp_processor_id();
   sample->raw_bytes = 0;
-  sample->pad = 0;
+  sample->pad[0] = sample->pad[1] = 0;
   bpf_get_current_comm(sample->comm, sizeof(sample->comm));
   bpf_probe_read_kernel(sample->process_comm, sizeof(sample->process_comm), leader->comm);
 

@@ -53,14 +53,6 @@ struct {
   __type(value, struct pyro_syscall_slow);
 } pyro_syscall_slow SEC(".maps");
 
-// Key 0 -> the exemplar under construction. 24 KiB per CPU.
-struct {
-  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-  __uint(max_entries, 1);
-  __type(key, __u32);
-  __type(value, struct pyro_stack_record);
-} pyro_scratch_map SEC(".maps");
-
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 1);
@@ -136,7 +128,7 @@ PYRO_INLINE void pyro_count_error(const struct pyro_syscall_key* call, __u32 err
 PYRO_NOINLINE int pyro_send_exemplar(struct task_struct* task, const struct pyro_syscall_key* call, __u64 end_ns,
                                      __u64 latency_ns, __s64 result) {
   __u32 zero = 0;
-  struct pyro_stack_record* scratch = bpf_map_lookup_elem(&pyro_scratch_map, &zero);
+  struct pyro_stack_record* scratch = pyro_own_stack_record();
   struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
   if (!scratch || !counters) return 0;
   struct pyro_walk* walk = &scratch->walk;

@@ -136,7 +136,7 @@ void EndCommand(ChildProcess* child, Recording* recording) {
 StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess* child) {
   Recording recording;
   SetUpProfile(options.frequency_hz, &recording.profile);
-  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.cache_folder = options.cache_folder}));
   RecordingSink sink(&recording);
 
   Collector::Options collecting;
@@ -176,8 +176,8 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   if (child == nullptr && options.target.pid == 0) return why;
   Recording recording;
   SetUpProfile(options.frequency_hz, &recording.profile);
-  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.name = "", .process_events = false}));
-  SampleResolver resolver(&node->processes());
+  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.name = "", .process_events = false, .cache_folder = options.cache_folder}));
+  SampleResolver resolver(&node->processes(), node->unwinding());
   SampleTrack track(&resolver, /*window_ns=*/0);
 
   kernel::UnprivilegedSampler::Options sampling;

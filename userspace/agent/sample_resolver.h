@@ -30,7 +30,8 @@ class SampleResolver {
   };
 
   // Valid until the next call. Interns binaries, processes and reasons in `window`. A stack that was cut by
-  // the depth limit gets the synthetic root frame "[truncated]", so that its callers are not mistaken for roots.
+  // the depth limit gets the synthetic root frame "[truncated]", one that the walk lost "[incomplete: REASON]", so that
+  // what is left of them is not mistaken for whole stacks.
   std::span<const RawFrame> Resolve(const Stack& stack, RawWindow& window);
 
   // Improves on a stack whose walk in the kernel came too early, from the copy that came with it: sets user_frames (valid

@@ -8,7 +8,7 @@
 //   window closes: unwinding->Used(window.binaries());
 //
 // A table is made when a stack leads into its binary for the first time, not when the binary is mapped: most of what is
-// mapped never runs. Until it is there (a load from the cache folder: a few ms; else the file's call frame information is
+// mapped never runs. (One that lies in the cache folder is loaded when its binary is mapped.) Until it is there (a load from the cache folder: a few ms; else the file's call frame information is
 // read: libc 2 ms, libLLVM 50 ms) samples carry a copy of their stack, which Walk unwinds with the same code and
 // tables as the kernel. So the first sample of a program is as whole as its last.
 //
@@ -18,8 +18,8 @@
 //
 // Without maps (no BPF) the tables are kept in this process, within the same limit.
 //
-// Threads: Sync, Walk and Want from the collecting thread; the rest from any. The thread "pyro-unwind" makes tables, at the
-// lowest priority: what is waited for is never on the way of a sample. Cost: Sync 2 µs per changed process and 0.1 per mapping.
+// Threads: Sync, Walk and Want from the collecting thread; the rest from any. The thread "pyro-unwind" makes tables, at low
+// priority: what is waited for is never on the way of a sample. Cost: Sync 2 µs per changed process and 0.1 per mapping.
 #pragma once
 
 #include <condition_variable>

@@ -34,10 +34,16 @@ std::string_view StopReasonName(StopReason reason) {
       return "unsupported_rule";
     case PYRO_STOP_BAD_CFA:
       return "bad_cfa";
+    case PYRO_STOP_EXEC:
+      return "exec";
     case PYRO_STOP_COUNT:
       break;
   }
   return "unknown";
+}
+
+bool IsWhole(StopReason reason) {
+  return reason == PYRO_STOP_END || reason == PYRO_STOP_NO_USER_STACK || reason == PYRO_STOP_EXEC;
 }
 
 std::string_view WalkMeansName(uint8_t bit) {

@@ -21,6 +21,8 @@ using StopReason = ::pyro_stop_reason;
 inline constexpr size_t kStopReasons = PYRO_STOP_COUNT;
 // "end", "truncated", "unreadable", … ; "unknown" for a value of a newer probe.
 std::string_view StopReasonName(StopReason reason);
+// The stack has all its frames: it reached the outermost one, or there was none.
+bool IsWhole(StopReason reason);
 // Walk means that say something about quality, one name a bit: "frame pointers: no unwind information", …
 // `bit` is one of pyro_walk_means.
 std::string_view WalkMeansName(uint8_t bit);

@@ -64,8 +64,8 @@ class CpuSampler {
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;  // 0 … 512; deeper stacks stop as "truncated"
     // Tables and mappings for walks; null: frame pointers alone.
     std::shared_ptr<UnwindMaps> unwind;
-    // How much stack a sample carries whose process or table is not known yet; a multiple of 8, 0 … 16 KiB, 0 = none.
-    // Deeper stacks lose their outer frames. Costs 2 µs (8 KiB) to 8 µs (16 KiB) for such a sample.
+    // How much stack a sample carries at most whose process or table is not known yet; a multiple of 8, 0 … 64 KiB, 0 =
+    // none. Deeper stacks lose their outer frames. Costs 2 µs (8 KiB) to 20 µs (64 KiB) for such a sample.
     uint32_t raw_stack_bytes = PYRO_MAX_RAW_STACK_BYTES;
     bool kernel_stacks = true;                        // false: kernel_stop is "not taken"
     bool force_software_clock = false;                // true: cpu-clock even where a PMU exists

@@ -484,6 +484,12 @@ Status UnwindMaps::Install(bpf_map* processes, bpf_map* segments, bpf_map* rules
   return OkStatus();
 }
 
+Status UnwindMaps::SizeForCpus(bpf_map* records) {
+  ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
+  const int error = bpf_map__set_max_entries(records, static_cast<uint32_t>(cpus));
+  return error == 0 ? OkStatus() : ErrnoError(-error, "cannot size the map of stack records");
+}
+
 Status UnwindMaps::Shrink(bpf_map* rules) {
   const int error = bpf_map__set_max_entries(rules, 1);
   return error == 0 ? OkStatus() : ErrnoError(-error, "cannot size the map of unwind rules");

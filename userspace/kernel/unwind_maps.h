@@ -105,6 +105,8 @@ class UnwindMaps final : public unwind::TableMemory {
   Status Install(bpf_map* processes, bpf_map* segments, bpf_map* rules) const;
   // For objects that do without: their own map of rules gets one entry.
   static Status Shrink(bpf_map* rules);
+  // An entry for each CPU there can be.
+  static Status SizeForCpus(bpf_map* records);
 
  private:
   class Memory;  // a map's mmap
@@ -173,6 +175,7 @@ class UnwindMaps final : public unwind::TableMemory {
 // Gives a skeleton of a probe that walks stacks these maps, or (null) a walk by frame pointers alone.
 template <typename Skeleton>
 Status ShareUnwindMaps(const UnwindMaps* maps, uint32_t raw_stack_bytes, Skeleton& skeleton) {
+  RETURN_IF_ERROR(UnwindMaps::SizeForCpus(skeleton.maps.pyro_stack_records));
   if (maps == nullptr) return UnwindMaps::Shrink(skeleton.maps.pyro_unwind_rules);
   skeleton.rodata->pyro_unwind_tables = 1;
   skeleton.rodata->pyro_raw_stack_bytes = raw_stack_bytes;

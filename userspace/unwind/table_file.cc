@@ -151,19 +151,31 @@ StatusOr<UnwindTable> ParseTable(std::string_view bytes) {
   return table;
 }
 
-std::string TableCache::PathOf(const BuildId& build_id) const {
-  if (folder_.empty() || build_id.hex.size() < 8 || build_id.hex.size() > 128) return "";
+TableCache::TableCache(std::string folder, uint64_t max_bytes) : folder_(std::move(folder)), max_bytes_(max_bytes) {
+  std::error_code absent;
+  if (folder_.empty()) return;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_, absent)) {
+    if (entry.path().extension() == kSuffix) names_.insert(entry.path().filename());
+  }
+}
+
+std::string TableCache::NameOf(const BuildId& build_id) {
+  if (build_id.hex.size() < 8 || build_id.hex.size() > 128) return "";
   std::string name = build_id.hex;
   std::replace(name.begin(), name.end(), ':', '-');  // "hash:…"
   const auto plain = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == '-'; };
   if (!std::all_of(name.begin(), name.end(), plain)) return "";
-  return StrFormat("%s/%s%s", folder_, name, kSuffix);
+  return name.append(kSuffix);
+}
+
+bool TableCache::Has(const BuildId& build_id) const {
+  const std::lock_guard lock(mutex_);
+  return names_.contains(NameOf(build_id));
 }
 
 std::optional<UnwindTable> TableCache::Load(const BuildId& build_id) {
-  const std::string path = PathOf(build_id);
-  if (path.empty()) return std::nullopt;
-  // Read, not mapped: a file of ours could still be cut by somebody else with the right to.
+  if (!Has(build_id)) return std::nullopt;
+  const std::string path = folder_ + "/" + NameOf(build_id);
   const StatusOr<std::string> bytes = ReadFile(path, kMaxFileBytes);
   if (!bytes.ok()) return std::nullopt;
   StatusOr<UnwindTable> table = ParseTable(*bytes);
@@ -174,13 +186,16 @@ std::optional<UnwindTable> TableCache::Load(const BuildId& build_id) {
 }
 
 Status TableCache::Store(const BuildId& build_id, const UnwindTable& table) {
-  const std::string path = PathOf(build_id);
-  if (path.empty()) return OkStatus();
+  const std::string name = NameOf(build_id);
+  if (folder_.empty() || name.empty()) return OkStatus();
   const std::string bytes = SerializeTable(table);
   if (bytes.size() > max_bytes_ / 2) return OkStatus();  // one file shall not drive out all others
   RETURN_IF_ERROR(CreateDirectories(folder_));
   MakeRoom(bytes.size());
-  return WriteFileAtomically(path, bytes);
+  RETURN_IF_ERROR(WriteFileAtomically(folder_ + "/" + name, bytes));
+  const std::lock_guard lock(mutex_);
+  names_.insert(name);
+  return OkStatus();
 }
 
 void TableCache::MakeRoom(uint64_t bytes) {
@@ -205,7 +220,9 @@ void TableCache::MakeRoom(uint64_t bytes) {
   std::sort(files.begin(), files.end(), [](const File& a, const File& b) { return a.changed < b.changed; });
   for (const File& file : files) {
     if (total <= max_bytes_) return;
-    if (std::filesystem::remove(file.path, error)) total -= file.size;
+    if (!std::filesystem::remove(file.path, error)) continue;
+    total -= file.size;
+    names_.erase(file.path.filename());
   }
 }
 

@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 
 #include "userspace/base/status.h"
 #include "userspace/base/types.h"
@@ -35,19 +36,22 @@ class TableCache {
  public:
   // An empty folder: nothing is kept. It is made when needed. When its files exceed `max_bytes`, those not read for longest
   // are removed.
-  TableCache(std::string folder, uint64_t max_bytes) : folder_(std::move(folder)), max_bytes_(max_bytes) {}
+  TableCache(std::string folder, uint64_t max_bytes);
 
   std::optional<UnwindTable> Load(const BuildId& build_id);
+  // Whether there was a file when this object was made, or was written since. Cost: a look-up in memory.
+  bool Has(const BuildId& build_id) const;
   Status Store(const BuildId& build_id, const UnwindTable& table);
 
  private:
   // "" for an id that is no file name.
-  std::string PathOf(const BuildId& build_id) const;
+  static std::string NameOf(const BuildId& build_id);
   void MakeRoom(uint64_t bytes);
 
   const std::string folder_;
   const uint64_t max_bytes_;
-  std::mutex mutex_;  // one MakeRoom at a time
+  mutable std::mutex mutex_;  // guards names_; one MakeRoom at a time
+  std::unordered_set<std::string> names_;
 };
 
 }  // namespace pyrometer::unwind
