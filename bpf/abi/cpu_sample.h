@@ -6,7 +6,7 @@
 #include "bpf/abi/unwind.h"
 
 // One sample on the ring: this header, then user_frames and kernel_frames addresses (u64 each, leaf first); with
-// raw_bytes, then struct pyro_raw_registers and raw_bytes bytes of stack from reg[PYRO_REG_RSP] on. Nothing else.
+// raw_bytes, then struct pyro_raw_registers and raw_bytes bytes of stack. Nothing else.
 struct pyro_cpu_sample {
   __u64 time_ns;                       // CLOCK_MONOTONIC
   __u64 start_time_ns;                 // group leader's start, CLOCK_BOOTTIME

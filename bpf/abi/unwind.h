@@ -115,11 +115,12 @@ enum pyro_walk_means {
   PYRO_BY_DEFERRED = 1 << 7,    // on the way back to user mode
 };
 
-// Registers at the top of a stack copy, in DWARF order, then the instruction pointer.
+// What stands before a stack copy.
 struct pyro_raw_registers {
-  __u64 reg[PYRO_REGISTERS];
+  __u64 reg[PYRO_REGISTERS];  // DWARF order
   __u64 ip;
+  __u64 stack_start;  // address of the copy's first byte: the stack pointer, or the first page above it that is in memory
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_raw_registers) == 136, "pyro_raw_registers");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_raw_registers) == 144, "pyro_raw_registers");
 // Compilers and the JVM's launcher need 20-60 KiB; main stacks of ordinary programs end after a few.
 #define PYRO_MAX_RAW_STACK_BYTES 65536u

@@ -121,27 +121,34 @@ PYRO_INLINE int pyro_wants_copy(const struct pyro_walk* walk) {
 }
 
 // Writes the registers and the stack above them behind the first `at` bytes of frames; the bytes of stack, a multiple of
-// 8, up to the first page that cannot be read. 0: nothing was written.
+// 8, up to the first page that cannot be read. A first page that is not there (it is just what the thread is faulting
+// in) is left out. 0: nothing was written.
 PYRO_NOINLINE __u32 pyro_append_stack_copy(struct pyro_stack_record* record, __u32 at) {
-  __u64 sp = record->regs.raw.reg[PYRO_REG_RSP];
+  struct pyro_raw_registers* raw = &record->regs.raw;
+  __u64 start = raw->reg[PYRO_REG_RSP];
   __u32 done = 0, limit = pyro_raw_stack_bytes;
   at += __builtin_offsetof(struct pyro_stack_record, walk.frames);
   PYRO_OPAQUE(at);
-  if ((sp & 7) || at > sizeof(*record) - sizeof(record->regs.raw) - 4096) return 0;
-  __builtin_memcpy((char*)record + at, &record->regs.raw, sizeof(record->regs.raw));
-  at += sizeof(record->regs.raw);
+  if ((start & 7) || at > sizeof(*record) - sizeof(*raw) - 4096) return 0;
 #pragma clang loop unroll(disable)
-  for (__u32 i = 0; i <= PYRO_MAX_RAW_STACK_BYTES / 4096; i++) {
-    __u32 bytes = 4096 - ((__u32)(sp + done) & 4095);
-    __u32 to = at + done;
+  for (__u32 i = 0; i <= PYRO_MAX_RAW_STACK_BYTES / 4096 + 1; i++) {
+    __u32 bytes = 4096 - ((__u32)(start + done) & 4095);
+    __u32 to = at + sizeof(*raw) + done;
     if (done >= limit) break;
     if (bytes > limit - done) bytes = limit - done;
     PYRO_OPAQUE(bytes);
     PYRO_OPAQUE(to);
     bytes &= 8191;
     if (bytes > 4096 || bytes == 0 || to > sizeof(*record) - 4096) break;
-    if (bpf_probe_read_user((char*)record + to, bytes, (const void*)(sp + done))) break;
-    done += bytes;
+    if (!bpf_probe_read_user((char*)record + to, bytes, (const void*)(start + done))) {
+      done += bytes;
+    } else if (done == 0 && i == 0) {
+      start += bytes;
+    } else {
+      break;
+    }
   }
+  raw->stack_start = start;
+  __builtin_memcpy((char*)record + at, raw, sizeof(*raw));
   return done;
 }

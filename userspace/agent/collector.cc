@@ -254,10 +254,10 @@ void Collector::CollectLoop() {
     }
     if (const Status status = node_.PollEvents(kPollInterval); !status.ok()) ReportProblem("process_events", status);
     const int64_t offset_ns = MonotonicToUnixOffsetNs();
-    track_->Fold(offset_ns);
+    track_->Fold(offset_ns, node_.known_until_ns());
     {
       const std::lock_guard lock(mutex_);
-      for (auto& [id, session] : sessions_) session->track->Fold(offset_ns);
+      for (auto& [id, session] : sessions_) session->track->Fold(offset_ns, node_.known_until_ns());
     }
     PollSlowCalls(offset_ns);
     for (const ProcessKey& process : resolver_.TakeJitProcesses()) node_.naming().PrepareJit(process);
@@ -285,17 +285,18 @@ void Collector::CollectLoop() {
   {
     const std::lock_guard lock(mutex_);
     const auto fold = [&](bool last) {
-      track_->Fold(offset_ns, last);
+      track_->Fold(offset_ns, node_.known_until_ns(), last);
       size_t waiting = track_->waiting();
       for (auto& [id, session] : sessions_) {
-        session->track->Fold(offset_ns, last);
+        session->track->Fold(offset_ns, node_.known_until_ns(), last);
         waiting += session->track->waiting();
       }
       return waiting;
     };
     // What still needs an unwind table may have it made.
     for (const uint64_t until = MonotonicNowNs() + kTableWaitNs; fold(false) > 0 && MonotonicNowNs() < until;) {
-      node_.unwinding()->Finish(until - MonotonicNowNs());
+      if (node_.unwinding() != nullptr) node_.unwinding()->Finish(until - MonotonicNowNs());
+      (void)node_.PollEvents(milliseconds(2));
     }
     fold(true);
   }

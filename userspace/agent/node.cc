@@ -109,12 +109,12 @@ Status Node::PollEvents(std::chrono::milliseconds timeout) {
     return OkStatus();
   }
   // What the table knows after this: everything that old, and each event that came.
-  uint64_t known_until_ns = MonotonicNowNs() - kernel::kReorderNs;
+  known_until_ns_ = MonotonicNowNs() - kernel::kReorderNs;
   const Status status = events_->Poll(timeout, [&](kernel::ProcessEvent&& event) {
-    known_until_ns = std::max(known_until_ns, kernel::TimeOf(event));
+    known_until_ns_ = std::max(known_until_ns_, kernel::TimeOf(event));
     Apply(std::move(event));
   });
-  if (unwinding_ != nullptr) unwinding_->Sync(known_until_ns);
+  if (unwinding_ != nullptr) unwinding_->Sync(known_until_ns_);
   return status;
 }
 

@@ -54,6 +54,9 @@ class Node {
 
   // Waits at most `timeout` for process events, takes them into the table, and tells the walk what it means to it.
   Status PollEvents(std::chrono::milliseconds timeout);
+  // What happened up to then (CLOCK_MONOTONIC) is in the process table: samples that are younger had better wait.
+  // UINT64_MAX when events do not come through PollEvents.
+  uint64_t known_until_ns() const { return known_until_ns_; }
   // Takes an event from elsewhere (the unprivileged sampler).
   void Apply(kernel::ProcessEvent&& event);
 
@@ -73,6 +76,7 @@ class Node {
   std::unique_ptr<Unwinding> unwinding_;
   Status events_status_;
   std::unique_ptr<kernel::ProcessEvents> events_;
+  uint64_t known_until_ns_ = UINT64_MAX;  // of the collecting thread
 };
 
 // This machine's host name.

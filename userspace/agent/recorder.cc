@@ -188,20 +188,27 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   if (child != nullptr) RETURN_IF_ERROR(child->Release());
 
   Status problem;
-  const auto poll = [&](milliseconds timeout) {
+  const auto poll = [&](milliseconds timeout, bool last) {
     const Status status = sampler->Poll(
         timeout, [&](const kernel::CpuSample& sample) { track.Collect(sample); },
         [&](kernel::ProcessEvent&& event) { node->Apply(std::move(event)); });
     if (!status.ok() && problem.ok()) problem = status;
-    track.Fold(MonotonicToUnixOffsetNs());
+    if (node->unwinding() != nullptr) node->unwinding()->Sync(MonotonicNowNs());
+    track.Fold(MonotonicToUnixOffsetNs(), node->known_until_ns(), last);
     for (const ProcessKey& process : resolver.TakeJitProcesses()) node->naming().PrepareJit(process);
   };
   Wait wait(options, child);
-  while (problem.ok() && wait.Next([&] { poll(kTick); })) {
+  while (problem.ok() && wait.Next([&] { poll(kTick, false); })) {
   }
   EndCommand(child, &recording);
   RETURN_IF_ERROR(sampler->Stop());
-  poll(milliseconds(0));
+  // What still needs an unwind table may have it made.
+  for (const uint64_t until = MonotonicNowNs() + kTableWaitNs; MonotonicNowNs() < until;) {
+    poll(milliseconds(0), false);
+    if (track.waiting() == 0 || node->unwinding() == nullptr) break;
+    node->unwinding()->Finish(until - MonotonicNowNs());
+  }
+  poll(milliseconds(0), true);
   RETURN_IF_ERROR(problem);
 
   profile::Profile& profile = recording.profile;

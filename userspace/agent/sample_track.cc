@@ -32,7 +32,8 @@ void SampleTrack::Collect(const kernel::CpuSample& sample) {
 }
 
 bool SampleTrack::FoldOne(Pending& pending, std::span<const uint64_t> addresses, int64_t monotonic_to_unix_ns,
-                          bool last) {
+                          uint64_t known_until_ns, bool last) {
+  if (pending.time_ns > known_until_ns && !last) return false;
   SampleResolver::Stack stack{
       .process = pending.process,
       .time_ns = pending.time_ns,
@@ -53,11 +54,11 @@ bool SampleTrack::FoldOne(Pending& pending, std::span<const uint64_t> addresses,
   return true;
 }
 
-void SampleTrack::Fold(int64_t monotonic_to_unix_ns, bool last) {
+void SampleTrack::Fold(int64_t monotonic_to_unix_ns, uint64_t known_until_ns, bool last) {
   std::vector<Pending> all = std::exchange(pending_, {});
   const std::vector<uint64_t> addresses = std::exchange(addresses_, {});
   for (Pending& pending : all) {
-    if (FoldOne(pending, addresses, monotonic_to_unix_ns, last)) continue;
+    if (FoldOne(pending, addresses, monotonic_to_unix_ns, known_until_ns, last)) continue;
     // The few that wait keep their addresses.
     const uint32_t begin = pending.kernel_begin;
     const auto moved = static_cast<uint32_t>(addresses_.size());

@@ -35,9 +35,10 @@ class SampleTrack {
 
   // Copies a sample for the next Fold. Called by the sampler's Poll.
   void Collect(const kernel::CpuSample& sample);
-  // Resolves what was collected. `monotonic_to_unix_ns`: MonotonicToUnixOffsetNs(). `last`: nothing may wait any longer.
-  void Fold(int64_t monotonic_to_unix_ns, bool last = false);
-  // Samples that wait for an unwind table.
+  // Resolves what was collected. `monotonic_to_unix_ns`: MonotonicToUnixOffsetNs(). Samples after `known_until_ns`
+  // (Node::known_until_ns) wait: the exec or mapping that they hit may not be known. `last`: nothing may wait any longer.
+  void Fold(int64_t monotonic_to_unix_ns, uint64_t known_until_ns, bool last = false);
+  // Samples that wait.
   size_t waiting() const { return pending_.size(); }
 
   // The window that `unix_ns` belongs to, made if needed. Late stamps go to the oldest open window.
@@ -66,7 +67,8 @@ class SampleTrack {
   };
 
   // True when the sample is in a window.
-  bool FoldOne(Pending& pending, std::span<const uint64_t> addresses, int64_t monotonic_to_unix_ns, bool last);
+  bool FoldOne(Pending& pending, std::span<const uint64_t> addresses, int64_t monotonic_to_unix_ns,
+               uint64_t known_until_ns, bool last);
 
   SampleResolver& resolver_;
   const uint64_t window_ns_;

@@ -206,7 +206,7 @@ void Unwinding::Used(std::span<const std::shared_ptr<const process::Binary>> bin
 
 Unwinding::Stack Unwinding::Walk(const ProcessKey& process, uint64_t time_ns, const unwind::Registers& registers,
                                  std::string_view stack, uint32_t max_frames) {
-  const unwind::StackCopy memory(registers.reg[PYRO_REG_RSP], stack);
+  const unwind::StackCopy memory(registers.stack_start, stack);
   Stack result;
   // A second time when a look at /proc brought a mapping that was not known.
   for (int attempt = 0; attempt < 2; ++attempt) {

@@ -44,8 +44,8 @@ struct CpuSample {
   StopReason kernel_stop = PYRO_STOP_NOT_TAKEN;
   StopReason user_stop = PYRO_STOP_NOT_TAKEN;
   uint8_t means = 0;  // bits of pyro_walk_means: how user_frames were found
-  // A copy of the stack, for samples whose walk came before what it needed was known: [stack pointer, + raw_stack.size()).
-  // Null and empty for all others.
+  // A copy of the stack, for samples whose walk came before what it needed was known: from
+  // raw_registers->stack_start on. Null and empty for all others.
   const pyro_raw_registers* raw_registers = nullptr;
   std::string_view raw_stack;
   uint64_t period_ns = 0;  // CPU time this sample stands for: 1e9 / frequency
