@@ -65,6 +65,7 @@ struct RuleEqual {
 };
 
 constexpr UnwindRule kNoRule{.kind = PYRO_UNWIND_NONE};
+constexpr uint32_t kNone = 0;  // its number in every table
 
 class Builder {
  public:
@@ -288,6 +289,7 @@ class Builder {
   }
 
   void MakeRows() {
+    (void)NumberOf(kNoRule);  // always number kNone
     std::vector<CfiRow> rows;
     uint64_t covered = 0;  // up to here
     for (const Piece& piece : pieces_) {
@@ -375,7 +377,6 @@ class Builder {
     }
     if (found.empty()) return OkStatus();
     const uint32_t number = NumberOf({.kind = PYRO_UNWIND_SIGNAL});
-    const uint32_t none = NumberOf(kNoRule);
     std::sort(found.begin(), found.end(), [](const Row& a, const Row& b) { return a.address < b.address; });
     std::vector<Row> merged;
     merged.reserve(rows_.size() + found.size());
@@ -387,7 +388,7 @@ class Builder {
         if (extra.rule != signal) continue;
         ++row;
       }
-      merged.push_back({extra.address, extra.rule == signal ? number : none});
+      merged.push_back({extra.address, extra.rule == signal ? number : kNone});
       if (extra.rule == signal) ++table_.stats.synthesized;
     }
     merged.insert(merged.end(), row, rows_.end());
@@ -399,8 +400,7 @@ class Builder {
     const double share =
         static_cast<double>(table_.stats.covered_bytes) / static_cast<double>(std::max<uint64_t>(1, table_.stats.code_bytes));
     if (share >= kConventionShare) return;
-    const auto none = rule_numbers_.find(kNoRule);
-    if (none != rule_numbers_.end()) table_.rules[none->second].add = 1;
+    table_.rules[kNone].add = 1;
   }
 
   // ---- parts ----
@@ -413,7 +413,7 @@ class Builder {
     part.pages = static_cast<uint32_t>((end - base + kPageBytes - 1) / kPageBytes);
     part.words.resize(part.pages + 2);  // index and guard row
     part.words.reserve(part.words.size() + (last - first) + 1);
-    part.words[part.pages + 1] = NumberOf(kNoRule);
+    part.words[part.pages + 1] = kNone;
     uint32_t page = 0;
     const auto put = [&](uint64_t address, uint32_t rule) {
       const auto row_page = static_cast<uint32_t>((address - base) / kPageBytes);

@@ -95,9 +95,10 @@ UnwindRule Theirs(Dwarf_CFI* cfi, uint64_t address, bool* known) {
     } else if (where[0].atom == DW_OP_call_frame_cfa && n == 2 && where[1].atom == DW_OP_plus_uconst) {
       *how = PYRO_SAVED_CFA;
       *at = static_cast<int16_t>(where[1].number);
-    } else if (where[0].atom == DW_OP_breg6 && n == 1) {
+    } else if (where[n - 1].atom == DW_OP_breg6 && (n == 1 || (n == 2 && where[0].atom == DW_OP_call_frame_cfa))) {
+      // An expression finds the CFA on its stack and leaves it there.
       *how = PYRO_SAVED_FP;
-      *at = static_cast<int16_t>(where[0].number);
+      *at = static_cast<int16_t>(where[n - 1].number);
     }
   };
   if (ra_count == 1 && ra_ops[0].atom == DW_OP_regx) {
