@@ -53,7 +53,8 @@ int main(int argc, char** argv) {
   alternate.sa_handler = on_alternate;
   alternate.sa_flags |= SA_ONSTACK;
   timer.sa_handler = on_timer;
-  const struct itimerval every = {{0, 2000}, {0, 2000}};
+  const suseconds_t period_us = 2000 << (shape_shift < 8 ? shape_shift : 8);
+  const struct itimerval every = {{0, period_us}, {0, period_us}};
   if (sigaltstack(&stack, NULL) != 0 || sigaction(SIGUSR1, &normal, NULL) != 0 ||
       sigaction(SIGUSR2, &alternate, NULL) != 0 || sigaction(SIGALRM, &timer, NULL) != 0 ||
       setitimer(ITIMER_REAL, &every, NULL) != 0) {
