@@ -93,8 +93,10 @@ public class Churn {
 NODE = """
 const zlib = require('zlib'), crypto = require('crypto');
 const data = Buffer.alloc(300000, 'some text that compresses well, and some that does not: ' + Math.random());
-for (;;) { zlib.gunzipSync(zlib.gzipSync(data)); crypto.createHash('sha256').update(data).digest();
-           JSON.parse(JSON.stringify([...Array(3000).keys()].map(i => ({i, s: 'x' + i})))); }
+function squeeze() { zlib.gzip(data, (error, packed) => zlib.gunzip(packed, squeeze)); }
+function derive() { crypto.pbkdf2('secret', data.subarray(0, 16), 20000, 32, 'sha256', derive); }
+squeeze(); derive();
+setInterval(() => JSON.parse(JSON.stringify([...Array(3000).keys()].map(i => ({i, s: 'x' + i})))), 20);
 """
 PAGE = b"""<!doctype html><title>load</title><style>p { border: 1px solid; border-radius: 9px; box-shadow: 2px 2px 9px }</style>
 <body><script>

@@ -74,9 +74,18 @@ class Binary:
         return any(start - 1 <= offset <= end for start, end in self.ranges)
 
 
-@functools.lru_cache(maxsize=None)
+_binaries = {}
+
+
+def known(path):
+    """True when `path` can be read, or could be: what was asked for once is remembered beyond the file's end."""
+    return path in _binaries or os.path.isfile(path)
+
+
 def binary(path):
-    return Binary(path)
+    if path not in _binaries:
+        _binaries[path] = Binary(path)
+    return _binaries[path]
 
 
 def is_whole(stack, ends=None):
@@ -86,7 +95,7 @@ def is_whole(stack, ends=None):
     outer = stack.user[-1]
     if ends and outer.name and ends.search(outer.name):
         return True
-    return bool(outer.file and outer.offset is not None and os.path.isfile(outer.file)
+    return bool(outer.file and outer.offset is not None and known(outer.file)
                 and binary(outer.file).is_outermost(outer.offset))
 
 
@@ -235,12 +244,17 @@ class Pyrometer:
         return Result(stacks, sum(accounting["dropped"].values()), cpu, os.path.getsize(output), f"stops: {notes}")
 
     @staticmethod
+    def alias(path, original):
+        """A file that is gone: `original` has the same content."""
+        _binaries[path] = binary(original)
+
+    @staticmethod
     def read(path):
         """(stacks, accounting) of a pyrometer-profile (docs/formats/json.md)."""
         profile = json.loads(pathlib.Path(path).read_text())
         number = lambda row, key: int(row.get(key, 0))
         text = profile["strings"]
-        files = [text[number(m, "file")] for m in profile["mappings"]]
+        files = [text[number(m, "file")].removesuffix(" (deleted)") for m in profile["mappings"]]
         names = [text[number(f, "name")] for f in profile["functions"]]
         frames = []
         for frame in profile["frames"]:
@@ -248,7 +262,7 @@ class Pyrometer:
             name = names[int(lines[-1]["function"])] if lines and int(lines[-1].get("function", 0)) else ""
             file, kind = files[number(frame, "mapping")], frame.get("kind", "unknown")
             offset = None
-            if kind == "native" and file.startswith("/") and os.path.isfile(file):
+            if kind == "native" and file.startswith("/") and known(file):
                 offset = binary(file).to_offset(number(frame, "address"))
             frames.append(Frame(name, file, offset, {"synthetic": "cut"}.get(kind, kind)))
         parents, of = profile["stacks"]["parent"], profile["stacks"]["frame"]
@@ -279,15 +293,16 @@ class Perf:
 
     def record(self, target, seconds, rate, scratch):
         data = os.path.join(scratch, "perf.data")
-        arguments = ["perf", "record", "-e", "cpu-clock", "-F", rate, *self.call_graph, "-m", "8M", "-o", data,
-                     "-p", ",".join(map(str, target.pids()))]
-        # Room for many threads' buffers is limited; smaller ones then.
-        for pages in ("8M", "1M", "128K"):
-            arguments[arguments.index("-m") + 1] = pages
-            code, text, cpu = run_for(arguments, seconds, stop=signal.SIGINT)
-            if os.path.exists(data) and "mmap" not in text:
+        # Room for many threads' buffers is limited: smaller ones then. And a process may end while perf opens it.
+        for pages in ("8M", "1M", "128K", "128K", "128K"):
+            before = set(target.pids())
+            time.sleep(0.3)
+            pids = sorted(before & set(target.pids()))
+            code, text, cpu = run_for(["perf", "record", "-e", "cpu-clock", "-F", rate, *self.call_graph, "-m", pages,
+                                       "-o", data, "-p", ",".join(map(str, pids))], seconds, stop=signal.SIGINT)
+            if os.path.exists(data) and os.path.getsize(data) and "failed to mmap" not in text:
                 break
-        if not os.path.exists(data):
+        if not os.path.exists(data) or not os.path.getsize(data):
             raise CannotRun(f"perf record ended with {code}: {text.strip().splitlines()[-1:]}")
         size = os.path.getsize(data)
         lost = sum(int(n) for n in re.findall(r"lost (\d+)", text))
