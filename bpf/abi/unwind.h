@@ -73,7 +73,8 @@ enum pyro_mapping_kind {
   PYRO_MAPPING_GENERATED = 3,   // no file: code of a just-in-time compiler; frame pointers
   PYRO_MAPPING_OVER_LIMIT = 4,  // no room under the memory cap; frame pointers
   PYRO_MAPPING_UNREADABLE = 5,  // the file could not be read; frame pointers
-  PYRO_MAPPING_KINDS = 6,
+  PYRO_MAPPING_GAP = 6,         // code of a binary whose table leaves it out: as PYRO_UNWIND_NONE
+  PYRO_MAPPING_KINDS = 7,
 };
 
 // One piece of executable memory of a process.

@@ -252,16 +252,27 @@ PYRO_INLINE int pyro_stop_walk(struct pyro_walk* w, __u8 reason) {
   return 1;
 }
 
-// Whether a call instruction ends at `address`. Of the indirect ones (ff /2) only the opcode is looked at.
-PYRO_INLINE int pyro_follows_call(__u64 address) {
+enum pyro_call_kind {
+  PYRO_CALL_NONE = 0,  // no call instruction ends there
+  PYRO_CALL_SOME = 1,  // an indirect one (ff /2, of which only the opcode is looked at), or a direct one of something far
+  PYRO_CALL_NEAR = 2,  // a direct one of something not far before `address`: very likely of the function that holds it
+};
+
+// The call that ends at the return address `ra`, as the caller of the code at `address`.
+PYRO_NOINLINE int pyro_call_before(__u64 ra, __u64 address) {
   __u8 code[8];
-  if (PYRO_READ_USER(code, sizeof(code), address - sizeof(code))) return 1;  // execute-only or paged out: no objection
-  if (code[3] == 0xe8) return 1;
-  if (code[6] == 0xff && (code[7] & 0x38) == 0x10) return 1;
-  if (code[5] == 0xff && (code[6] & 0x38) == 0x10) return 1;
-  if (code[4] == 0xff && (code[5] & 0x38) == 0x10) return 1;
-  if (code[2] == 0xff && (code[3] & 0x38) == 0x10) return 1;
-  return code[1] == 0xff && (code[2] & 0x38) == 0x10;
+  if (ra < PYRO_USER_LOWEST || ra >= PYRO_USER_LIMIT) return PYRO_CALL_NONE;
+  if (PYRO_READ_USER(code, sizeof(code), ra - sizeof(code))) return PYRO_CALL_NONE;
+  if (code[3] == 0xe8) {
+    __u32 distance = code[4] | (__u32)code[5] << 8 | (__u32)code[6] << 16 | (__u32)code[7] << 24;
+    return address - (ra + (__s64)(__s32)distance) < PYRO_GAP_FUNCTION_BYTES ? PYRO_CALL_NEAR : PYRO_CALL_SOME;
+  }
+  if ((code[6] == 0xff && (code[7] & 0x38) == 0x10) || (code[5] == 0xff && (code[6] & 0x38) == 0x10) ||
+      (code[4] == 0xff && (code[5] & 0x38) == 0x10) || (code[2] == 0xff && (code[3] & 0x38) == 0x10) ||
+      (code[1] == 0xff && (code[2] & 0x38) == 0x10)) {
+    return PYRO_CALL_SOME;
+  }
+  return PYRO_CALL_NONE;
 }
 
 // Goes on to the caller's frame, found at `ip` with its registers in w. `mark`: 0, or PYRO_FRAME_EXACT.
@@ -277,20 +288,19 @@ PYRO_INLINE int pyro_add_frame(struct pyro_walk* w, __u64 ip, __u64 mark) {
   return 0;
 }
 
-// By frame pointer. `checked`: this binary's other code keeps no frame pointers as a rule, so the return address
-// must prove itself.
-PYRO_INLINE int pyro_step_frame_pointer(struct pyro_walk* w, int checked) {
+// Whether w->fp can be a frame pointer at all.
+PYRO_INLINE int pyro_plausible_fp(const struct pyro_walk* w) {
+  return (w->known & PYRO_KNOWS_FP) && !(w->fp & 7) && w->fp >= w->low && w->fp - w->low <= PYRO_MAX_FRAME_BYTES &&
+         w->fp < PYRO_USER_LIMIT - 16;
+}
+
+// By frame pointer.
+PYRO_INLINE int pyro_step_frame_pointer(struct pyro_walk* w) {
   __u64 fp = w->fp, caller_fp, ra;
   if (fp == 0 && (w->known & PYRO_KNOWS_FP)) return pyro_stop_walk(w, PYRO_STOP_END);
-  if (!(w->known & PYRO_KNOWS_FP) || (fp & 7) != 0 || fp < w->low || fp - w->low > PYRO_MAX_FRAME_BYTES ||
-      fp >= PYRO_USER_LIMIT - 16) {
-    return pyro_stop_walk(w, PYRO_STOP_BAD_FRAME);
-  }
+  if (!pyro_plausible_fp(w)) return pyro_stop_walk(w, PYRO_STOP_BAD_FRAME);
   if (pyro_read_word(w, fp, &caller_fp) || pyro_read_word(w, fp + 8, &ra)) {
     return pyro_stop_walk(w, PYRO_STOP_UNREADABLE);
-  }
-  if (checked && ra >= PYRO_USER_LOWEST && ra < PYRO_USER_LIMIT && !pyro_follows_call(ra)) {
-    return pyro_stop_walk(w, PYRO_STOP_BAD_RETURN);
   }
   w->fp = caller_fp;
   w->sp = w->low = fp + 16;
@@ -300,23 +310,28 @@ PYRO_INLINE int pyro_step_frame_pointer(struct pyro_walk* w, int checked) {
   return pyro_add_frame(w, ra, 0);
 }
 
-// The innermost frame in code of which the tables say nothing: hand-written assembly, mostly without a frame of its own. If
-// the word at rsp lies behind a direct call of something not far before the instruction, it is the return address.
-PYRO_INLINE int pyro_step_gap(struct pyro_walk* w) {
-  __u64 ra;
-  __u8 code[8];
-  if (w->exact && !pyro_read_word(w, w->sp, &ra) && ra >= PYRO_USER_LOWEST && ra < PYRO_USER_LIMIT &&
-      !PYRO_READ_USER(code, sizeof(code), ra - sizeof(code)) && code[3] == 0xe8) {
-    __u32 distance = code[4] | (__u32)code[5] << 8 | (__u32)code[6] << 16 | (__u32)code[7] << 24;
-    __u64 target = ra + (__s64)(__s32)distance;
-    if (w->ip - target < PYRO_GAP_FUNCTION_BYTES) {
-      w->sp = w->low = w->sp + 8;
+// Code of which the tables of its binary say nothing: hand-written assembly, the little functions that compilers put
+// before main. It may have a frame or none, and rbp may be its own, its caller's, or no frame pointer at all. What is
+// taken for a return address must prove itself:
+//   - in the innermost frame the word at rsp, if it lies behind any call: there is no frame (yet, or any more)
+//   - or the one above it, if rsp points to what rbp holds: rbp was pushed just now
+//   - else the one above rbp, if it lies behind a direct call of something not far before this code
+PYRO_INLINE int pyro_step_gap(struct pyro_walk* w, __u64 address) {
+  __u64 ra = 0, up = 0;
+  if (w->exact && !pyro_read_word(w, w->sp, &ra)) {
+    if (ra == w->fp && !pyro_read_word(w, w->sp + 8, &ra)) up = 8;
+    if (pyro_call_before(ra, address) != PYRO_CALL_NONE) {
+      w->sp = w->low = w->sp + up + 8;
       w->known &= PYRO_KNOWS_FP | PYRO_KNOWS_BX;
       w->exact = w->guessed = 0;
       return pyro_add_frame(w, ra, 0);
     }
   }
-  return pyro_step_frame_pointer(w, 1);
+  if (w->fp == 0 && (w->known & PYRO_KNOWS_FP)) return pyro_stop_walk(w, PYRO_STOP_END);
+  if (pyro_plausible_fp(w) && !pyro_read_word(w, w->fp + 8, &ra) && pyro_call_before(ra, address) == PYRO_CALL_NEAR) {
+    return pyro_step_frame_pointer(w);
+  }
+  return pyro_stop_walk(w, PYRO_STOP_BAD_FRAME);
 }
 
 // A signal's frame: rsp points to the ucontext, whose registers begin at byte 40 (struct sigcontext_64).
@@ -435,11 +450,15 @@ PYRO_VERIFIED_ALONE int pyro_walk_step(struct pyro_walk* w) {
       return pyro_step_rule(w, rule);
     }
     w->means |= PYRO_BY_FP_NO_INFO;
-    return rule->add ? pyro_step_frame_pointer(w, 0) : pyro_step_gap(w);
+    return rule->add ? pyro_step_frame_pointer(w) : pyro_step_gap(w, address);
   }
   if (mapping_kind == PYRO_MAPPING_PENDING) return pyro_stop_walk(w, PYRO_STOP_NO_TABLE);
+  if (mapping_kind == PYRO_MAPPING_GAP) {
+    w->means |= PYRO_BY_FP_NO_INFO;
+    return pyro_step_gap(w, address);
+  }
   w->means |= 1u << (mapping_kind & 7);
-  return pyro_step_frame_pointer(w, 0);
+  return pyro_step_frame_pointer(w);
 }
 
 // Starts a walk with the innermost frame. `mappings`: the process's, or NULL for one that uses frame pointers only.

@@ -278,6 +278,7 @@ StatusOr<UnwindMaps::TableId> UnwindMaps::AddTable(const unwind::UnwindTable& ta
   if (table.parts.empty()) return InvalidArgumentError("an unwind table without parts");
   const std::lock_guard lock(mutex_);
   Table added;
+  added.shape.rules.push_back(table.rules.front());
   added.rules.reserve(table.rules.size());
   Status failure;
   for (const UnwindRule& rule : table.rules) {

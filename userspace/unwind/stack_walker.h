@@ -65,8 +65,8 @@ struct WalkMapping {
   uint64_t bias = 0;                   // virtual address - ELF address
 };
 
-// Cuts a mapping into the pieces that the walk knows: one per part of its table, and what lies between them, which
-// has no unwind information. `visit(piece, part)`: piece.table is left to the caller.
+// Cuts a mapping into the pieces that the walk knows: one per part of its table, and what lies between them, of which
+// the table says nothing. `visit(piece, part)`: piece.table is left to the caller.
 template <typename Visit>
 void ForEachPiece(const WalkMapping& mapping, Visit&& visit) {
   uint64_t at = mapping.start.value;
@@ -80,14 +80,16 @@ void ForEachPiece(const WalkMapping& mapping, Visit&& visit) {
     put(mapping.end.value, mapping.kind, 0, 0);
     return;
   }
+  const pyro_mapping_kind between =
+      mapping.table->trusts_frame_pointers() ? PYRO_MAPPING_NO_INFO : PYRO_MAPPING_GAP;
   for (size_t i = 0; i < mapping.table->parts.size() && at < mapping.end.value; ++i) {
     const uint64_t start = mapping.table->parts[i].base.value + mapping.bias;
     const uint64_t end = mapping.table->parts[i].end().value + mapping.bias;
     if (end <= at) continue;
-    if (start > at) put(start < mapping.end.value ? start : mapping.end.value, PYRO_MAPPING_NO_INFO, 0, 0);
+    if (start > at) put(start < mapping.end.value ? start : mapping.end.value, between, 0, 0);
     if (start < mapping.end.value) put(end < mapping.end.value ? end : mapping.end.value, PYRO_MAPPING_TABLE, at - start, i);
   }
-  put(mapping.end.value, PYRO_MAPPING_NO_INFO, 0, 0);
+  put(mapping.end.value, between, 0, 0);
 }
 
 class StackWalker {

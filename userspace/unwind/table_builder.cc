@@ -26,8 +26,9 @@ constexpr uint64_t kSplitBytes = 1u << 20;
 // room for its index.
 constexpr size_t kMaxPartWords = PYRO_SEGMENT_WORDS - 64;
 constexpr size_t kPartWords = kMaxPartWords - kMaxFunctionBytes / kPageBytes - 2 * kPageBytes;
-// Below this share of covered code frame pointers are taken for the file's convention.
-constexpr double kConventionShare = 0.5;
+// Below this share of covered code frame pointers are taken for the file's convention [Go: 0; chromium: 0.03; the
+// smallest C programs, half of them start-up code: 0.4].
+constexpr double kConventionShare = 0.1;
 
 constexpr uint32_t kPltEntryBytes = 16;
 // push $n; jmp plt0 come after `jmp *got`, at byte 6; from byte 11 on the index is on the stack.

@@ -127,7 +127,10 @@ StatusOr<UnwindTable> ParseTable(std::string_view bytes) {
   table.rules.resize(header.rules);
   std::memcpy(table.rules.data(), bytes.data() + at, header.rules * sizeof(UnwindRule));
   at += header.rules * sizeof(UnwindRule);
-  if (!std::all_of(table.rules.begin(), table.rules.end(), IsValidRule)) return Damaged("a rule makes no sense");
+  if (!std::all_of(table.rules.begin(), table.rules.end(), IsValidRule) ||
+      (!table.rules.empty() && table.rules[0].kind != PYRO_UNWIND_NONE)) {
+    return Damaged("a rule makes no sense");
+  }
   uint64_t covered = 0;
   for (uint32_t i = 0; i < header.parts; ++i) {
     PartHeader head;

@@ -46,10 +46,12 @@ struct UnwindTable {
     uint64_t covered_bytes = 0;   // of it, with a rule other than "none"
   };
 
-  std::vector<UnwindRule> rules;  // distinct; a row's number is an index
+  std::vector<UnwindRule> rules;  // distinct; a row's number is an index; number 0 is "none"
   std::vector<UnwindPart> parts;  // ascending, disjoint; empty: no unwind information
   Stats stats;
 
+  // The file says so little that frame pointers are taken for its convention.
+  bool trusts_frame_pointers() const { return rules.empty() || rules[0].add != 0; }
   size_t word_count() const {
     size_t words = 0;
     for (const UnwindPart& part : parts) words += part.words.size();

@@ -358,27 +358,56 @@ TEST_F(Tables, PendingTableStops) {
   EXPECT_EQ(result.frames.size(), 1u);
 }
 
-TEST_F(Tables, GapBelievesAFramePointerOnlyBehindACall) {
-  Build({{0, {.kind = PYRO_UNWIND_NONE}}, {256, Rsp(8)}, {512, End()}});
+// Code without information at 0 … 255, a function at 256, the outermost at 512.
+class Gaps : public Tables {
+ protected:
+  void SetUp() override {
+    Build({{0, {.kind = PYRO_UNWIND_NONE}}, {256, Rsp(8)}, {512, End()}});
+    memory_.Page(Code(300));
+  }
+  // call *%rax before `ra`.
+  void PutIndirectCall(uint64_t ra) {
+    const char call[] = {static_cast<char>(0xff), static_cast<char>(0xd0)};
+    PutBytes(ra - 2, call);
+  }
+};
+
+TEST_F(Gaps, FramePointerIsBelievedOnlyBehindACallOfThisCode) {
   memory_.Put(kStack + 64, 0);
   memory_.Put(kStack + 72, Code(300));
   memory_.Put(kStack + 80, Code(600));
-  memory_.Page(Code(300));
-  EXPECT_EQ(Walk(At(Code(10), kStack, kStack + 64)).stop, PYRO_STOP_BAD_RETURN);
+  const Registers registers = At(Code(10), kStack, kStack + 64);
+  EXPECT_EQ(Walk(registers).stop, PYRO_STOP_BAD_FRAME);
   PutCall(Code(300), Code(300) + 0x4030201);
-  const auto result = Walk(At(Code(10), kStack, kStack + 64));
+  EXPECT_EQ(Walk(registers).stop, PYRO_STOP_BAD_FRAME) << "a call of something else: perhaps the caller's own frame";
+  PutCall(Code(300), Code(0));
+  const auto result = Walk(registers);
   EXPECT_EQ(Frames(result), (std::vector<uint64_t>{Code(10), Code(300), Code(600)}));
   EXPECT_EQ(result.means, PYRO_BY_TABLE | PYRO_BY_FP_NO_INFO);
 }
 
-TEST_F(Tables, LeafOfAssemblyWithoutAFrame) {
-  Build({{0, {.kind = PYRO_UNWIND_NONE}}, {256, Rsp(8)}, {512, End()}});
-  PutCall(Code(300), Code(4));  // rbp holds anything
+TEST_F(Gaps, LeafWithoutAFrame) {
   memory_.Put(kStack, Code(300));
   memory_.Put(kStack + 8, Code(600));
-  const auto result = Walk(At(Code(40), kStack, 0x77));
-  EXPECT_EQ(Frames(result), (std::vector<uint64_t>{Code(40), Code(300), Code(600)}));
-  EXPECT_EQ(result.stop, PYRO_STOP_END);
+  const Registers registers = At(Code(40), kStack, 0x77);  // rbp holds anything
+  EXPECT_EQ(Walk(registers).stop, PYRO_STOP_BAD_FRAME) << "no call there";
+  PutCall(Code(300), Code(4));
+  EXPECT_EQ(Frames(Walk(registers)), (std::vector<uint64_t>{Code(40), Code(300), Code(600)}));
+  EXPECT_EQ(Walk(registers).stop, PYRO_STOP_END);
+  PutCall(Code(300), 0);
+  PutIndirectCall(Code(300));
+  EXPECT_EQ(Frames(Walk(registers)), (std::vector<uint64_t>{Code(40), Code(300), Code(600)}));
+}
+
+TEST_F(Gaps, CallersFramePointerDoesNotSkipTheCaller) {
+  // rbp is the caller's: behind it lies the caller's caller, which called the caller, not this code.
+  memory_.Put(kStack, Code(300));
+  PutIndirectCall(Code(300));
+  memory_.Put(kStack + 64, 0);
+  memory_.Put(kStack + 72, Code(400));
+  PutCall(Code(400), Code(280));
+  memory_.Put(kStack + 8, Code(600));
+  EXPECT_EQ(Frames(Walk(At(Code(40), kStack, kStack + 64))), (std::vector<uint64_t>{Code(40), Code(300), Code(600)}));
 }
 
 TEST_F(Tables, FramePointerIntoNowhereTakesItsFrameBack) {
@@ -404,6 +433,7 @@ TEST_F(Tables, UnalignedStackIsReadToo) {
 
 TEST(MappingPieces, PartsAndWhatLiesBetween) {
   UnwindTable table;
+  table.rules.push_back({.kind = PYRO_UNWIND_NONE});
   for (const uint64_t base : {0x1000, 0x9000}) {
     UnwindPart part;
     part.base = ElfAddress(base);
@@ -422,7 +452,7 @@ TEST(MappingPieces, PartsAndWhatLiesBetween) {
   for (size_t i = 0; i < 5; ++i) {
     EXPECT_EQ(pieces[i].start, edges[i]);
     EXPECT_EQ(pieces[i].end, edges[i + 1]);
-    EXPECT_EQ(pieces[i].kind, i % 2 == 1 ? PYRO_MAPPING_TABLE : PYRO_MAPPING_NO_INFO);
+    EXPECT_EQ(pieces[i].kind, i % 2 == 1 ? PYRO_MAPPING_TABLE : PYRO_MAPPING_GAP);
     EXPECT_EQ(pieces[i].delta, 0u);
   }
   // A mapping that begins within a part.
