@@ -84,7 +84,9 @@ void Node::Apply(kernel::ProcessEvent&& event) {
   std::visit(
       [this](auto&& e) {
         using Event = std::decay_t<decltype(e)>;
-        if constexpr (std::is_same_v<Event, process::Exec>) {
+        if constexpr (std::is_same_v<Event, process::ImageStart>) {
+          processes_.OnImageStart(e);
+        } else if constexpr (std::is_same_v<Event, process::Exec>) {
           processes_.OnExec(e);
         } else if constexpr (std::is_same_v<Event, process::Fork>) {
           processes_.OnFork(e);

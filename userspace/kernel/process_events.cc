@@ -166,6 +166,8 @@ class ProcessEventsImpl final : public ProcessEvents {
     if (auto* exec = std::get_if<process::Exec>(&waiting.event); exec != nullptr && skeleton_ != nullptr) {
       if (waiting.image_start) {
         image_starts_[exec->key.tgid] = exec->time_ns;
+        callback(process::ImageStart{.key = exec->key, .time_ns = exec->time_ns});
+        ++delivered_;
         return;
       }
       if (const auto found = image_starts_.find(exec->key.tgid); found != image_starts_.end()) {

@@ -37,7 +37,8 @@ struct LostEvents {
 };
 
 using ProcessEvent =
-    std::variant<process::Exec, process::Fork, process::Exit, process::Comm, process::Mapping, LostEvents>;
+    std::variant<process::ImageStart, process::Exec, process::Fork, process::Exit, process::Comm, process::Mapping,
+                 LostEvents>;
 
 // CLOCK_MONOTONIC stamp of any event.
 uint64_t TimeOf(const ProcessEvent& event);

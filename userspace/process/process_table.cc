@@ -417,6 +417,27 @@ void ProcessTable::OnFork(const Fork& event) {
   }
 }
 
+void ProcessTable::StartImage(Process& process, uint64_t time_ns) {
+  if (process.old_images.size() >= kMaxOldImages) process.old_images.erase(process.old_images.begin());
+  process.old_images.push_back({time_ns, std::move(process.image)});
+  process.image = std::make_shared<Image>();
+  process.image_since_ns = time_ns;
+}
+
+void ProcessTable::OnImageStart(const ImageStart& event) {
+  std::lock_guard lock(mutex_);
+  Process* process = Find(event.key, 0);
+  // A scan may have seen the new image already.
+  if (process == nullptr || process->ended_ns != 0 || process->image_since_ns >= event.time_ns) return;
+  auto newer = std::make_shared<Image>();
+  for (const auto& [start, region] : *process->image) {
+    if (region.since_ns > event.time_ns) newer->emplace(start, region);
+  }
+  StartImage(*process, event.time_ns);
+  process->image = std::move(newer);
+  NoteChange({.process = process->info.key});
+}
+
 void ProcessTable::OnExec(const Exec& event) {
   std::lock_guard lock(mutex_);
   Forget(options_.now_ns());
@@ -426,19 +447,21 @@ void ProcessTable::OnExec(const Exec& event) {
     return;
   }
   process->info.comm = event.comm;
-  const uint64_t window_start = event.time_ns > kExecMappingWindowNs ? event.time_ns - kExecMappingWindowNs : 0;
-  const uint64_t first_mapping_ns = event.image_start_ns != 0
-                                        ? event.image_start_ns
-                                        : std::max({process->born_ns, process->image_since_ns, window_start});
-  auto image = std::make_shared<Image>();
-  for (const auto& [start, region] : *process->image) {
-    const bool of_new_image =
-        region.since_ns > event.time_ns || (!region.from_scan && region.since_ns > first_mapping_ns);
-    if (of_new_image) image->emplace(start, region);
+  if (event.image_start_ns == 0 || process->image_since_ns != event.image_start_ns) {
+    // Nobody told where the new image begins: its mappings are those that came just before.
+    const uint64_t window_start = event.time_ns > kExecMappingWindowNs ? event.time_ns - kExecMappingWindowNs : 0;
+    const uint64_t first_mapping_ns = event.image_start_ns != 0
+                                          ? event.image_start_ns
+                                          : std::max({process->born_ns, process->image_since_ns, window_start});
+    auto image = std::make_shared<Image>();
+    for (const auto& [start, region] : *process->image) {
+      const bool of_new_image =
+          region.since_ns > event.time_ns || (!region.from_scan && region.since_ns > first_mapping_ns);
+      if (of_new_image) image->emplace(start, region);
+    }
+    StartImage(*process, event.image_start_ns != 0 ? event.image_start_ns : event.time_ns);
+    process->image = std::move(image);
   }
-  process->previous = std::move(process->image);
-  process->image = std::move(image);
-  process->image_since_ns = event.image_start_ns != 0 ? event.image_start_ns : event.time_ns;
   process->mappings_refused = false;
   process->scanned = false;  // the first miss may look at once
   process->next_scan_ns = 0;
@@ -488,9 +511,17 @@ void ProcessTable::OnMapping(const Mapping& event) {
 
 // ---- questions ----------------------------------------------------------------------------------------------
 
+const ProcessTable::Image& ProcessTable::ImageAt(const Process& process, uint64_t time_ns) {
+  if (time_ns != 0) {
+    for (const OldImage& old : process.old_images) {
+      if (time_ns < old.until_ns) return *old.image;
+    }
+  }
+  return *process.image;
+}
+
 bool ProcessTable::Lookup(const Process& process, VirtualAddress address, uint64_t time_ns, ResolvedAddress& result) {
-  const bool before_exec = process.previous && time_ns != 0 && time_ns < process.image_since_ns;
-  const Image& image = before_exec ? *process.previous : *process.image;
+  const Image& image = ImageAt(process, time_ns);
   auto it = image.upper_bound(address.value);
   if (it == image.begin() || (--it)->second.end <= address.value) {
     result.reason = process.info.kernel_thread               ? UnknownReason::kKernelThread
@@ -553,8 +584,7 @@ std::optional<std::vector<ExecutableRegion>> ProcessTable::Executable(const Proc
   std::lock_guard lock(mutex_);
   const Process* process = Find(key, time_ns);
   if (process == nullptr) return std::nullopt;
-  const bool before_exec = process->previous && time_ns != 0 && time_ns < process->image_since_ns;
-  const Image& image = before_exec ? *process->previous : *process->image;
+  const Image& image = ImageAt(*process, time_ns);
   std::vector<ExecutableRegion> regions;
   regions.reserve(image.size());
   for (const auto& [start, region] : image) {

@@ -2,12 +2,12 @@
 //
 //   ProcessTable table({});
 //   table.ScanAll();                                       // what runs already
-//   table.OnExec(exec); table.OnMapping(mapping); …        // what the kernel room reports from now on
+//   table.OnExec(exec); table.OnMapping(mapping); …        // what the kernel room reports from now on, in order of time
 //   ResolvedAddress where = table.Resolve(sample.process, VirtualAddress(ip), sample.time_ns);
 //   if (where.binary && where.elf_address) symbolize(*where.binary, *where.elf_address);
 //
 // Only executable mappings are kept (and heap and stack, to name nonsense as such). A fork shares its parent's
-// mappings until either changes; an exec starts anew, the image before it stays for samples taken before. Ended
+// mappings until either changes; an exec starts anew, the images before it stay for samples taken before. Ended
 // processes stay for `ended_grace_ns`. A process is tgid + start time; /proc knows the start time only to a clock
 // tick (10 ms), so an entry that came from /proc matches a key within one tick until an event makes it exact. An
 // address in no known mapping causes a rescan of /proc/PID/maps, at most once a second for a process, ever rarer
@@ -135,6 +135,7 @@ class ProcessTable {
   // Reads every process of /proc: at start, and after events were lost. Processes that are gone are marked ended.
   Status ScanAll();
 
+  void OnImageStart(const ImageStart& event);
   void OnExec(const Exec& event);
   void OnFork(const Fork& event);
   void OnExit(const Exit& event);
@@ -167,6 +168,12 @@ class ProcessTable {
     std::shared_ptr<const Binary> binary;
   };
   using Image = std::map<uint64_t, Region>;  // by start; never overlapping
+  struct OldImage {
+    uint64_t until_ns = 0;
+    std::shared_ptr<Image> image;
+  };
+  // A chain of execs between two looks at the rings: shells that exec wrappers that exec programs.
+  static constexpr size_t kMaxOldImages = 8;
 
   struct Process {
     ProcessInfo info;
@@ -180,7 +187,7 @@ class ProcessTable {
     uint64_t scan_backoff_ns = 0;     // 0 = none yet
     uint64_t image_since_ns = 0;      // time of the last exec; 0 = none seen
     std::shared_ptr<Image> image;     // shared after fork: copy before changing
-    std::shared_ptr<Image> previous;  // before the last exec; may be null
+    std::vector<OldImage> old_images; // before the last execs, oldest first; at most kMaxOldImages
   };
   struct Scan {
     ProcStat stat;
@@ -214,6 +221,10 @@ class ProcessTable {
   void Apply(uint32_t tgid, const Scan& scan, const OpenedMappings& mappings, uint64_t time_ns);
   static Image& Writable(Process& process);
   static bool SameStart(const Process& process, uint64_t start_time_ns);
+  // Keeps the image for samples before `time_ns` and starts an empty one.
+  static void StartImage(Process& process, uint64_t time_ns);
+  // The image that a process had at a time (0 = now).
+  static const Image& ImageAt(const Process& process, uint64_t time_ns);
   static bool Lookup(const Process& process, VirtualAddress address, uint64_t time_ns, ResolvedAddress& result);
 
   const Options options_;
