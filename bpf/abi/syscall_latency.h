@@ -4,6 +4,7 @@
 #include "bpf/abi/histogram.h"
 #include "bpf/abi/stack.h"
 #include "bpf/abi/types.h"
+#include "bpf/abi/unwind.h"
 
 // 32-bit calls (int 0x80, 32-bit SYSENTER/SYSCALL) have their own number space.
 #define PYRO_SYSCALL_COMPAT 1u
@@ -49,7 +50,8 @@ struct pyro_syscall_slow {
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_slow) == 16, "pyro_syscall_slow");
 
-// One slow call, on the ring: this header, then user_frames addresses (u64, leaf first).
+// One slow call, on the ring: this header, then user_frames addresses (u64, leaf first); with raw_bytes, then registers
+// and stack as behind struct pyro_cpu_sample.
 struct pyro_syscall_exemplar {
   __u64 time_ns;  // end of the call, CLOCK_MONOTONIC
   __u64 latency_ns;
@@ -58,9 +60,10 @@ struct pyro_syscall_exemplar {
   __s64 result;  // return value; negative errno on failure
   __u32 tgid;
   __u32 tid;
-  __u8 user_frames;  // at most PYRO_MAX_USER_FRAMES
-  __u8 user_stop;    // enum pyro_stop_reason
-  __u8 pad[6];
+  __u32 raw_bytes;    // of stack
+  __u16 user_frames;  // at most PYRO_MAX_USER_FRAMES
+  __u8 user_stop;     // enum pyro_stop_reason
+  __u8 means;         // bits of enum pyro_walk_means
   char comm[PYRO_COMM_BYTES];
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_exemplar) == 88, "pyro_syscall_exemplar");

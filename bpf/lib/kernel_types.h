@@ -19,8 +19,7 @@ struct pyro_atomic {
 };
 
 struct pt_regs {
-  unsigned long bp;
-  unsigned long ax;
+  unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
   unsigned long ip;
   unsigned long sp;
 } PYRO_KERNEL_TYPE;
@@ -64,9 +63,13 @@ struct signal_struct {
   struct pyro_atomic live;  // threads of the process that have not begun to exit
 } PYRO_KERNEL_TYPE;
 
+struct mm_struct;
+
 struct task_struct {
   struct thread_info thread_info;
   unsigned int flags;
+  struct mm_struct* mm;  // NULL for kernel threads, and from exit_mm on
+  unsigned in_execve : 1;
   int exit_code;
   pyro_pid pid;
   pyro_pid tgid;

@@ -2,6 +2,7 @@
 #include "bpf/abi/process_event.h"
 #include "bpf/lib/owner.h"
 #include "bpf/lib/program.h"
+#include "bpf/lib/unwind_processes.h"
 
 const volatile __u64 pyro_wake_bytes = 1 << 19;        // ring fill that wakes the reader
 const volatile __u64 pyro_wake_interval_ns = 2000000;  // an exec wakes the reader, but at most this often
@@ -64,6 +65,11 @@ PYRO_INLINE void pyro_describe(struct pyro_process_event* event, struct task_str
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(pyro_exec, struct task_struct* task, pyro_pid old_pid, struct linux_binprm* binary) {
+  // The old image's mappings are gone; the new ones' come from user space.
+  __u32 tgid = task->tgid;
+  struct pyro_unwind_process none = {.start_time_ns = task->group_leader->start_boottime,
+                                     .exec_ns = bpf_ktime_get_ns()};
+  bpf_map_update_elem(&pyro_unwind_processes, &tgid, &none, BPF_ANY);
   struct pyro_process_event* event = pyro_scratch();
   if (!event) return 0;
   pyro_describe(event, task, PYRO_PROCESS_EXEC);
@@ -71,7 +77,7 @@ int BPF_PROG(pyro_exec, struct task_struct* task, pyro_pid old_pid, struct linux
   long got = bpf_probe_read_kernel_str(event->path, sizeof(event->path), binary->filename);
   __u32 path_bytes = got > 0 && got <= PYRO_PATH_BYTES ? (__u32)got : 0;
   event->path_bytes = path_bytes;
-  __u64 flags = pyro_ring_flags(&pyro_events, pyro_wake_bytes);
+  __u64 flags = pyro_ring_flags(&pyro_events, pyro_wake_bytes, sizeof(*event));
   if (event->time_ns - pyro_last_wake_ns >= pyro_wake_interval_ns) {
     pyro_last_wake_ns = event->time_ns;
     flags = BPF_RB_FORCE_WAKEUP;
@@ -83,13 +89,21 @@ int BPF_PROG(pyro_exec, struct task_struct* task, pyro_pid old_pid, struct linux
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(pyro_fork, struct task_struct* parent, struct task_struct* child) {
+  __u32 from = parent->tgid, to = child->tgid;
   if (child->pid != child->tgid) return 0;  // a thread
+  // The child begins with its parent's mappings, before user space has heard of it.
+  struct pyro_unwind_process* mappings = bpf_map_lookup_elem(&pyro_unwind_processes, &from);
+  if (mappings) {
+    struct pyro_unwind_process copy = *mappings;
+    copy.start_time_ns = child->start_boottime;
+    bpf_map_update_elem(&pyro_unwind_processes, &to, &copy, BPF_ANY);
+  }
   struct pyro_process_event* event = pyro_scratch();
   if (!event) return 0;
   pyro_describe(event, child, PYRO_PROCESS_FORK);
   event->parent_tgid = parent->tgid;
   event->parent_start_time_ns = parent->group_leader->start_boottime;
-  pyro_send(event, PYRO_EVENT_HEAD_BYTES, pyro_ring_flags(&pyro_events, pyro_wake_bytes));
+  pyro_send(event, PYRO_EVENT_HEAD_BYTES, pyro_ring_flags(&pyro_events, pyro_wake_bytes, PYRO_EVENT_HEAD_BYTES));
   return 0;
 }
 
@@ -98,11 +112,13 @@ int BPF_PROG(pyro_fork, struct task_struct* parent, struct task_struct* child) {
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(pyro_exit, struct task_struct* task) {
   if (task->signal->live.counter != 0) return 0;
+  __u32 tgid = task->tgid;
+  bpf_map_delete_elem(&pyro_unwind_processes, &tgid);
   struct pyro_process_event* event = pyro_scratch();
   if (!event) return 0;
   pyro_describe(event, task, PYRO_PROCESS_EXIT);
   event->parent_tgid = task->real_parent->tgid;
   event->exit_code = task->exit_code;
-  pyro_send(event, PYRO_EVENT_HEAD_BYTES, pyro_ring_flags(&pyro_events, pyro_wake_bytes));
+  pyro_send(event, PYRO_EVENT_HEAD_BYTES, pyro_ring_flags(&pyro_events, pyro_wake_bytes, PYRO_EVENT_HEAD_BYTES));
   return 0;
 }

@@ -53,19 +53,6 @@ struct {
   __type(value, struct pyro_syscall_slow);
 } pyro_syscall_slow SEC(".maps");
 
-struct pyro_exemplar_scratch {
-  struct pyro_syscall_exemplar exemplar;
-  __u64 frames[PYRO_MAX_USER_FRAMES + 1];
-};
-
-// Key 0 -> the exemplar under construction. 1.1 KiB per CPU.
-struct {
-  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-  __uint(max_entries, 1);
-  __type(key, __u32);
-  __type(value, struct pyro_exemplar_scratch);
-} pyro_scratch_map SEC(".maps");
-
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 1);
@@ -141,10 +128,11 @@ PYRO_INLINE void pyro_count_error(const struct pyro_syscall_key* call, __u32 err
 PYRO_NOINLINE int pyro_send_exemplar(struct task_struct* task, const struct pyro_syscall_key* call, __u64 end_ns,
                                      __u64 latency_ns, __s64 result) {
   __u32 zero = 0;
-  struct pyro_exemplar_scratch* scratch = bpf_map_lookup_elem(&pyro_scratch_map, &zero);
+  struct pyro_stack_record* scratch = pyro_own_stack_record();
   struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
   if (!scratch || !counters) return 0;
-  struct pyro_syscall_exemplar* exemplar = &scratch->exemplar;
+  struct pyro_walk* walk = &scratch->walk;
+  struct pyro_syscall_exemplar* exemplar = PYRO_HEADER_OF(walk, struct pyro_syscall_exemplar);
   exemplar->time_ns = end_ns;
   exemplar->latency_ns = latency_ns;
   exemplar->start_time_ns = task->group_leader->start_boottime;
@@ -154,13 +142,31 @@ PYRO_NOINLINE int pyro_send_exemplar(struct task_struct* task, const struct pyro
   exemplar->tid = task->pid;
   bpf_get_current_comm(exemplar->comm, sizeof(exemplar->comm));
 
-  struct pt_regs* saved = (struct pt_regs*)bpf_task_pt_regs(task);
-  struct pyro_user_regs regs = {
-      .ip = saved->ip, .sp = saved->sp, .fp = saved->bp, .cs = call->flags & PYRO_SYSCALL_COMPAT ? PYRO_CS_USER32 : 0};
-  exemplar->user_frames = pyro_walk_user_stack(&regs, scratch->frames, pyro_max_user_frames, &exemplar->user_stop);
-  __u32 frames = *(volatile __u8*)&exemplar->user_frames & 127;
-  if (bpf_ringbuf_output(&pyro_exemplars, scratch, sizeof(*exemplar) + frames * 8,
-                         pyro_ring_flags(&pyro_exemplars, pyro_wake_bytes))) {
+  walk->count = walk->means = 0;
+  walk->stop = PYRO_STOP_NO_USER_STACK;
+  if (pyro_saved_registers(task, &scratch->regs)) {
+    scratch->regs.compat = (call->flags & PYRO_SYSCALL_COMPAT) != 0;
+    pyro_take_user_stack(walk, &scratch->regs, pyro_max_user_frames, task);
+  }
+  __u32 frames = *(volatile __u32*)&walk->count;
+  if (frames > PYRO_MAX_USER_FRAMES) frames = PYRO_MAX_USER_FRAMES;
+  exemplar->user_frames = frames;
+  exemplar->user_stop = walk->stop;
+  exemplar->means = walk->means;
+  exemplar->raw_bytes = 0;
+  __u32 bytes = frames * 8;
+  if (pyro_wants_copy(walk)) {
+    __u32 raw = pyro_append_stack_copy(scratch, bytes);
+    if (raw) {
+      exemplar->raw_bytes = raw;
+      bytes += sizeof(struct pyro_raw_registers) + raw;
+    }
+  }
+  bytes += sizeof(*exemplar);
+  PYRO_OPAQUE(bytes);
+  if (bytes > sizeof(*exemplar) + PYRO_MAX_USER_FRAMES * 8 + PYRO_TAIL_BYTES) bytes = sizeof(*exemplar);  // never
+  __u64 flags = pyro_ring_flags(&pyro_exemplars, pyro_wake_bytes, bytes);
+  if (bpf_ringbuf_output(&pyro_exemplars, exemplar, bytes, flags)) {
     counters->exemplars_dropped++;
   } else {
     counters->exemplars_sent++;

@@ -3,8 +3,6 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <cstdlib>
-
 #include "userspace/base/strings.h"
 #include "userspace/rpc/batch_codec.h"
 
@@ -105,15 +103,6 @@ void Agent::OnStartSession(const rpc::SessionSpec& spec) {
   update.state = started.ok() ? rpc::SessionState::kRunning : rpc::SessionState::kFailed;
   update.error = std::string(Message(started));
   uplink_->SendSession(update);
-}
-
-std::string DefaultStateFolder() {
-  if (::geteuid() == 0) return "/var/lib/pyrometer";
-  if (const char* state = std::getenv("XDG_STATE_HOME"); state != nullptr && *state == '/') {
-    return std::string(state) + "/pyrometer";
-  }
-  const char* home = std::getenv("HOME");
-  return std::string(home != nullptr && *home == '/' ? home : "/tmp") + "/.local/state/pyrometer";
 }
 
 }  // namespace pyrometer::agent

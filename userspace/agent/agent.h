@@ -13,6 +13,7 @@
 #include <string>
 
 #include "userspace/agent/collector.h"
+#include "userspace/agent/folders.h"
 #include "userspace/agent/node.h"
 #include "userspace/agent/spool.h"
 #include "userspace/agent/uplink.h"
@@ -58,8 +59,5 @@ class Agent {
   std::unique_ptr<Uplink> uplink_;
   std::unique_ptr<Collector> collector_;
 };
-
-// "/var/lib/pyrometer" for root, else "$XDG_STATE_HOME/pyrometer" or "~/.local/state/pyrometer".
-std::string DefaultStateFolder();
 
 }  // namespace pyrometer::agent

@@ -113,7 +113,7 @@ Collector::Collector(const Options& options, Node* node, Sink sink, SessionListe
       node_(*node),
       sink_(std::move(sink)),
       on_session_(std::move(on_session)),
-      resolver_(&node->processes()),
+      resolver_(&node->processes(), node->unwinding()),
       frequency_hz_(options.frequency_hz) {}
 
 Collector::~Collector() { Stop(); }
@@ -146,6 +146,7 @@ Status Collector::StartProbes() {
     kernel::CpuSampler::Options sampling;
     sampling.frequency_hz = options_.frequency_hz;
     sampling.target = options_.target;
+    sampling.unwind = node_.unwind_maps();
     auto sampler = kernel::CpuSampler::Start(sampling);
     if (sampler.ok()) sampler_ = *std::move(sampler);
     note("cpu_sampler", sampler.status());
@@ -153,7 +154,7 @@ Status Collector::StartProbes() {
     off("cpu_sampler");
   }
   if (options_.syscalls) {
-    auto probe = kernel::SyscallLatency::Start({});
+    auto probe = kernel::SyscallLatency::Start({.unwind = node_.unwind_maps()});
     if (probe.ok()) syscalls_ = *std::move(probe);
     note("syscall_latency", probe.status());
   } else {
@@ -184,6 +185,7 @@ Status Collector::StartSession(const SessionSpec& spec) {
   kernel::CpuSampler::Options sampling;
   sampling.frequency_hz = spec.frequency_hz == 0 ? options_.frequency_hz : spec.frequency_hz;
   sampling.target = std::move(target);
+  sampling.unwind = node_.unwind_maps();
   auto session = std::make_unique<Session>();
   session->spec = spec;
   ASSIGN_OR_RETURN(session->sampler, kernel::CpuSampler::Start(sampling));
@@ -212,6 +214,7 @@ void Collector::CollectLoop() {
       kernel::CpuSampler::Options sampling;
       sampling.frequency_hz = frequency_hz_.load();
       sampling.target = options_.target;
+      sampling.unwind = node_.unwind_maps();
       auto slower = kernel::CpuSampler::Start(sampling);
       if (slower.ok()) {
         (void)sampler_->Stop();
@@ -251,10 +254,10 @@ void Collector::CollectLoop() {
     }
     if (const Status status = node_.PollEvents(kPollInterval); !status.ok()) ReportProblem("process_events", status);
     const int64_t offset_ns = MonotonicToUnixOffsetNs();
-    track_->Fold(offset_ns);
+    track_->Fold(offset_ns, node_.known_until_ns());
     {
       const std::lock_guard lock(mutex_);
-      for (auto& [id, session] : sessions_) session->track->Fold(offset_ns);
+      for (auto& [id, session] : sessions_) session->track->Fold(offset_ns, node_.known_until_ns());
     }
     PollSlowCalls(offset_ns);
     for (const ProcessKey& process : resolver_.TakeJitProcesses()) node_.naming().PrepareJit(process);
@@ -279,10 +282,23 @@ void Collector::CollectLoop() {
   }
   (void)node_.PollEvents(milliseconds(5));
   const int64_t offset_ns = MonotonicToUnixOffsetNs();
-  track_->Fold(offset_ns);
   {
     const std::lock_guard lock(mutex_);
-    for (auto& [id, session] : sessions_) session->track->Fold(offset_ns);
+    const auto fold = [&](bool last) {
+      track_->Fold(offset_ns, node_.known_until_ns(), last);
+      size_t waiting = track_->waiting();
+      for (auto& [id, session] : sessions_) {
+        session->track->Fold(offset_ns, node_.known_until_ns(), last);
+        waiting += session->track->waiting();
+      }
+      return waiting;
+    };
+    // What still needs an unwind table may have it made.
+    for (const uint64_t until = MonotonicNowNs() + kTableWaitNs; fold(false) > 0 && MonotonicNowNs() < until;) {
+      if (node_.unwinding() != nullptr) node_.unwinding()->Finish(until - MonotonicNowNs());
+      (void)node_.PollEvents(milliseconds(2));
+    }
+    fold(true);
   }
   PollSlowCalls(offset_ns);
   CutWindows(UnixNowNs(), /*final=*/true);
@@ -295,11 +311,13 @@ void Collector::PollSlowCalls(int64_t offset_ns) {
   if (syscalls_ == nullptr) return;
   const Status status = syscalls_->PollExemplars([&](const kernel::SlowCall& call) {
     RawWindow& window = track_->WindowAt(static_cast<int64_t>(call.time_ns) + offset_ns);
-    const SampleResolver::Stack stack{.process = call.process,
-                                      .time_ns = call.time_ns,
-                                      .kernel_frames = {},
-                                      .user_frames = call.user_frames,
-                                      .user_stop = call.user_stop};
+    SampleResolver::Stack stack{.process = call.process,
+                                .time_ns = call.time_ns,
+                                .kernel_frames = {},
+                                .user_frames = call.user_frames,
+                                .user_stop = call.user_stop};
+    uint8_t means = call.means;
+    (void)resolver_.Rewalk(stack, means, call.raw_registers, call.raw_stack);
     const profile::StackId id = window.InternStack(resolver_.Resolve(stack, window));
     window.AddExemplar({call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)},
                        {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid});
@@ -401,6 +419,10 @@ void Collector::Process(Work work) {
       batch.histograms.push_back(std::move(point));
     }
   };
+  if (node_.unwinding() != nullptr) {
+    for (const RawWindow& window : work.windows) node_.unwinding()->Used(window.binaries());
+    for (const auto& [session, window] : work.session_windows) node_.unwinding()->Used(window.binaries());
+  }
   for (const RawWindow& window : work.windows) add_window(window, "");
   for (const auto& [session, window] : work.session_windows) add_window(window, session);
 

@@ -2,6 +2,7 @@
 
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -36,13 +37,23 @@ std::string HostName() {
   return ::uname(&names) == 0 && names.nodename[0] != '\0' ? ToUtf8(names.nodename) : "localhost";
 }
 
-Node::Node(std::string name) : name_(std::move(name)), processes_(process::ProcessTable::Options{}) {}
+Node::Node(std::string name) : name_(std::move(name)), processes_({.watch_changes = true}) {}
 
 StatusOr<std::unique_ptr<Node>> Node::Start(const Options& options) {
   std::unique_ptr<Node> node(new Node(options.name.empty() ? HostName() : options.name));
+  if (options.unwind_tables) {
+    Unwinding::Options unwinding;
+    unwinding.processes = &node->processes_;
+    unwinding.max_bytes = options.unwind_bytes;
+    if (!options.cache_folder.empty()) unwinding.cache_folder = options.cache_folder + "/unwind";
+    // Without the right to BPF, stacks that come as copies are still walked by tables.
+    auto maps = kernel::UnwindMaps::Create({.max_bytes = options.unwind_bytes});
+    if (maps.ok()) unwinding.maps = *std::move(maps);
+    node->unwinding_ = Unwinding::Start(unwinding);
+  }
   // Events before the scan: what starts meanwhile is seen by one of them.
   if (options.process_events) {
-    auto events = kernel::ProcessEvents::Start({});
+    auto events = kernel::ProcessEvents::Start({.unwind = node->unwind_maps()});
     if (events.ok()) {
       node->events_ = *std::move(events);
     } else {
@@ -73,7 +84,9 @@ void Node::Apply(kernel::ProcessEvent&& event) {
   std::visit(
       [this](auto&& e) {
         using Event = std::decay_t<decltype(e)>;
-        if constexpr (std::is_same_v<Event, process::Exec>) {
+        if constexpr (std::is_same_v<Event, process::ImageStart>) {
+          processes_.OnImageStart(e);
+        } else if constexpr (std::is_same_v<Event, process::Exec>) {
           processes_.OnExec(e);
         } else if constexpr (std::is_same_v<Event, process::Fork>) {
           processes_.OnFork(e);
@@ -94,9 +107,17 @@ void Node::Apply(kernel::ProcessEvent&& event) {
 Status Node::PollEvents(std::chrono::milliseconds timeout) {
   if (events_ == nullptr) {
     std::this_thread::sleep_for(timeout);
+    if (unwinding_ != nullptr) unwinding_->Sync(MonotonicNowNs());
     return OkStatus();
   }
-  return events_->Poll(timeout, [this](kernel::ProcessEvent&& event) { Apply(std::move(event)); });
+  // What the table knows after this: everything that old, and each event that came.
+  known_until_ns_ = MonotonicNowNs() - kernel::kReorderNs;
+  const Status status = events_->Poll(timeout, [&](kernel::ProcessEvent&& event) {
+    known_until_ns_ = std::max(known_until_ns_, kernel::TimeOf(event));
+    Apply(std::move(event));
+  });
+  if (unwinding_ != nullptr) unwinding_->Sync(known_until_ns_);
+  return status;
 }
 
 profile::LabelSet Node::LabelsOf(uint64_t cgroup_id, uint64_t cgroup_v1_id, std::string_view comm) {

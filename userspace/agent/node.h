@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "userspace/agent/naming.h"
+#include "userspace/agent/unwinding.h"
 #include "userspace/base/status.h"
 #include "userspace/containers/container_index.h"
 #include "userspace/kernel/cpu_sampler.h"
@@ -31,6 +32,9 @@ class Node {
   struct Options {
     std::string name;            // label `node`; empty = host name
     bool process_events = true;  // false: /proc is scanned instead (short processes are then missed)
+    bool unwind_tables = true;   // false: stacks by frame pointers alone
+    uint64_t unwind_bytes = 128u << 20;  // limit of unwind tables, kernel memory
+    std::string cache_folder;            // for what is costly to make again; "" = nothing is kept
   };
 
   // Never fails for missing privileges: process_events_status() says what is missing.
@@ -40,12 +44,19 @@ class Node {
   process::ProcessTable& processes() { return processes_; }
   containers::ContainerIndex& containers() { return *containers_; }
   Naming& naming() { return naming_; }
+  // Null when stacks are walked by frame pointers alone.
+  Unwinding* unwinding() { return unwinding_.get(); }
+  // Null without BPF too.
+  std::shared_ptr<kernel::UnwindMaps> unwind_maps() const { return unwinding_ ? unwinding_->maps() : nullptr; }
   // OK when exec, fork, exit and mappings are reported as they happen.
   const Status& process_events_status() const { return events_status_; }
   kernel::ProcessEventCounters process_event_counters() const;
 
-  // Waits at most `timeout` for process events and takes them into the table.
+  // Waits at most `timeout` for process events, takes them into the table, and tells the walk what it means to it.
   Status PollEvents(std::chrono::milliseconds timeout);
+  // What happened up to then (CLOCK_MONOTONIC) is in the process table: samples that are younger had better wait.
+  // UINT64_MAX when events do not come through PollEvents.
+  uint64_t known_until_ns() const { return known_until_ns_; }
   // Takes an event from elsewhere (the unprivileged sampler).
   void Apply(kernel::ProcessEvent&& event);
 
@@ -62,8 +73,10 @@ class Node {
   process::ProcessTable processes_;
   std::unique_ptr<containers::ContainerIndex> containers_;
   Naming naming_;
+  std::unique_ptr<Unwinding> unwinding_;
   Status events_status_;
   std::unique_ptr<kernel::ProcessEvents> events_;
+  uint64_t known_until_ns_ = UINT64_MAX;  // of the collecting thread
 };
 
 // This machine's host name.

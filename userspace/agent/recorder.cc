@@ -136,7 +136,7 @@ void EndCommand(ChildProcess* child, Recording* recording) {
 StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess* child) {
   Recording recording;
   SetUpProfile(options.frequency_hz, &recording.profile);
-  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.cache_folder = options.cache_folder}));
   RecordingSink sink(&recording);
 
   Collector::Options collecting;
@@ -176,8 +176,8 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   if (child == nullptr && options.target.pid == 0) return why;
   Recording recording;
   SetUpProfile(options.frequency_hz, &recording.profile);
-  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.name = "", .process_events = false}));
-  SampleResolver resolver(&node->processes());
+  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.name = "", .process_events = false, .cache_folder = options.cache_folder}));
+  SampleResolver resolver(&node->processes(), node->unwinding());
   SampleTrack track(&resolver, /*window_ns=*/0);
 
   kernel::UnprivilegedSampler::Options sampling;
@@ -188,20 +188,27 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   if (child != nullptr) RETURN_IF_ERROR(child->Release());
 
   Status problem;
-  const auto poll = [&](milliseconds timeout) {
+  const auto poll = [&](milliseconds timeout, bool last) {
     const Status status = sampler->Poll(
         timeout, [&](const kernel::CpuSample& sample) { track.Collect(sample); },
         [&](kernel::ProcessEvent&& event) { node->Apply(std::move(event)); });
     if (!status.ok() && problem.ok()) problem = status;
-    track.Fold(MonotonicToUnixOffsetNs());
+    if (node->unwinding() != nullptr) node->unwinding()->Sync(MonotonicNowNs());
+    track.Fold(MonotonicToUnixOffsetNs(), node->known_until_ns(), last);
     for (const ProcessKey& process : resolver.TakeJitProcesses()) node->naming().PrepareJit(process);
   };
   Wait wait(options, child);
-  while (problem.ok() && wait.Next([&] { poll(kTick); })) {
+  while (problem.ok() && wait.Next([&] { poll(kTick, false); })) {
   }
   EndCommand(child, &recording);
   RETURN_IF_ERROR(sampler->Stop());
-  poll(milliseconds(0));
+  // What still needs an unwind table may have it made.
+  for (const uint64_t until = MonotonicNowNs() + kTableWaitNs; MonotonicNowNs() < until;) {
+    poll(milliseconds(0), false);
+    if (track.waiting() == 0 || node->unwinding() == nullptr) break;
+    node->unwinding()->Finish(until - MonotonicNowNs());
+  }
+  poll(milliseconds(0), true);
   RETURN_IF_ERROR(problem);
 
   profile::Profile& profile = recording.profile;

@@ -34,6 +34,7 @@ struct RecordOptions {
   bool cpu = true;
   bool syscalls = false;
   bool tcp = false;
+  std::string cache_folder;  // for unwind tables; "" = none are kept
   const std::atomic<bool>* stop = nullptr;
   // Called about four times a second with elapsed and planned (0 = open) nanoseconds.
   std::function<void(uint64_t elapsed_ns, uint64_t planned_ns)> on_progress;

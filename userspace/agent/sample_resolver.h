@@ -4,9 +4,11 @@
 #pragma once
 
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "userspace/agent/raw_window.h"
+#include "userspace/agent/unwinding.h"
 #include "userspace/kernel/cpu_sample.h"
 #include "userspace/process/process_table.h"
 
@@ -14,21 +16,27 @@ namespace pyrometer::agent {
 
 class SampleResolver {
  public:
-  // `processes` must outlive the resolver.
-  explicit SampleResolver(process::ProcessTable* processes) : processes_(*processes) {}
+  // Both must outlive the resolver; `unwinding` may be null: copies of stacks are then of no use.
+  explicit SampleResolver(process::ProcessTable* processes, Unwinding* unwinding = nullptr)
+      : processes_(*processes), unwinding_(unwinding) {}
 
   struct Stack {
     ProcessKey process;
     uint64_t time_ns = 0;  // CLOCK_MONOTONIC
     std::span<const uint64_t> kernel_frames;
-    std::span<const uint64_t> user_frames;
+    std::span<const uint64_t> user_frames;  // as kernel::CpuSample::user_frames
     kernel::StopReason user_stop = PYRO_STOP_NOT_TAKEN;
     kernel::StopReason kernel_stop = PYRO_STOP_NOT_TAKEN;
   };
 
   // Valid until the next call. Interns binaries, processes and reasons in `window`. A stack that was cut by
-  // the depth limit gets the synthetic root frame "[truncated]", so that its callers are not mistaken for roots.
+  // the depth limit gets the synthetic root frame "[truncated]", one that the walk lost "[incomplete: REASON]", so that
+  // what is left of them is not mistaken for whole stacks.
   std::span<const RawFrame> Resolve(const Stack& stack, RawWindow& window);
+
+  // Improves on a stack whose walk in the kernel came too early, from the copy that came with it: sets user_frames (valid
+  // until the next call), user_stop and `means`. True: a table is being made that would lead further; ask again later.
+  bool Rewalk(Stack& stack, uint8_t& means, const pyro_raw_registers* registers, std::string_view copy);
 
   // Processes whose just-in-time code was seen since the last call: their perf maps should be read while
   // they run.
@@ -38,6 +46,7 @@ class SampleResolver {
   RawFrame ResolveUser(const Stack& stack, uint64_t address, RawWindow& window);
 
   process::ProcessTable& processes_;
+  Unwinding* const unwinding_;
   std::vector<RawFrame> frames_;
   std::vector<ProcessKey> jit_processes_;
 };

@@ -1,6 +1,7 @@
 #include "userspace/agent/sample_track.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace pyrometer::agent {
 
@@ -20,27 +21,53 @@ void SampleTrack::Collect(const kernel::CpuSample& sample) {
   pending.end = static_cast<uint32_t>(addresses_.size());
   pending.kernel_stop = sample.kernel_stop;
   pending.user_stop = sample.user_stop;
+  pending.means = sample.means;
   pending.period_ns = sample.period_ns;
+  pending.collected_ns = MonotonicNowNs();
+  if (sample.raw_registers != nullptr) {
+    pending.registers = std::make_unique<pyro_raw_registers>(*sample.raw_registers);
+    pending.stack = sample.raw_stack;
+  }
   pending_.push_back(std::move(pending));
 }
 
-void SampleTrack::Fold(int64_t monotonic_to_unix_ns) {
-  const std::span<const uint64_t> addresses(addresses_);
-  for (const Pending& pending : pending_) {
-    RawWindow& window = WindowAt(static_cast<int64_t>(pending.time_ns) + monotonic_to_unix_ns);
-    const SampleResolver::Stack stack{
-        .process = pending.process,
-        .time_ns = pending.time_ns,
-        .kernel_frames = addresses.subspan(pending.kernel_begin, pending.user_begin - pending.kernel_begin),
-        .user_frames = addresses.subspan(pending.user_begin, pending.end - pending.user_begin),
-        .user_stop = pending.user_stop,
-        .kernel_stop = pending.kernel_stop};
-    window.AddSample(pending.group, resolver_.Resolve(stack, window), 1, pending.period_ns);
-    window.CountStop(kernel::StopReasonName(pending.user_stop));
+bool SampleTrack::FoldOne(Pending& pending, std::span<const uint64_t> addresses, int64_t monotonic_to_unix_ns,
+                          uint64_t known_until_ns, bool last) {
+  if (pending.time_ns > known_until_ns && !last) return false;
+  SampleResolver::Stack stack{
+      .process = pending.process,
+      .time_ns = pending.time_ns,
+      .kernel_frames = addresses.subspan(pending.kernel_begin, pending.user_begin - pending.kernel_begin),
+      .user_frames = addresses.subspan(pending.user_begin, pending.end - pending.user_begin),
+      .user_stop = pending.user_stop,
+      .kernel_stop = pending.kernel_stop};
+  uint8_t means = pending.means;
+  if (resolver_.Rewalk(stack, means, pending.registers.get(), pending.stack) && !last &&
+      MonotonicNowNs() - pending.collected_ns < kTableWaitNs) {
+    return false;
   }
-  samples_ += pending_.size();
-  pending_.clear();
-  addresses_.clear();
+  RawWindow& window = WindowAt(static_cast<int64_t>(pending.time_ns) + monotonic_to_unix_ns);
+  window.AddSample(pending.group, resolver_.Resolve(stack, window), 1, pending.period_ns);
+  window.CountStop(kernel::StopReasonName(stack.user_stop));
+  window.CountMeans(means);
+  ++samples_;
+  return true;
+}
+
+void SampleTrack::Fold(int64_t monotonic_to_unix_ns, uint64_t known_until_ns, bool last) {
+  std::vector<Pending> all = std::exchange(pending_, {});
+  const std::vector<uint64_t> addresses = std::exchange(addresses_, {});
+  for (Pending& pending : all) {
+    if (FoldOne(pending, addresses, monotonic_to_unix_ns, known_until_ns, last)) continue;
+    // The few that wait keep their addresses.
+    const uint32_t begin = pending.kernel_begin;
+    const auto moved = static_cast<uint32_t>(addresses_.size());
+    addresses_.insert(addresses_.end(), addresses.begin() + begin, addresses.begin() + pending.end);
+    pending.kernel_begin = moved;
+    pending.user_begin = moved + (pending.user_begin - begin);
+    pending.end = moved + (pending.end - begin);
+    pending_.push_back(std::move(pending));
+  }
 }
 
 RawWindow& SampleTrack::WindowAt(int64_t unix_ns) {

@@ -6,7 +6,8 @@
 //   for (RawWindow& w : track.TakeClosed(now)) …
 //
 // Two steps, because a sample may be older than the report of the mapping it hit; resolving after
-// the next look at the process events finds it.
+// the next look at the process events finds it. A sample that came with a copy of its stack waits in between for the
+// unwind tables that it needs, at most kTableWaitNs.
 //
 // Threads: Collect, Fold, Take… from one thread; counters() from any.
 #pragma once
@@ -15,6 +16,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,8 +35,11 @@ class SampleTrack {
 
   // Copies a sample for the next Fold. Called by the sampler's Poll.
   void Collect(const kernel::CpuSample& sample);
-  // Resolves what was collected. `monotonic_to_unix_ns`: MonotonicToUnixOffsetNs().
-  void Fold(int64_t monotonic_to_unix_ns);
+  // Resolves what was collected. `monotonic_to_unix_ns`: MonotonicToUnixOffsetNs(). Samples after `known_until_ns`
+  // (Node::known_until_ns) wait: the exec or mapping that they hit may not be known. `last`: nothing may wait any longer.
+  void Fold(int64_t monotonic_to_unix_ns, uint64_t known_until_ns, bool last = false);
+  // Samples that wait.
+  size_t waiting() const { return pending_.size(); }
 
   // The window that `unix_ns` belongs to, made if needed. Late stamps go to the oldest open window.
   RawWindow& WindowAt(int64_t unix_ns);
@@ -54,8 +59,16 @@ class SampleTrack {
     RawGroup group;
     uint32_t kernel_begin, user_begin, end;  // into addresses_
     kernel::StopReason kernel_stop, user_stop;
+    uint8_t means;
     uint64_t period_ns;
+    uint64_t collected_ns;                           // when it came
+    std::unique_ptr<pyro_raw_registers> registers;  // with a copy of the stack
+    std::string stack;
   };
+
+  // True when the sample is in a window.
+  bool FoldOne(Pending& pending, std::span<const uint64_t> addresses, int64_t monotonic_to_unix_ns,
+               uint64_t known_until_ns, bool last);
 
   SampleResolver& resolver_;
   const uint64_t window_ns_;

@@ -62,6 +62,8 @@ struct AgentFlags {
   std::string spool;
   uint64_t spool_bytes = 1ull << 30;
   double cpu_budget = 0.25;
+  uint64_t unwind_bytes = 128u << 20;
+  std::string cache;
 };
 
 void AddAgentFlags(CLI::App* command, AgentFlags& flags) {
@@ -80,6 +82,14 @@ void AddAgentFlags(CLI::App* command, AgentFlags& flags) {
                    "Cores the agent may use before it lowers its frequency (default 0.25, 0 = no budget)")
       ->check(CLI::NonNegativeNumber)
       ->type_name("CORES");
+  command
+      ->add_option("--unwind-memory", flags.unwind_bytes,
+                   "Kernel memory that unwind tables may use (default 128MiB); beyond, frame pointers must do")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::Range(uint64_t{4} << 20, uint64_t{8} << 30))
+      ->type_name("BYTES");
+  command->add_option("--cache", flags.cache, "Folder for unwind tables and symbols, which can be made again")
+      ->type_name("DIR");
 }
 
 StatusOr<agent::Agent::Options> ToOptions(const AgentFlags& flags) {
@@ -99,6 +109,8 @@ StatusOr<agent::Agent::Options> ToOptions(const AgentFlags& flags) {
     }
   }
   options.node.name = flags.node;
+  options.node.unwind_bytes = flags.unwind_bytes;
+  options.node.cache_folder = flags.cache.empty() ? agent::DefaultCacheFolder() : flags.cache;
   options.spool_folder = flags.spool.empty() ? agent::DefaultStateFolder() + "/spool" : flags.spool;
   options.spool.max_bytes = flags.spool_bytes;
   options.log = [](const std::string& line) { std::fprintf(stderr, "pyrometer: %s\n", line.c_str()); };

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "userspace/agent/folders.h"
 #include "userspace/agent/recorder.h"
 #include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
@@ -41,6 +42,7 @@ StatusOr<agent::RecordOptions> ToOptions(const RecordFlags& flags) {
   options.command = flags.command;
   options.frequency_hz = flags.frequency_hz;
   options.stop = &stop_requested;
+  options.cache_folder = agent::DefaultCacheFolder();
   options.cpu = false;
   for (const std::string_view probe : Split(flags.probes, ',')) {
     if (probe == "cpu") {

@@ -20,7 +20,7 @@
 
 namespace pyrometer::kernel {
 
-// Collects what libbpf prints on this thread during its lifetime. One at a time per thread.
+// Collects what libbpf prints on this thread during its lifetime. The innermost one gets it.
 class BpfLog {
  public:
   BpfLog();
@@ -33,6 +33,7 @@ class BpfLog {
 
  private:
   std::string text_;
+  std::string* const outer_;
 };
 
 // Why loading or attaching `probe` failed. `error` is an errno, positive.
@@ -82,7 +83,7 @@ Counters SumPerCpu(const bpf_map* map) {
   return sum;
 }
 
-// Opens, lets `configure` set constants and sizes, loads. The result is loaded, nothing is attached.
+// Opens, lets `configure` (which returns a Status) set constants and sizes, loads. The result is loaded, nothing is attached.
 template <typename Owner, typename Open, typename Load, typename Configure>
 StatusOr<Owner> LoadSkeleton(std::string_view probe, Open open, Load load, Configure configure) {
   BpfLog log;
@@ -92,7 +93,7 @@ StatusOr<Owner> LoadSkeleton(std::string_view probe, Open open, Load load, Confi
     return InternalError(std::string(probe) +
                          ": the BPF object was built from other headers; build again from scratch");
   }
-  configure(*skeleton);
+  RETURN_IF_ERROR(configure(*skeleton));
   if (const int error = load(skeleton.get()); error != 0) return BpfError(-error, probe, "load", log);
   return skeleton;
 }

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "bpf/abi/stack.h"
+#include "bpf/abi/unwind.h"
 #include "userspace/base/types.h"
 
 namespace pyrometer::kernel {
@@ -20,6 +21,11 @@ using StopReason = ::pyro_stop_reason;
 inline constexpr size_t kStopReasons = PYRO_STOP_COUNT;
 // "end", "truncated", "unreadable", … ; "unknown" for a value of a newer probe.
 std::string_view StopReasonName(StopReason reason);
+// The stack has all its frames: it reached the outermost one, or there was none.
+bool IsWhole(StopReason reason);
+// Walk means that say something about quality, one name a bit: "frame pointers: no unwind information", …
+// `bit` is one of pyro_walk_means.
+std::string_view WalkMeansName(uint8_t bit);
 
 // Views are valid during the callback only.
 struct CpuSample {
@@ -32,11 +38,16 @@ struct CpuSample {
   std::string_view comm;          // thread name, at most 15 bytes, any bytes
   std::string_view process_comm;  // name of the main thread; empty = not known
   std::span<const uint64_t> kernel_frames;  // virtual addresses, leaf first; empty when user code was hit
-  // Virtual addresses, leaf first. [0] is an instruction address; the others are return addresses (look up
-  // address - 1). With kernel_frames, [0] is where user code entered the kernel.
+  // Virtual addresses, leaf first. [0], and those with PYRO_FRAME_EXACT set, are instruction addresses; the others are
+  // return addresses (look up address - 1). With kernel_frames, [0] is where user code entered the kernel.
   std::span<const uint64_t> user_frames;
   StopReason kernel_stop = PYRO_STOP_NOT_TAKEN;
   StopReason user_stop = PYRO_STOP_NOT_TAKEN;
+  uint8_t means = 0;  // bits of pyro_walk_means: how user_frames were found
+  // A copy of the stack, for samples whose walk came before what it needed was known: from
+  // raw_registers->stack_start on. Null and empty for all others.
+  const pyro_raw_registers* raw_registers = nullptr;
+  std::string_view raw_stack;
   uint64_t period_ns = 0;  // CPU time this sample stands for: 1e9 / frequency
 };
 
@@ -48,8 +59,12 @@ struct SampleCounters {
   uint64_t dropped_ring_full = 0;  // the reader was too slow or the ring too small
   uint64_t dropped_scratch = 0;    // no per-CPU scratch record; not seen yet
   uint64_t dropped_malformed = 0;  // record that did not decode; not seen yet
-  uint64_t dropped_lost = 0;       // the kernel's own count of lost records (unprivileged sampler)
+  uint64_t dropped_lost = 0;       // the kernel's own count of lost records (unprivileged sampler); walks left to tasks
+                                   // that did not go on before sampling ended
   // Not samples of the target, counted beside.
+  uint64_t deferred = 0;                              // whose walk was left to task work: a page was not in memory
+  uint64_t raw_copies = 0;                            // delivered or dropped samples that carry a stack
+  uint64_t raw_refused = 0;                           // that should have, but the ring was half full
   uint64_t idle = 0;                                  // interrupts that hit an idle CPU
   uint64_t filtered = 0;                              // interrupts that hit something outside of the target
   std::array<uint64_t, kStopReasons> kernel_stops{};  // of taken samples, by StopReason

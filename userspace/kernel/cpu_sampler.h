@@ -13,11 +13,10 @@
 // software clock `cpu-clock` (says source()); both give `frequency_hz` samples per busy CPU second.
 // An idle CPU is not sampled, only counted.
 //
-// User stacks are walked by frame pointer in the interrupt; every walk ends with a StopReason.
-// Kernel stacks are taken only when the interrupt hit kernel mode.
+// User stacks are walked in the interrupt, by unwind tables where Options::unwind has them (bpf/lib/stack_walk.h), else by
+// frame pointers; every walk ends with a StopReason. Kernel stacks are taken only when the interrupt hit kernel mode.
 //
-// Does not promise: stacks of code built without frame pointers (reported as such), samples while
-// the CPU runs with interrupts off (cpu-clock then fires late), CPUs that came online less than
+// Does not promise: samples while the CPU runs with interrupts off (cpu-clock then fires late), CPUs that came online less than
 // kCpuRefreshSeconds ago.
 //
 // Threads: Poll from one thread; Counters, AddProcess and SetCgroups from any.
@@ -38,6 +37,8 @@
 #include "userspace/kernel/cpu_sample.h"
 
 namespace pyrometer::kernel {
+
+class UnwindMaps;
 
 inline constexpr int kCpuRefreshSeconds = 5;  // how often Poll looks for CPUs that came online
 
@@ -60,7 +61,12 @@ class CpuSampler {
     uint32_t frequency_hz = 99;     // per busy CPU, 1 … kernel.perf_event_max_sample_rate; 99 avoids lockstep
     SampleTarget target;            // default: everything
     uint32_t ring_bytes = 4 << 20;  // rounded up to a power of two ≥ 4 KiB; 4 MiB is 8,000 samples of 60 frames
-    uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;  // 0 … 127; deeper stacks stop as "truncated"
+    uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;  // 0 … 512; deeper stacks stop as "truncated"
+    // Tables and mappings for walks; null: frame pointers alone.
+    std::shared_ptr<UnwindMaps> unwind;
+    // How much stack a sample carries at most whose process or table is not known yet; a multiple of 8, 0 … 64 KiB, 0 =
+    // none. Deeper stacks lose their outer frames. Costs 2 µs (8 KiB) to 20 µs (64 KiB) for such a sample.
+    uint32_t raw_stack_bytes = PYRO_MAX_RAW_STACK_BYTES;
     bool kernel_stacks = true;                        // false: kernel_stop is "not taken"
     bool force_software_clock = false;                // true: cpu-clock even where a PMU exists
   };

@@ -22,6 +22,10 @@ bool DecodeCpuSample(const void* data, size_t size, uint64_t period_ns, CpuSampl
 bool DecodeSlowCall(const void* data, size_t size, SlowCall& out);
 bool DecodeProcessEvent(const void* data, size_t size, ProcessEvent& out);
 
+// What follows a record's header: `frames` addresses, then, when raw_bytes is not 0, registers and a piece of stack.
+bool DecodeStackCopy(const void* data, size_t size, size_t frames, size_t raw_bytes,
+                     const pyro_raw_registers*& registers, std::string_view& stack);
+
 SyscallKey ToSyscallKey(const pyro_syscall_key& key);
 pyro_syscall_key ToAbi(const SyscallKey& key);
 

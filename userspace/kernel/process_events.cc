@@ -20,6 +20,7 @@
 #include "userspace/kernel/cpus.h"
 #include "userspace/kernel/decode.h"
 #include "userspace/kernel/perf_ring.h"
+#include "userspace/kernel/unwind_maps.h"
 #include "userspace/kernel/v1_controller.h"
 
 namespace pyrometer::kernel {
@@ -165,6 +166,8 @@ class ProcessEventsImpl final : public ProcessEvents {
     if (auto* exec = std::get_if<process::Exec>(&waiting.event); exec != nullptr && skeleton_ != nullptr) {
       if (waiting.image_start) {
         image_starts_[exec->key.tgid] = exec->time_ns;
+        callback(process::ImageStart{.key = exec->key, .time_ns = exec->time_ns});
+        ++delivered_;
         return;
       }
       if (const auto found = image_starts_.find(exec->key.tgid); found != image_starts_.end()) {
@@ -289,6 +292,10 @@ StatusOr<std::unique_ptr<ProcessEvents>> ProcessEvents::Start(const Options& opt
                                                         s.rodata->pyro_wake_bytes = ring_bytes / 2;
                                                         s.rodata->pyro_v1_controller = MountedV1Controller();
                                                         bpf_map__set_max_entries(s.maps.pyro_events, ring_bytes);
+                                                        return options.unwind == nullptr
+                                                                   ? OkStatus()
+                                                                   : options.unwind->Install(
+                                                                         s.maps.pyro_unwind_processes, nullptr, nullptr);
                                                       }));
   }
   auto events = std::make_unique<ProcessEventsImpl>(options, std::move(skeleton));

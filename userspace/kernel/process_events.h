@@ -26,6 +26,8 @@
 
 namespace pyrometer::kernel {
 
+class UnwindMaps;
+
 inline constexpr uint64_t kReorderNs = 1'000'000;
 
 // Events were lost here: rescan /proc for what is running and mapped.
@@ -35,7 +37,8 @@ struct LostEvents {
 };
 
 using ProcessEvent =
-    std::variant<process::Exec, process::Fork, process::Exit, process::Comm, process::Mapping, LostEvents>;
+    std::variant<process::ImageStart, process::Exec, process::Fork, process::Exit, process::Comm, process::Mapping,
+                 LostEvents>;
 
 // CLOCK_MONOTONIC stamp of any event.
 uint64_t TimeOf(const ProcessEvent& event);
@@ -57,6 +60,8 @@ class ProcessEvents {
     bool build_ids = true;          // ask the kernel for build IDs in mapping records
     bool only_side_band =
         false;  // true: no BPF; exec, fork and exit come from perf too, without start times and cgroups
+    // Its map of processes is kept by fork, exec and exit inside the kernel; may be null.
+    std::shared_ptr<UnwindMaps> unwind;
   };
   using Callback = std::function<void(ProcessEvent&&)>;
 

@@ -14,6 +14,7 @@
 #include "userspace/kernel/bpf_loader.h"
 #include "userspace/kernel/decode.h"
 #include "userspace/kernel/octave_reader.h"
+#include "userspace/kernel/unwind_maps.h"
 #include "userspace/kernel/v1_controller.h"
 
 namespace pyrometer::kernel {
@@ -226,7 +227,8 @@ bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   if (size < sizeof(pyro_syscall_exemplar)) return false;
   const auto* record = static_cast<const pyro_syscall_exemplar*>(data);
   if (record->user_frames > PYRO_MAX_USER_FRAMES || record->user_stop >= PYRO_STOP_COUNT ||
-      size < sizeof(*record) + record->user_frames * sizeof(uint64_t)) {
+      !DecodeStackCopy(record + 1, size - sizeof(*record), record->user_frames, record->raw_bytes, out.raw_registers,
+                       out.raw_stack)) {
     return false;
   }
   out.key = ToSyscallKey(record->call);
@@ -238,6 +240,7 @@ bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   out.comm = CommView(record->comm);
   out.user_frames = {reinterpret_cast<const uint64_t*>(record + 1), record->user_frames};
   out.user_stop = static_cast<StopReason>(record->user_stop);
+  out.means = record->means;
   return true;
 }
 
@@ -256,6 +259,7 @@ StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& o
         s.rodata->pyro_v1_controller = MountedV1Controller();
         bpf_map__set_max_entries(s.maps.pyro_syscall_octaves, std::max(options.max_octaves, 1u) + PYRO_LATENCY_OCTAVES);
         bpf_map__set_max_entries(s.maps.pyro_exemplars, ring_bytes);
+        return ShareUnwindMaps(options.unwind.get(), PYRO_MAX_RAW_STACK_BYTES, s);
       }));
   auto probe = std::make_unique<SyscallLatencyImpl>(options, std::move(skeleton), cpus);
   RETURN_IF_ERROR(probe->Begin());

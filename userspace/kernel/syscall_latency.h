@@ -37,6 +37,8 @@
 
 namespace pyrometer::kernel {
 
+class UnwindMaps;
+
 struct SyscallKey {
   uint64_t cgroup_id = 0;     // cgroup2 id of the calling task when the call returned; 0 only in the fold key
   uint64_t cgroup_v1_id = 0;  // see CpuSample
@@ -73,6 +75,9 @@ struct SlowCall {
   std::string_view comm;
   std::span<const uint64_t> user_frames;  // leaf first; [0] is the instruction after the call
   StopReason user_stop = PYRO_STOP_NOT_TAKEN;
+  uint8_t means = 0;  // these three as in CpuSample
+  const pyro_raw_registers* raw_registers = nullptr;
+  std::string_view raw_stack;
 };
 
 struct SyscallCounters {
@@ -98,6 +103,7 @@ class SyscallLatency {
     uint32_t exemplars_per_window_new_key = 64;  // for all keys without a last window together
     uint32_t ring_bytes = 1 << 20;
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;
+    std::shared_ptr<UnwindMaps> unwind;  // as for CpuSampler
     uint32_t idle_windows_before_eviction = 30;  // a key idle for so many Drains gives its entries back
   };
   static StatusOr<std::unique_ptr<SyscallLatency>> Start(const Options& options);

@@ -239,6 +239,7 @@ StatusOr<std::unique_ptr<TcpLatency>> TcpLatency::Start(const Options& options) 
         bpf_map__set_max_entries(s.maps.pyro_tcp_flows, options.max_flows + 1);
         bpf_map__set_max_entries(s.maps.pyro_tcp_octaves,
                                  std::max(options.max_octaves, 1u) + PYRO_TCP_HISTOGRAMS * PYRO_LATENCY_OCTAVES);
+        return OkStatus();
       }));
   auto probe = std::make_unique<TcpLatencyImpl>(options, std::move(skeleton), cpus);
   RETURN_IF_ERROR(probe->Begin());

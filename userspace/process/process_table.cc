@@ -258,6 +258,7 @@ void ProcessTable::End(Process& process, uint64_t time_ns) {
   if (process.ended_ns != 0) return;
   process.ended_ns = std::max<uint64_t>(time_ns, 1);
   process.info.alive = false;
+  NoteChange({.kind = ProcessChange::Kind::kEnded, .process = process.info.key});
   --running_;
   ended_.emplace_back(process.ended_ns, process.info.key);
 }
@@ -277,6 +278,18 @@ void ProcessTable::Forget(uint64_t now_ns) {
     }
     ended_.pop_front();
   }
+}
+
+void ProcessTable::NoteChange(const ProcessChange& change) {
+  if (!options_.watch_changes) return;
+  std::vector<ProcessChange>& of_tgid = changes_[change.process.tgid];
+  for (ProcessChange& earlier : of_tgid) {
+    if (earlier.process.start_time_ns != change.process.start_time_ns) continue;
+    // A fork's news is its mappings; whatever comes after says more.
+    earlier = change;
+    return;
+  }
+  of_tgid.push_back(change);
 }
 
 // ---- mappings, with the lock --------------------------------------------------------------------------------
@@ -375,6 +388,7 @@ void ProcessTable::Apply(uint32_t tgid, const Scan& scan, const OpenedMappings& 
     if (region.since_ns > time_ns) InsertRegion(*process, *image, start, region);
   }
   process->image = std::move(image);
+  if (!process->info.kernel_thread) NoteChange({.process = process->info.key});
 }
 
 // ---- events -------------------------------------------------------------------------------------------------
@@ -396,7 +410,32 @@ void ProcessTable::OnFork(const Fork& event) {
   if (inherited && child->image->empty()) {
     child->image = inherited;
     child->scanned = parent_scanned;
+    NoteChange({.kind = ProcessChange::Kind::kForked,
+                .process = child->info.key,
+                .parent = event.parent,
+                .time_ns = event.time_ns});
   }
+}
+
+void ProcessTable::StartImage(Process& process, uint64_t time_ns) {
+  if (process.old_images.size() >= kMaxOldImages) process.old_images.erase(process.old_images.begin());
+  process.old_images.push_back({time_ns, std::move(process.image)});
+  process.image = std::make_shared<Image>();
+  process.image_since_ns = time_ns;
+}
+
+void ProcessTable::OnImageStart(const ImageStart& event) {
+  std::lock_guard lock(mutex_);
+  Process* process = Find(event.key, 0);
+  // A scan may have seen the new image already.
+  if (process == nullptr || process->ended_ns != 0 || process->image_since_ns >= event.time_ns) return;
+  auto newer = std::make_shared<Image>();
+  for (const auto& [start, region] : *process->image) {
+    if (region.since_ns > event.time_ns) newer->emplace(start, region);
+  }
+  StartImage(*process, event.time_ns);
+  process->image = std::move(newer);
+  NoteChange({.process = process->info.key});
 }
 
 void ProcessTable::OnExec(const Exec& event) {
@@ -408,23 +447,26 @@ void ProcessTable::OnExec(const Exec& event) {
     return;
   }
   process->info.comm = event.comm;
-  const uint64_t window_start = event.time_ns > kExecMappingWindowNs ? event.time_ns - kExecMappingWindowNs : 0;
-  const uint64_t first_mapping_ns = event.image_start_ns != 0
-                                        ? event.image_start_ns
-                                        : std::max({process->born_ns, process->image_since_ns, window_start});
-  auto image = std::make_shared<Image>();
-  for (const auto& [start, region] : *process->image) {
-    const bool of_new_image =
-        region.since_ns > event.time_ns || (!region.from_scan && region.since_ns > first_mapping_ns);
-    if (of_new_image) image->emplace(start, region);
+  if (event.image_start_ns == 0 || process->image_since_ns != event.image_start_ns) {
+    // Nobody told where the new image begins: its mappings are those that came just before.
+    const uint64_t window_start = event.time_ns > kExecMappingWindowNs ? event.time_ns - kExecMappingWindowNs : 0;
+    const uint64_t first_mapping_ns = event.image_start_ns != 0
+                                          ? event.image_start_ns
+                                          : std::max({process->born_ns, process->image_since_ns, window_start});
+    auto image = std::make_shared<Image>();
+    for (const auto& [start, region] : *process->image) {
+      const bool of_new_image =
+          region.since_ns > event.time_ns || (!region.from_scan && region.since_ns > first_mapping_ns);
+      if (of_new_image) image->emplace(start, region);
+    }
+    StartImage(*process, event.image_start_ns != 0 ? event.image_start_ns : event.time_ns);
+    process->image = std::move(image);
   }
-  process->previous = std::move(process->image);
-  process->image = std::move(image);
-  process->image_since_ns = event.image_start_ns != 0 ? event.image_start_ns : event.time_ns;
   process->mappings_refused = false;
   process->scanned = false;  // the first miss may look at once
   process->next_scan_ns = 0;
   process->scan_backoff_ns = 0;
+  NoteChange({.process = process->info.key});
 }
 
 void ProcessTable::OnExit(const Exit& event) {
@@ -457,6 +499,7 @@ void ProcessTable::OnMapping(const Mapping& event) {
     std::lock_guard lock(mutex_);
     if (Process* process = FindOrCreate(event.key, event.time_ns)) {
       Insert(*process, Writable(*process), opened[0].first, opened[0].second, false);
+      NoteChange({.process = process->info.key});
       return;
     }
   }
@@ -468,9 +511,17 @@ void ProcessTable::OnMapping(const Mapping& event) {
 
 // ---- questions ----------------------------------------------------------------------------------------------
 
+const ProcessTable::Image& ProcessTable::ImageAt(const Process& process, uint64_t time_ns) {
+  if (time_ns != 0) {
+    for (const OldImage& old : process.old_images) {
+      if (time_ns < old.until_ns) return *old.image;
+    }
+  }
+  return *process.image;
+}
+
 bool ProcessTable::Lookup(const Process& process, VirtualAddress address, uint64_t time_ns, ResolvedAddress& result) {
-  const bool before_exec = process.previous && time_ns != 0 && time_ns < process.image_since_ns;
-  const Image& image = before_exec ? *process.previous : *process.image;
+  const Image& image = ImageAt(process, time_ns);
   auto it = image.upper_bound(address.value);
   if (it == image.begin() || (--it)->second.end <= address.value) {
     result.reason = process.info.kernel_thread               ? UnknownReason::kKernelThread
@@ -527,6 +578,35 @@ ResolvedAddress ProcessTable::Resolve(const ProcessKey& key, VirtualAddress addr
     process->next_scan_ns = std::max(process->next_scan_ns, now_ns + process->scan_backoff_ns);
   }
   return result;
+}
+
+std::optional<std::vector<ExecutableRegion>> ProcessTable::Executable(const ProcessKey& key, uint64_t time_ns) {
+  std::lock_guard lock(mutex_);
+  const Process* process = Find(key, time_ns);
+  if (process == nullptr) return std::nullopt;
+  const Image& image = ImageAt(*process, time_ns);
+  std::vector<ExecutableRegion> regions;
+  regions.reserve(image.size());
+  for (const auto& [start, region] : image) {
+    if (region.kind != MappingKind::kFile && region.kind != MappingKind::kVdso &&
+        region.kind != MappingKind::kAnonymous) {
+      continue;
+    }
+    regions.push_back({.start = VirtualAddress(start),
+                       .end = VirtualAddress(region.end),
+                       .offset = FileOffset(region.offset),
+                       .kind = region.kind,
+                       .binary = region.binary});
+  }
+  return regions;
+}
+
+std::vector<ProcessChange> ProcessTable::TakeChanges() {
+  std::vector<ProcessChange> changes;
+  std::lock_guard lock(mutex_);
+  for (auto& [tgid, of_tgid] : changes_) changes.insert(changes.end(), of_tgid.begin(), of_tgid.end());
+  changes_.clear();
+  return changes;
 }
 
 std::optional<ProcessInfo> ProcessTable::Describe(const ProcessKey& key) {

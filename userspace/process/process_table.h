@@ -2,12 +2,12 @@
 //
 //   ProcessTable table({});
 //   table.ScanAll();                                       // what runs already
-//   table.OnExec(exec); table.OnMapping(mapping); …        // what the kernel room reports from now on
+//   table.OnExec(exec); table.OnMapping(mapping); …        // what the kernel room reports from now on, in order of time
 //   ResolvedAddress where = table.Resolve(sample.process, VirtualAddress(ip), sample.time_ns);
 //   if (where.binary && where.elf_address) symbolize(*where.binary, *where.elf_address);
 //
 // Only executable mappings are kept (and heap and stack, to name nonsense as such). A fork shares its parent's
-// mappings until either changes; an exec starts anew, the image before it stays for samples taken before. Ended
+// mappings until either changes; an exec starts anew, the images before it stay for samples taken before. Ended
 // processes stay for `ended_grace_ns`. A process is tgid + start time; /proc knows the start time only to a clock
 // tick (10 ms), so an entry that came from /proc matches a key within one tick until an event makes it exact. An
 // address in no known mapping causes a rescan of /proc/PID/maps, at most once a second for a process, ever rarer
@@ -69,6 +69,28 @@ struct ResolvedAddress {
   VirtualAddress mapping_start;                 // of the mapping; 0 when unknown
 };
 
+// A piece of a process's executable memory.
+struct ExecutableRegion {
+  VirtualAddress start;  // end is exclusive
+  VirtualAddress end;
+  FileOffset offset;                     // of `start` in the file
+  MappingKind kind = MappingKind::kUnknown;  // kFile, kVdso or kAnonymous
+  std::shared_ptr<const Binary> binary;  // kFile only, then never null
+};
+
+// What changed about a process since somebody last asked.
+struct ProcessChange {
+  enum class Kind : uint8_t {
+    kMappings,  // new, or its executable mappings changed
+    kForked,    // new, with the mappings of `parent`
+    kEnded,
+  };
+  Kind kind = Kind::kMappings;
+  ProcessKey process;
+  ProcessKey parent;     // kForked
+  uint64_t time_ns = 0;  // kForked: when
+};
+
 // What is known about one process.
 struct ProcessInfo {
   ProcessKey key;
@@ -91,6 +113,7 @@ class ProcessTable {
     size_t max_mappings = 65'530;                       // executable mappings of one process (vm.max_map_count)
     uint64_t rescan_interval_ns = kNsPerSecond;         // shortest time between two rescans of one process; doubles to
                                                         // 64 times that while they bring nothing
+    bool watch_changes = false;                         // keep what TakeChanges returns
     BinaryTable::Options binaries;                      // proc_root is taken from here above
     std::function<uint64_t()> now_ns = MonotonicNowNs;  // CLOCK_MONOTONIC
   };
@@ -112,6 +135,7 @@ class ProcessTable {
   // Reads every process of /proc: at start, and after events were lost. Processes that are gone are marked ended.
   Status ScanAll();
 
+  void OnImageStart(const ImageStart& event);
   void OnExec(const Exec& event);
   void OnFork(const Fork& event);
   void OnExit(const Exit& event);
@@ -122,6 +146,12 @@ class ProcessTable {
   ResolvedAddress Resolve(const ProcessKey& key, VirtualAddress address, uint64_t time_ns);
   // nullopt when it was never seen and does not run.
   std::optional<ProcessInfo> Describe(const ProcessKey& key);
+  // The executable regions of a process at a time (0 = now), ascending; nullopt when it is not known.
+  std::optional<std::vector<ExecutableRegion>> Executable(const ProcessKey& key, uint64_t time_ns);
+  // Every process that changed since the last call, once, with the last that happened to it. Processes that were known
+  // when they ended come as kEnded, others not at all. Nothing is kept for the caller before `watch_changes` is set.
+  std::vector<ProcessChange> TakeChanges();
+
   // Keys of running processes (not kernel threads) known now.
   std::vector<ProcessKey> Running() const;
 
@@ -138,6 +168,12 @@ class ProcessTable {
     std::shared_ptr<const Binary> binary;
   };
   using Image = std::map<uint64_t, Region>;  // by start; never overlapping
+  struct OldImage {
+    uint64_t until_ns = 0;
+    std::shared_ptr<Image> image;
+  };
+  // A chain of execs between two looks at the rings: shells that exec wrappers that exec programs.
+  static constexpr size_t kMaxOldImages = 8;
 
   struct Process {
     ProcessInfo info;
@@ -151,7 +187,7 @@ class ProcessTable {
     uint64_t scan_backoff_ns = 0;     // 0 = none yet
     uint64_t image_since_ns = 0;      // time of the last exec; 0 = none seen
     std::shared_ptr<Image> image;     // shared after fork: copy before changing
-    std::shared_ptr<Image> previous;  // before the last exec; may be null
+    std::vector<OldImage> old_images; // before the last execs, oldest first; at most kMaxOldImages
   };
   struct Scan {
     ProcStat stat;
@@ -178,12 +214,17 @@ class ProcessTable {
   Process* Create(const ProcessKey& key, uint64_t born_ns);
   void End(Process& process, uint64_t time_ns);
   void Forget(uint64_t now_ns);
+  void NoteChange(const ProcessChange& change);
   void Insert(Process& process, Image& image, const Mapping& mapping, const std::shared_ptr<const Binary>& binary,
               bool from_scan);
   void InsertRegion(Process& process, Image& image, uint64_t start, const Region& region);
   void Apply(uint32_t tgid, const Scan& scan, const OpenedMappings& mappings, uint64_t time_ns);
   static Image& Writable(Process& process);
   static bool SameStart(const Process& process, uint64_t start_time_ns);
+  // Keeps the image for samples before `time_ns` and starts an empty one.
+  static void StartImage(Process& process, uint64_t time_ns);
+  // The image that a process had at a time (0 = now).
+  static const Image& ImageAt(const Process& process, uint64_t time_ns);
   static bool Lookup(const Process& process, VirtualAddress address, uint64_t time_ns, ResolvedAddress& result);
 
   const Options options_;
@@ -193,6 +234,7 @@ class ProcessTable {
   std::unordered_map<uint32_t, std::vector<std::unique_ptr<Process>>> processes_;
   std::deque<std::pair<uint64_t, ProcessKey>> ended_;  // (when, who), oldest first
   size_t running_ = 0;
+  std::unordered_map<uint32_t, std::vector<ProcessChange>> changes_;  // by tgid
   Counters counters_;
 };
 

@@ -33,7 +33,7 @@ TEST_F(SampleTrackTest, CutsWindowsByTheTimeOfTheSample) {
   Add(track, 5 * kSecond);
   Add(track, 9 * kSecond);
   Add(track, 10 * kSecond);
-  track.Fold(/*monotonic_to_unix_ns=*/1000 * kSecond);
+  track.Fold(/*monotonic_to_unix_ns=*/1000 * kSecond, UINT64_MAX);
   EXPECT_TRUE(track.TakeClosed(1010 * kSecond, kSecond).empty()) << "within the grace time";
   const auto closed = track.TakeClosed(1011 * kSecond, kSecond);
   ASSERT_EQ(closed.size(), 1u);
@@ -41,7 +41,7 @@ TEST_F(SampleTrackTest, CutsWindowsByTheTimeOfTheSample) {
   EXPECT_EQ(closed[0].sample_count(), 2u);
   // A late sample of a window that is gone is not lost: the oldest open window takes it.
   Add(track, 9 * kSecond);
-  track.Fold(1000 * kSecond);
+  track.Fold(1000 * kSecond, UINT64_MAX);
   const auto rest = track.TakeAll(1012 * kSecond);
   ASSERT_EQ(rest.size(), 1u);
   EXPECT_EQ(rest[0].start_ns(), 1010 * kSecond);
@@ -53,7 +53,7 @@ TEST_F(SampleTrackTest, CutsWindowsByTheTimeOfTheSample) {
 TEST_F(SampleTrackTest, ReturnAddressesPointIntoTheCallerTheLeafDoesNot) {
   SampleTrack track(&resolver_, 0);
   Add(track, 1);
-  track.Fold(0);
+  track.Fold(0, UINT64_MAX);
   const auto windows = track.TakeAll(UnixNowNs());
   ASSERT_EQ(windows.size(), 1u);
   const RawWindow& window = windows[0];
@@ -69,7 +69,7 @@ TEST_F(SampleTrackTest, ASampleWithoutAnyFrameIsStillASample) {
   sample.time_ns = 1;
   sample.period_ns = 10;
   track.Collect(sample);
-  track.Fold(0);
+  track.Fold(0, UINT64_MAX);
   const auto windows = track.TakeAll(UnixNowNs());
   ASSERT_EQ(windows.size(), 1u);
   EXPECT_EQ(windows[0].sample_count(), 1u);

@@ -51,7 +51,34 @@ TEST(DecodeCpuSample, TakesTheRecordApart) {
   record->user_stop = PYRO_STOP_COUNT;
   EXPECT_FALSE(DecodeCpuSample(words.data(), words.size() * 8, 9, s));
   record->user_stop = PYRO_STOP_END;
-  record->user_frames = 128;
+  record->user_frames = PYRO_MAX_USER_FRAMES + 1;
+  EXPECT_FALSE(DecodeCpuSample(words.data(), 1 << 20, 9, s));
+}
+
+TEST(DecodeCpuSample, CopyOfTheStack) {
+  constexpr uint32_t kStackBytes = 24;
+  std::vector<uint64_t> words = Words(sizeof(pyro_cpu_sample) + 8 + sizeof(pyro_raw_registers) + kStackBytes);
+  auto* record = reinterpret_cast<pyro_cpu_sample*>(words.data());
+  record->user_frames = 1;
+  record->user_stop = PYRO_STOP_NO_PROCESS;
+  record->means = PYRO_BY_FP_GENERATED;
+  record->raw_bytes = kStackBytes;
+  auto* registers = reinterpret_cast<pyro_raw_registers*>(reinterpret_cast<char*>(record + 1) + 8);
+  registers->ip = 77;
+  std::memcpy(registers + 1, "the stack of the thread.", kStackBytes);
+  CpuSample s;
+  ASSERT_TRUE(DecodeCpuSample(words.data(), words.size() * 8, 9, s));
+  ASSERT_NE(s.raw_registers, nullptr);
+  EXPECT_EQ(s.raw_registers->ip, 77u);
+  EXPECT_EQ(s.raw_stack, "the stack of the thread.");
+  EXPECT_EQ(s.means, PYRO_BY_FP_GENERATED);
+  for (size_t size = 0; size < words.size() * 8; ++size) EXPECT_FALSE(DecodeCpuSample(words.data(), size, 9, s));
+  // One without a copy after one with: nothing is left over.
+  record->raw_bytes = 0;
+  ASSERT_TRUE(DecodeCpuSample(words.data(), words.size() * 8, 9, s));
+  EXPECT_EQ(s.raw_registers, nullptr);
+  EXPECT_TRUE(s.raw_stack.empty());
+  record->raw_bytes = PYRO_MAX_RAW_STACK_BYTES + 8;
   EXPECT_FALSE(DecodeCpuSample(words.data(), 1 << 20, 9, s));
 }
 
@@ -68,7 +95,7 @@ TEST(DecodeSlowCall, TakesTheRecordApart) {
   EXPECT_TRUE(call.key.compat);
   EXPECT_EQ(call.user_frames.size(), 2u);
   EXPECT_FALSE(DecodeSlowCall(words.data(), words.size() * 8 - 1, call));
-  record->user_frames = 255;
+  record->user_frames = PYRO_MAX_USER_FRAMES + 1;
   EXPECT_FALSE(DecodeSlowCall(words.data(), 1 << 20, call));
 }
 

@@ -102,6 +102,61 @@ TEST_F(ProcessTableTest, KnownStartOfTheImageBeatsTheWindow) {
   EXPECT_EQ(table.Resolve(kShop, VirtualAddress(0x1000), 500).kind, MappingKind::kUnknown);
 }
 
+TEST_F(ProcessTableTest, ChainOfExecsAtTheSameAddresses) {
+  // Static programs without PIE all lie at one place: only time tells them apart.
+  ProcessTable table(Options());
+  const auto start_image = [&](uint64_t time_ns) { table.OnImageStart({.key = {kShop.tgid, 0}, .time_ns = time_ns}); };
+  table.OnFork({.parent = {1, 1}, .child = kShop, .time_ns = 100});
+  table.OnMapping(Vdso(kShop, 0x1000, 0x2000, 1 << 20, 110));
+  for (uint64_t i = 2; i <= 5; ++i) {
+    start_image(i * 100);
+    table.OnMapping(Vdso(kShop, 0x1000, 0x2000, i << 20, i * 100 + 10));
+    table.OnExec({.key = kShop, .time_ns = i * 100 + 20, .image_start_ns = i * 100, .comm = "x"});
+  }
+  for (uint64_t i = 1; i <= 5; ++i) {
+    EXPECT_EQ(OffsetAt(table, kShop, 0x1000, i * 100 + 50), i << 20);
+    const auto regions = table.Executable(kShop, i * 100 + 50);
+    ASSERT_EQ(regions->size(), 1u);
+    EXPECT_EQ((*regions)[0].offset.value, i << 20);
+  }
+  // Between an image's start and its first mapping there is nothing, not the old program.
+  EXPECT_EQ(table.Resolve(kShop, VirtualAddress(0x1000), 305).kind, MappingKind::kVdso);
+  start_image(600);
+  EXPECT_EQ(table.Executable(kShop, 0)->size(), 0u);
+  EXPECT_EQ(OffsetAt(table, kShop, 0x1000, 550), 5u << 20);
+}
+
+TEST_F(ProcessTableTest, ChangesAreToldOnce) {
+  ProcessTable::Options options = Options();
+  options.watch_changes = true;
+  ProcessTable table(options);
+  const ProcessKey child{200, 6'000'000'321};
+  table.OnFork({.parent = {1, 1}, .child = kShop, .time_ns = 100});
+  table.OnMapping(Vdso(kShop, 0x1000, 0x2000, 0, 110));
+  table.OnMapping(Vdso(kShop, 0x3000, 0x4000, 0, 120));
+  table.OnFork({.parent = kShop, .child = child, .time_ns = 130});
+  auto changes = table.TakeChanges();
+  ASSERT_EQ(changes.size(), 2u);
+  std::sort(changes.begin(), changes.end(), [](const auto& a, const auto& b) { return a.process < b.process; });
+  EXPECT_EQ(changes[0].process, kShop);
+  EXPECT_EQ(changes[0].kind, ProcessChange::Kind::kMappings);
+  EXPECT_EQ(changes[1].process, child);
+  EXPECT_EQ(changes[1].kind, ProcessChange::Kind::kForked);
+  EXPECT_EQ(changes[1].parent, kShop);
+  EXPECT_EQ(changes[1].time_ns, 130u);
+  EXPECT_TRUE(table.TakeChanges().empty());
+  // A process that ends says only that, and one with the same number comes after it.
+  table.OnMapping(Vdso(kShop, 0x5000, 0x6000, 0, 140));
+  table.OnExit({.key = kShop, .time_ns = 150});
+  const ProcessKey next{kShop.tgid, kShop.start_time_ns + 50 * kNsPerSecond};
+  table.OnFork({.parent = child, .child = next, .time_ns = 160});
+  changes = table.TakeChanges();
+  ASSERT_EQ(changes.size(), 2u);
+  EXPECT_EQ(changes[0].kind, ProcessChange::Kind::kEnded);
+  EXPECT_EQ(changes[0].process, kShop);
+  EXPECT_EQ(changes[1].process, next);
+}
+
 TEST_F(ProcessTableTest, ForkInheritsAndTheTwoPartWays) {
   ProcessTable table(Options());
   const ProcessKey child{200, 6'000'000'321};
