@@ -22,7 +22,7 @@
 namespace pyrometer::cli {
 namespace {
 
-constexpr uint64_t kMaintenanceIntervalNs = 5 * 60 * kNsPerSecond;
+constexpr uint64_t kHousekeepingIntervalNs = 30 * kNsPerSecond;
 
 struct StoreFlags {
   std::string data;
@@ -150,7 +150,7 @@ StatusOr<StoreStack> StartStore(const StoreFlags& flags, const std::string& mode
   store::StoreOptions options;
   auto retention = ParseDuration(flags.retention);
   if (!retention.ok()) return WithContext(retention.status(), "--retention");
-  options.retention_ns = *retention;
+  options.limits.retention_ns = *retention;
   options.memory_budget_bytes = flags.memory_bytes;
   server::Options serving = flags.server;
   serving.mode = mode;
@@ -166,11 +166,14 @@ StatusOr<StoreStack> StartStore(const StoreFlags& flags, const std::string& mode
 
 // Runs until a signal comes, with the store's housekeeping in between.
 void ServeUntil(StopSignal& stop, store::Store* store) {
-  while (!stop.Wait(static_cast<int>(kMaintenanceIntervalNs / kNsPerMs))) {
+  bool at_once = false;
+  while (!stop.Wait(at_once ? 0 : static_cast<int>(kHousekeepingIntervalNs / kNsPerMs))) {
     if (store == nullptr) continue;
-    const auto done = store->RunMaintenance(UnixNowNs());
-    if (!done.ok())
+    const auto done = store->Housekeep(UnixNowNs());
+    if (!done.ok()) {
       std::fprintf(stderr, "pyrometer: housekeeping of the store: %s\n", done.status().ToString().c_str());
+    }
+    at_once = done.ok() && done->more;
   }
 }
 

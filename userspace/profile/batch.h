@@ -119,4 +119,7 @@ struct BatchView {
   std::span<const CounterPoint> counters;
 };
 
+// A batch of its own with what the view refers to, and no more.
+Batch CopyBatch(const BatchView& view);
+
 }  // namespace pyrometer::profile

@@ -44,6 +44,10 @@ struct Options {
   size_t max_http_body_bytes = 1u << 20;  // requests; only sessions have a body
   size_t max_sessions = 100;              // finished ones remembered
   size_t max_running_sessions = 16;       // per node
+  uint64_t query_timeout_ns = 30 * kNsPerSecond;  // flag --query-timeout; of one question
+  uint64_t query_memory_bytes = 128u << 20;       // flag --query-memory; of all questions together
+  int max_questions = 8;                          // worked on at a time
+  uint64_t stream_memory_bytes = 64u << 20;       // tables of the agents' streams; of --memory
   // Unix nanoseconds; tests set it.
   std::function<int64_t()> now = [] { return UnixNowNs(); };
 };

@@ -20,13 +20,26 @@ Status ReadBudget::Check() {
   return OkStatus();
 }
 
+ReadBudget::~ReadBudget() {
+  if (limits_.pool != nullptr) limits_.pool->fetch_sub(charged_.load());
+}
+
 Status ReadBudget::Charge(uint64_t bytes) {
   const uint64_t charged = charged_.fetch_add(bytes, std::memory_order_relaxed) + bytes;
-  if (limits_.memory_bytes == 0 || charged <= limits_.memory_bytes) return OkStatus();
-  return ResourceExhaustedError(
-      StrFormat("the question needs more than %s of memory (%s so far) and was cut off: ask for a shorter range, fewer "
-                "series or fewer labels in `by`, or raise --query-memory",
-                FormatBytes(limits_.memory_bytes), FormatBytes(charged)));
+  uint64_t together = charged;
+  if (limits_.pool != nullptr) together = limits_.pool->fetch_add(bytes) + bytes;
+  if (limits_.memory_bytes != 0 && charged > limits_.memory_bytes) {
+    return ResourceExhaustedError(
+        StrFormat("the question needs %s of memory or more, the limit of one is %s: ask for a shorter range, fewer series "
+                  "or fewer labels in `by`, or raise --query-memory",
+                  FormatBytes(charged), FormatBytes(limits_.memory_bytes)));
+  }
+  if (limits_.pool != nullptr && together > limits_.pool_bytes) {
+    return ResourceExhaustedError(
+        StrFormat("all questions together need %s of memory, their limit is %s: ask again later, or raise --query-memory",
+                  FormatBytes(together), FormatBytes(limits_.pool_bytes)));
+  }
+  return OkStatus();
 }
 
 }  // namespace pyrometer::store

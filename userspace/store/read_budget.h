@@ -19,11 +19,17 @@ class ReadBudget {
  public:
   struct Limits {
     uint64_t timeout_ns = 0;       // from now on; 0 = none. Flag --query-timeout
-    uint64_t memory_bytes = 0;     // 0 = none. Flag --query-memory
+    uint64_t memory_bytes = 0;     // 0 = none
+    // What all questions together have charged, and may. Flag --query-memory. May be null; must outlive the budget.
+    std::atomic<uint64_t>* pool = nullptr;
+    uint64_t pool_bytes = 0;
     std::function<bool()> gone{};  // true: nobody waits any more; may be null
   };
   ReadBudget() = default;
   explicit ReadBudget(Limits limits);
+  ~ReadBudget();  // gives back to the pool
+  ReadBudget(const ReadBudget&) = delete;
+  ReadBudget& operator=(const ReadBudget&) = delete;
 
   // DEADLINE_EXCEEDED, CANCELLED or OK. About 25 ns.
   Status Check();

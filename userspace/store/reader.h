@@ -50,6 +50,9 @@ using LeafId = uint32_t;    // dense within its trie; 0 = the empty stack
 inline constexpr std::array<std::string_view, 3> kInstanceLabels = {"node", "pod", "container.id"};
 bool IsInstanceLabel(std::string_view name);
 
+// As Cortex and Mimir have it: at most 150 letters, digits and !-_.*'(); "" is the default tenant.
+bool IsTenantName(std::string_view name);
+
 // Half-open: a window belongs to the range when its START lies in [from_ns, to_ns), whatever its
 // length. Ranges that touch ([a,b) and [b,c)) therefore never count a window twice or lose one.
 struct TimeRange {

@@ -23,8 +23,6 @@ namespace pyrometer::store {
 
 inline constexpr TenantId kDefaultTenant = 1;
 inline constexpr size_t kMaxTenantNameBytes = 150;
-// As Cortex and Mimir have it: letters, digits and !-_.*'()
-bool IsTenantName(std::string_view name);
 
 // Stored numbers of one tenant; differences are added with Plus.
 struct TenantUsage {

@@ -1,6 +1,6 @@
 #include "userspace/store/validate.h"
 
-#include <vector>
+#include <unordered_map>
 
 #include "userspace/base/strings.h"
 #include "userspace/store/chunk.h"
@@ -63,18 +63,18 @@ Status ValidateDefinitions(const profile::Definitions& all, CheckedDefinitions* 
 
 class PointChecker {
  public:
-  PointChecker(const BatchView& batch, int64_t now_ns) : batch_(batch), now_ns_(now_ns), kinds_(batch.series.size(), -1) {}
+  PointChecker(const BatchView& batch, int64_t now_ns) : batch_(batch), now_ns_(now_ns) {}
 
   template <typename Point>
   Status Check(std::string_view what, size_t index, const Point& point, PointKind kind) {
     if (point.series >= batch_.series.size()) {
       return Bad("%s point %d: series %d of %d", what, index, point.series, batch_.series.size());
     }
-    int& seen = kinds_[point.series];
-    if (seen >= 0 && seen != static_cast<int>(kind)) {
+    const auto [entry, first] = kinds_.try_emplace(point.series, kind);
+    if (first) RETURN_IF_ERROR(CheckType(point.series));
+    if (entry->second != kind) {
       return Bad("%s point %d: series %s has points of another kind", what, index, batch_.series[point.series].type);
     }
-    seen = static_cast<int>(kind);
     if (point.time_ns < kMinTimeNs) {
       return Bad("%s point %d: its window starts before the year 2000; check the clock of node %s", what, index,
                  batch_.node);
@@ -93,9 +93,17 @@ class PointChecker {
   }
 
  private:
+  Status CheckType(uint32_t series) const {
+    const std::string& type = batch_.series[series].type;
+    if (type.empty() || type.size() > kMaxTypeBytes || !IsUtf8(type)) {
+      return Bad("series %d: its type is empty, longer than %d bytes or not UTF-8", series, kMaxTypeBytes);
+    }
+    return OkStatus();  // LabelSet keeps its own limits
+  }
+
   const BatchView& batch_;
   const int64_t now_ns_;
-  std::vector<int> kinds_;
+  std::unordered_map<uint32_t, PointKind> kinds_;  // by series; a stream may have many more than a batch uses
 };
 
 Status ValidatePoints(const BatchView& batch, int64_t now_ns) {
@@ -159,13 +167,6 @@ Status ValidateBatch(const BatchView& batch, CheckedDefinitions* checked, int64_
   if (batch.sequence == 0) return Bad("its sequence number is 0; they start at 1");
   const size_t points = batch.profiles.size() + batch.histograms.size() + batch.counters.size();
   if (points > kMaxPointsPerBatch) return Bad("%d points; the limit is %d", points, kMaxPointsPerBatch);
-  for (size_t i = 0; i < batch.series.size(); ++i) {
-    const profile::SeriesKey& key = batch.series[i];
-    if (key.type.empty() || key.type.size() > kMaxTypeBytes || !IsUtf8(key.type)) {
-      return Bad("series %d: its type is empty, longer than %d bytes or not UTF-8", i, kMaxTypeBytes);
-    }
-    // LabelSet keeps its own limits.
-  }
   RETURN_IF_ERROR(ValidateDefinitions(*batch.definitions, checked));
   return ValidatePoints(batch, now_ns);
 }
