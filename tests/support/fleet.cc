@@ -133,22 +133,24 @@ profile::FrameId Fleet::Frame(profile::Dictionary* d, int service, uint32_t fram
   const bool own = function < kOwnFunctions;
   // Which of the shared functions a service uses differs from service to service.
   const uint32_t id =
-      own ? function
-          : (function - kOwnFunctions + static_cast<uint32_t>(service) * 37) * 7 % kSharedFunctions;
+      own ? function : (function - kOwnFunctions + static_cast<uint32_t>(service) * 37) * 7 % kSharedFunctions;
   // New code of a deploy: another address in the same function.
   const uint32_t moved = own && function % kChangedByDeploy == 0 ? static_cast<uint32_t>(deploy) : 0;
   const std::string owner = own ? StrFormat("service%d", service) : "runtime";
-  const auto mapping = d->InternMapping(
-      {.build_id = d->InternString(own ? StrFormat("6f1d3c0f5a7be0d84a1b%08x", service) : "b1946ac92492d2347c6235b4d2611184"),
-       .file = d->InternString(own ? StrFormat("/usr/bin/service-%d", service) : "/usr/lib/x86_64-linux-gnu/libruntime.so.6")});
+  const auto mapping =
+      d->InternMapping({.build_id = d->InternString(own ? StrFormat("6f1d3c0f5a7be0d84a1b%08x", service)
+                                                        : "b1946ac92492d2347c6235b4d2611184"),
+                        .file = d->InternString(own ? StrFormat("/usr/bin/service-%d", service)
+                                                    : "/usr/lib/x86_64-linux-gnu/libruntime.so.6")});
   const uint64_t hash = Mix(own ? static_cast<uint64_t>(service) + 1 : 0, id);
   const auto name = d->InternString(StrFormat("company::%s::component%d::%s%x::%s%x(%s)", owner, hash % 97,
                                               hash % 2 == 0 ? "RequestHandler" : "Storage", hash >> 52,
                                               hash % 3 == 0 ? "ProcessNext" : "Load", hash >> 44 & 0xfff,
                                               hash % 5 == 0 ? "absl::string_view, int" : "const Context&"));
-  const auto function_id = d->InternFunction(
-      {.name = name, .file = d->InternString(StrFormat("src/%s/component%d.cc", owner, hash % 97)),
-       .start_line = static_cast<int64_t>(hash >> 40 & 0x3ff)});
+  const auto function_id =
+      d->InternFunction({.name = name,
+                         .file = d->InternString(StrFormat("src/%s/component%d.cc", owner, hash % 97)),
+                         .start_line = static_cast<int64_t>(hash >> 40 & 0x3ff)});
   const uint64_t address = 0x1000 + id * 256 + (frame % kAddresses) * 40 + moved * 16'000'000;
   return d->InternFrame({.kind = profile::FrameKind::kNative,
                          .mapping = mapping,

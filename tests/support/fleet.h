@@ -6,13 +6,15 @@
 // Shape, and where it comes from:
 // - Each service has `stacks` distinct stacks, drawn log-uniformly (Zipf with s = 1): rank 1 holds a tenth of the
 //   samples, half the ranks together hold 7 %.
-// - Stacks branch off each other the way call trees do: a new one leaves an earlier one some frames above its leaf and goes
-//   on along the edges of a call graph with few callees per caller. 3.3 trie nodes per stack (published for a large fleet:
-//   3.3; measured on the Go compiler, whose profile is very flat: 4.8), mean depth 25, 0.25 graph edges per node
+// - Stacks branch off each other the way call trees do: a new one leaves an earlier one some frames above its leaf and
+// goes
+//   on along the edges of a call graph with few callees per caller. 3.3 trie nodes per stack (published for a large
+//   fleet: 3.3; measured on the Go compiler, whose profile is very flat: 4.8), mean depth 25, 0.25 graph edges per node
 //   (Go compiler: 0.29).
 // - A frame is an address; three per function on average. Half of a service's functions are its own binary's, half come
 //   from libraries that all services share. Names are as long as C++ names are (40 to 90 bytes).
-// - Pods are spread over nodes round robin. With `deploy_every` all pods of a service get new names, a new version label and
+// - Pods are spread over nodes round robin. With `deploy_every` all pods of a service get new names, a new version
+// label and
 //   one stack in ten a new address, every so many windows.
 //
 // Threads: Window from any, after the constructor. Cost: 60 ns per raw sample.
@@ -32,9 +34,9 @@ namespace pyrometer::testing {
 struct FleetOptions {
   uint64_t seed = 1;
   int services = 50;
-  int pods = 10;      // per service
-  int nodes = 50;     // one agent each
-  int samples = 1000; // raw, per pod and window
+  int pods = 10;       // per service
+  int nodes = 50;      // one agent each
+  int samples = 1000;  // raw, per pod and window
   int stacks = 20'000;
   uint64_t window_ns = 60'000'000'000;
   int64_t start_ns = 1'700'006'400'000'000'000;  // the beginning of a day

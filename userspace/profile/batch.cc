@@ -29,10 +29,8 @@ class DefinitionsMapper {
     Mapping mapping = from_.mapping(view.mapping);
     mapping.build_id = String(mapping.build_id);
     mapping.file = String(mapping.file);
-    profile::Frame frame{.kind = view.kind,
-                         .mapping = to_.InternMapping(mapping),
-                         .address = view.address,
-                         .miss = String(view.miss)};
+    profile::Frame frame{
+        .kind = view.kind, .mapping = to_.InternMapping(mapping), .address = view.address, .miss = String(view.miss)};
     for (const Line& line : view.lines) {
       profile::Function function = from_.function(line.function);
       function.name = String(function.name);

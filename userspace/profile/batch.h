@@ -55,8 +55,8 @@ struct ProfilePoint {
   uint64_t duration_ns = 0;
   uint64_t period_ns = 0;
   std::vector<Sample> samples;
-  // When within the window the samples were taken, in milliseconds from its start: `count` sorted numbers for each entry
-  // of `samples`, one after the other. Empty: not recorded (or the window is longer than 65 s).
+  // When within the window the samples were taken, in milliseconds from its start: `count` sorted numbers for each
+  // entry of `samples`, one after the other. Empty: not recorded (or the window is longer than 65 s).
   std::vector<uint16_t> offsets_ms;
 };
 

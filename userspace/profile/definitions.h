@@ -1,10 +1,11 @@
 // What samples refer to, read-only: strings, mappings, functions, frames, stacks, each by dense id from 1 (0 = none).
-// Whoever takes samples in (the store) reads definitions through this, whether they lie in a Dictionary or in the tables
-// of a stream, which need no look-up by content and take a third of the memory.
+// Whoever takes samples in (the store) reads definitions through this, whether they lie in a Dictionary or in the
+// tables of a stream, which need no look-up by content and take a third of the memory.
 //
 //   DictionaryDefinitions definitions(&batch.dictionary);
 //
-// Threads: as the tables behind it. Cost: a virtual call per definition; those who see many keep what they made of them.
+// Threads: as the tables behind it. Cost: a virtual call per definition; those who see many keep what they made of
+// them.
 #pragma once
 
 #include <cstddef>

@@ -83,8 +83,8 @@ StatusOr<profile::Accounting> NodeAccounting(const Engine& engine, const Selecto
       selection.series.push_back(one.id);
     }
     return engine.reader().ScanTotals(
-        selection, range, false,
-        [&](const store::WindowTotal& total) { sink(*labels.at(total.series), total.value); }, engine.budget());
+        selection, range, false, [&](const store::WindowTotal& total) { sink(*labels.at(total.series), total.value); },
+        engine.budget());
   };
   const auto by_reason = [](std::map<std::string, uint64_t>* table) {
     return [table](const LabelSet& labels, uint64_t value) {

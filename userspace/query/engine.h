@@ -12,12 +12,12 @@
 // Steps (TimeSeries, HistogramSeries) are aligned to multiples of step_ns since the Unix epoch; a
 // window counts wholly in the step that holds its start. Steps without any window are left out.
 //
-// Data older than a store keeps windows of single series is there as sums per hour of groups of series (store/reader.h):
-// without the labels that tell instances apart, which then count as absent, and at hourly steps.
+// Data older than a store keeps windows of single series is there as sums per hour of groups of series
+// (store/reader.h): without the labels that tell instances apart, which then count as absent, and at hourly steps.
 //
 // Threads: all methods from any thread. Cost: MergeProfile 5 ns per (window, stack) read plus ~1 µs per
-// distinct stack shown, less where sums of hours serve; TimeSeries reads totals only (~50 ns per window), never samples.
-// flame_merge.h has the views that do not need every stack spelt out.
+// distinct stack shown, less where sums of hours serve; TimeSeries reads totals only (~50 ns per window), never
+// samples. flame_merge.h has the views that do not need every stack spelt out.
 #pragma once
 
 #include <cstddef>

@@ -21,8 +21,7 @@ StatusOr<Found> Find(const store::StoreReader& reader, const std::string& tenant
   // Groups first: a series that comes meanwhile then has a group too many, not one too few.
   ASSIGN_OR_RETURN(found.series, reader.FindSeries(filter));
   ASSIGN_OR_RETURN(found.groups, reader.FindGroups(filter));
-  found.groups_are_whole = filter.SeesGroupsWhole() &&
-                           std::none_of(by.begin(), by.end(), [](const std::string& name) {
+  found.groups_are_whole = filter.SeesGroupsWhole() && std::none_of(by.begin(), by.end(), [](const std::string& name) {
                              return store::IsInstanceLabel(name);
                            });
   return found;

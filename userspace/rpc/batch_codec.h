@@ -15,9 +15,9 @@
 // A decoder trusts nothing: every id, column length and limit is checked before use, and a bad
 // message leaves it unusable (the stream's tables may be half extended), so the stream has to end.
 //
-// Threads: none shared. Cost: an encoder takes 0.4 µs of CPU per definition that a batch refers to, 0.7 µs when it is new;
-// a decoder 10 ns per sample and 50 ns per new definition. Tables take what profile::Dictionary says at the sender's end,
-// a third of that at the receiver's (stream_tables.h).
+// Threads: none shared. Cost: an encoder takes 0.4 µs of CPU per definition that a batch refers to, 0.7 µs when it is
+// new; a decoder 10 ns per sample and 50 ns per new definition. Tables take what profile::Dictionary says at the
+// sender's end, a third of that at the receiver's (stream_tables.h).
 #pragma once
 
 #include <cstddef>
@@ -62,7 +62,8 @@ class StreamEncoder {
   // Replaces `*message`. INVALID_ARGUMENT when the batch can never be sent (larger than
   // kMaxMessageBytes, stacks too deep); the encoder stays usable: skip the message and go on.
   Status Encode(const profile::Batch& batch, v1::Batch* message);
-  // The receiver's wish (Welcome.max_table_bytes): new tables before they take more at its end. 0 = only the soft limits.
+  // The receiver's wish (Welcome.max_table_bytes): new tables before they take more at its end. 0 = only the soft
+  // limits.
   void set_max_table_bytes(uint64_t bytes) { max_table_bytes_ = bytes; }
 
  private:

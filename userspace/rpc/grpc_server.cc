@@ -43,7 +43,8 @@ class QueryService : public v1::Query::Service {
   grpc::Status MergeProfile(grpc::ServerContext* context, const v1::MergeProfileRequest* request,
                             grpc::ServerWriter<v1::ProfileChunk>* writer) override {
     return Answer(context, [&]() -> Status {
-      ASSIGN_OR_RETURN(const profile::Profile profile, api_.MergeProfile(Mine(context, ReadMergeProfileRequest(*request))));
+      ASSIGN_OR_RETURN(const profile::Profile profile,
+                       api_.MergeProfile(Mine(context, ReadMergeProfileRequest(*request))));
       return EncodeProfile(profile, [&](const v1::ProfileChunk& chunk) -> Status {
         return writer->Write(chunk) ? OkStatus() : CancelledError("the client went away");
       });
@@ -62,7 +63,8 @@ class QueryService : public v1::Query::Service {
   grpc::Status Histograms(grpc::ServerContext* context, const v1::HistogramsRequest* request,
                           v1::HistogramsReply* reply) override {
     return Answer(context, [&]() -> Status {
-      ASSIGN_OR_RETURN(const std::vector<LabelledHistogram> result, api_.Histograms(Mine(context, ReadHistogramsRequest(*request))));
+      ASSIGN_OR_RETURN(const std::vector<LabelledHistogram> result,
+                       api_.Histograms(Mine(context, ReadHistogramsRequest(*request))));
       WriteHistogramsReply(result, reply);
       return CheckSize(*reply);
     });
@@ -80,7 +82,8 @@ class QueryService : public v1::Query::Service {
   grpc::Status LabelValues(grpc::ServerContext* context, const v1::LabelValuesRequest* request,
                            v1::LabelValuesReply* reply) override {
     return Answer(context, [&]() -> Status {
-      ASSIGN_OR_RETURN(const std::vector<std::string> values, api_.LabelValues(Mine(context, ReadLabelValuesRequest(*request))));
+      ASSIGN_OR_RETURN(const std::vector<std::string> values,
+                       api_.LabelValues(Mine(context, ReadLabelValuesRequest(*request))));
       for (const std::string& value : values) reply->add_values(ToUtf8(value));
       return CheckSize(*reply);
     });

@@ -5,11 +5,11 @@
 //   server->port();
 //   server->Shutdown();
 //
-// Threads: streams of agents hold none while nothing comes; what came is decoded and stored by `ingest_threads` threads,
-// which mostly wait for the disk together. A question holds a thread of gRPC's.
-// Limits: kMaxMessageBytes per message, max_streams agents, max_threads threads for questions; more are answered
-// RESOURCE_EXHAUSTED. Tables of all streams together: stream_memory_bytes; each agent is told its share and starts new
-// tables before it exceeds it, and one that exceeds it by far is sent away (UNAVAILABLE) to start over.
+// Threads: streams of agents hold none while nothing comes; what came is decoded and stored by `ingest_threads`
+// threads, which mostly wait for the disk together. A question holds a thread of gRPC's. Limits: kMaxMessageBytes per
+// message, max_streams agents, max_threads threads for questions; more are answered RESOURCE_EXHAUSTED. Tables of all
+// streams together: stream_memory_bytes; each agent is told its share and starts new tables before it exceeds it, and
+// one that exceeds it by far is sent away (UNAVAILABLE) to start over.
 #pragma once
 
 #include <cstdint>

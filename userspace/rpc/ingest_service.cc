@@ -63,9 +63,9 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
       return;
     }
     if (!service_.Register(this)) {
-      End(service_.closing_ ? UnavailableError("the store is closing")
-                            : ResourceExhaustedError(StrFormat("%d agents are connected, the store's limit",
-                                                               service_.max_streams_)));
+      End(service_.closing_
+              ? UnavailableError("the store is closing")
+              : ResourceExhaustedError(StrFormat("%d agents are connected, the store's limit", service_.max_streams_)));
       return;
     }
     hello_alarm_.Set(std::chrono::system_clock::now() + kHelloTimeout,
@@ -168,7 +168,8 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
     RETURN_IF_ERROR(CheckAgentProtocol(wire.protocol(), WireText(wire.version(), 64)));
     if (wire.agent_id().empty() || wire.agent_id().size() > kMaxIdBytes || wire.node().empty() ||
         wire.node().size() > kMaxIdBytes || wire.tenant().size() > kMaxIdBytes) {
-      return InvalidArgumentError(StrFormat("agent id, node name and tenant must have 1 to %d bytes each", kMaxIdBytes));
+      return InvalidArgumentError(
+          StrFormat("agent id, node name and tenant must have 1 to %d bytes each", kMaxIdBytes));
     }
     const Hello hello = ReadHello(wire);
     decoder_ = std::make_unique<StreamDecoder>(hello.agent_id, hello.node, hello.tenant);
@@ -216,9 +217,10 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
     counted_bytes_ = bytes;
     if (service_.table_bytes_ <= service_.stream_memory_bytes_) return OkStatus();
     if (bytes <= kTableShareTolerance * service_.TableShare()) return OkStatus();
-    return UnavailableError(StrFormat(
-        "the tables of this stream take %s, of all streams %s, their limit is %s (of --memory): connect again with new ones",
-        FormatBytes(bytes), FormatBytes(service_.table_bytes_), FormatBytes(service_.stream_memory_bytes_)));
+    return UnavailableError(
+        StrFormat("the tables of this stream take %s, of all streams %s, their limit is %s (of --memory): connect "
+                  "again with new ones",
+                  FormatBytes(bytes), FormatBytes(service_.table_bytes_), FormatBytes(service_.stream_memory_bytes_)));
   }
 
   Status WriteReject(uint64_t sequence, const Status& why) {

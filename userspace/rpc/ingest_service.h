@@ -1,7 +1,9 @@
-// The streams of agents, by gRPC's callbacks: a stream that is silent takes memory and no thread. Inside this room only.
+// The streams of agents, by gRPC's callbacks: a stream that is silent takes memory and no thread. Inside this room
+// only.
 //
-// One message of a stream is worked on at a time, by whichever thread of the pool is free; meanwhile the next one is not
-// read, so an agent that sends faster than the store writes is held up by HTTP/2's flow control and then by its spool.
+// One message of a stream is worked on at a time, by whichever thread of the pool is free; meanwhile the next one is
+// not read, so an agent that sends faster than the store writes is held up by HTTP/2's flow control and then by its
+// spool.
 #pragma once
 
 #include <atomic>

@@ -1,8 +1,8 @@
 // The tables of one stream at the store's end: definitions as they came, by number, without any look-up by content.
 // Inside this room only.
 //
-// Threads: none shared. Memory: text once, 16 bytes per string, 40 per mapping, 24 per function, 32 per frame, 24 per line,
-// 10 per stack node: a third of what a Dictionary takes.
+// Threads: none shared. Memory: text once, 16 bytes per string, 40 per mapping, 24 per function, 32 per frame, 24 per
+// line, 10 per stack node: a third of what a Dictionary takes.
 #pragma once
 
 #include <cstddef>

@@ -111,8 +111,8 @@ struct Hello {
 };
 
 struct Welcome {
-  std::string version;         // of the store's software
-  uint64_t last_sequence = 0;  // newest batch of this agent that is durable there
+  std::string version;           // of the store's software
+  uint64_t last_sequence = 0;    // newest batch of this agent that is durable there
   uint64_t max_table_bytes = 0;  // what the stream's tables may take at the store's end; 0 = any
 };
 

@@ -34,9 +34,7 @@ rocksdb::BackupEngineOptions EngineOptions(const std::string& folder) {
 }
 
 BackupInfo ToInfo(const rocksdb::BackupInfo& info) {
-  return {.id = info.backup_id,
-          .time_ns = info.timestamp * static_cast<int64_t>(kNsPerSecond),
-          .bytes = info.size};
+  return {.id = info.backup_id, .time_ns = info.timestamp * static_cast<int64_t>(kNsPerSecond), .bytes = info.size};
 }
 
 StatusOr<std::unique_ptr<rocksdb::BackupEngineReadOnly>> OpenBackups(const std::string& folder) {
@@ -53,15 +51,14 @@ StatusOr<std::unique_ptr<rocksdb::BackupEngineReadOnly>> OpenBackups(const std::
 StatusOr<BackupInfo> EmbeddedStore::Backup(const std::string& folder) {
   RETURN_IF_ERROR(WithContext(CreateDirectories(folder), "backup"));
   rocksdb::BackupEngine* raw = nullptr;
-  const rocksdb::IOStatus opened =
-      rocksdb::BackupEngine::Open(EngineOptions(folder), rocksdb::Env::Default(), &raw);
+  const rocksdb::IOStatus opened = rocksdb::BackupEngine::Open(EngineOptions(folder), rocksdb::Env::Default(), &raw);
   RETURN_IF_ERROR(FromEngine(opened, StrFormat("cannot back up to %s", folder)));
   const std::unique_ptr<rocksdb::BackupEngine> engine(raw);
   rocksdb::CreateBackupOptions options;
   options.flush_before_backup = true;  // then the log is not needed
   rocksdb::BackupID id = 0;
-  RETURN_IF_ERROR(FromEngine(engine->CreateNewBackup(options, database_->rocks(), &id),
-                             StrFormat("cannot back up to %s", folder)));
+  RETURN_IF_ERROR(
+      FromEngine(engine->CreateNewBackup(options, database_->rocks(), &id), StrFormat("cannot back up to %s", folder)));
   rocksdb::BackupInfo info;
   RETURN_IF_ERROR(FromEngine(engine->GetBackupInfo(id, &info), "backup"));
   return ToInfo(info);

@@ -11,10 +11,10 @@
 //   uint64_t first = same.Get(&in);          // the numbers in the same order
 //   if (!in.done()) return DataLossError("…");
 //
-// A Rice code with parameter k is the number's upper part in unary (q zeros and a one), then its lower k bits: within 4 %
-// of the entropy of a geometric distribution of mean 1.4 × 2^k. AdaptiveRice takes k from an exponential average of the
-// numbers before, as LOCO-I does, so nothing about the distribution is stored. Upper parts of 24 and more are written as
-// a plain number, so that no number takes more than 24 + 1 + 6 + 64 bits.
+// A Rice code with parameter k is the number's upper part in unary (q zeros and a one), then its lower k bits: within 4
+// % of the entropy of a geometric distribution of mean 1.4 × 2^k. AdaptiveRice takes k from an exponential average of
+// the numbers before, as LOCO-I does, so nothing about the distribution is stored. Upper parts of 24 and more are
+// written as a plain number, so that no number takes more than 24 + 1 + 6 + 64 bits.
 //
 // The reader trusts nothing: it never reads past the end; afterwards ok() is false and numbers are 0.
 // Threads: none shared. Cost: 2 to 4 ns per number, either way.
@@ -115,7 +115,7 @@ class BitReader {
   void Refill() {
     if (end_ - at_ >= 8) {
       uint64_t next = 0;
-      std::memcpy(&next, at_, 8);  // little endian, as every machine we run on
+      std::memcpy(&next, at_, 8);   // little endian, as every machine we run on
       held_ |= next << held_bits_;  // here at most 63 are held
       const int bytes = (63 - held_bits_) >> 3;
       at_ += bytes;
@@ -171,7 +171,8 @@ inline int RiceParameter(uint64_t mean_in_64ths) {
 
 class AdaptiveRice {
  public:
-  // `shift`: the average forgets with 2^-shift per number. A sequence that starts over small numbers learns in some ten.
+  // `shift`: the average forgets with 2^-shift per number. A sequence that starts over small numbers learns in some
+  // ten.
   explicit AdaptiveRice(uint64_t mean = 4, int shift = 4) : average_(mean << shift), shift_(shift) {}
 
   void Put(uint64_t value, BitWriter* out) {

@@ -106,11 +106,12 @@ void PutWindows(const std::vector<CellWindow>& windows, bool seconds, bool one_p
   SeriesId next = 0;
   std::pair<size_t, size_t> last{0, 0};
   const auto same = [&](std::pair<size_t, size_t> a, std::pair<size_t, size_t> b) {
-    return std::equal(windows.begin() + static_cast<ptrdiff_t>(a.first), windows.begin() + static_cast<ptrdiff_t>(a.second),
-                      windows.begin() + static_cast<ptrdiff_t>(b.first), windows.begin() + static_cast<ptrdiff_t>(b.second),
-                      [](const CellWindow& x, const CellWindow& y) {
-                        return x.offset_ns == y.offset_ns && x.duration_ns == y.duration_ns && x.period_ns == y.period_ns;
-                      });
+    return std::equal(
+        windows.begin() + static_cast<ptrdiff_t>(a.first), windows.begin() + static_cast<ptrdiff_t>(a.second),
+        windows.begin() + static_cast<ptrdiff_t>(b.first), windows.begin() + static_cast<ptrdiff_t>(b.second),
+        [](const CellWindow& x, const CellWindow& y) {
+          return x.offset_ns == y.offset_ns && x.duration_ns == y.duration_ns && x.period_ns == y.period_ns;
+        });
   };
   for (const auto& range : series) {
     PutVarint(windows[range.first].series - next, out);

@@ -1,8 +1,8 @@
 // A closed hour of one service, stack by stack: the dense form of stack samples at rest.
 //
-// Fresh samples lie window by window (chunk.h): per (series, window) a sorted list of stacks with counts. There each window
-// pays anew for saying which of the service's 20,000 stacks occurred in it, at 6.9 bits per (window, stack). But a
-// stack's frequency hardly changes within an hour. So housekeeping turns the matrix round:
+// Fresh samples lie window by window (chunk.h): per (series, window) a sorted list of stacks with counts. There each
+// window pays anew for saying which of the service's 20,000 stacks occurred in it, at 6.9 bits per (window, stack). But
+// a stack's frequency hardly changes within an hour. So housekeeping turns the matrix round:
 //
 //                  cells: the (series, window) pairs of the hour, numbered 0, 1, 2, …
 //                  0  1  2  3  4  5  6  7 …
@@ -12,7 +12,8 @@
 //
 // For each stack first D and n, then which cells and how much in each. With D and C known the distances between
 // its cells are geometric with a known mean: a Rice code whose parameter need not be stored or learnt. The same for the
-// n - D samples above one per cell. Measured on the generator's hour: 5.7 bits per (window, stack) against 5.42 of entropy.
+// n - D samples above one per cell. Measured on the generator's hour: 5.7 bits per (window, stack) against 5.42 of
+// entropy.
 //
 //   CellsBlock block{.hour = 471'000};
 //   block.windows.push_back({.series = 3, .offset_ns = 0, …});      // sorted by (series, offset)

@@ -96,8 +96,8 @@ std::string EncodeWindowChunk(const WindowChunk& chunk) {
   const bool seconds = WholeSeconds(chunk.offset_ns) && WholeSeconds(chunk.duration_ns);
   std::string out;
   out.reserve(24 + chunk.rows.size() * (derived ? 1 : 6));
-  out.push_back(
-      static_cast<char>((derived ? 0 : kExplicitValues) | (zeros ? kCountsPlusOne : 0) | (seconds ? kWholeSeconds : 0)));
+  out.push_back(static_cast<char>((derived ? 0 : kExplicitValues) | (zeros ? kCountsPlusOne : 0) |
+                                  (seconds ? kWholeSeconds : 0)));
   PutWindowTimes({chunk.offset_ns, chunk.duration_ns, chunk.period_ns}, seconds, &out);
   PutVarint(chunk.rows.size(), &out);
   BitWriter bits(&out);

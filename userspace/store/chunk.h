@@ -5,7 +5,8 @@
 //   std::string value = EncodeWindowChunk({.offset_ns = …, .rows = {{.leaf = 7, .count = 3, .value = …}}});
 //   RETURN_IF_ERROR(DecodeWindowChunk(value, &header, &rows));
 //
-// Every decoder answers DATA_LOSS for bytes that no encoder writes. Threads: none shared. Cost: 6 to 8 ns per row, either way.
+// Every decoder answers DATA_LOSS for bytes that no encoder writes. Threads: none shared. Cost: 6 to 8 ns per row,
+// either way.
 #pragma once
 
 #include <cstdint>

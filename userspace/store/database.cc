@@ -26,9 +26,9 @@
 namespace pyrometer::store {
 namespace {
 
-constexpr std::array<std::string_view, kFamilies> kFamilyNames = {
-    "default", "names",      "tries",  "series",  "windows",   "cells",
-    "offsets", "histograms", "totals", "rollups", "functions", "agents"};
+constexpr std::array<std::string_view, kFamilies> kFamilyNames = {"default", "names",   "tries",     "series",
+                                                                  "windows", "cells",   "offsets",   "histograms",
+                                                                  "totals",  "rollups", "functions", "agents"};
 constexpr std::string_view kFormatKey = "format";
 
 // How long a look at the free space of the file system counts.
@@ -221,8 +221,8 @@ StatusOr<std::unique_ptr<Database>> Database::Open(const std::string& path, cons
   } else if (!std::filesystem::exists(path + "/CURRENT")) {
     return FailedPreconditionError(StrFormat("there is no store in %s; check --data", path));
   } else if (const pid_t holder = LockHolder(path); holder > 0) {
-    return FailedPreconditionError(
-        StrFormat("data folder %s is in use by another pyrometer store (process %d); stop that one first", path, holder));
+    return FailedPreconditionError(StrFormat(
+        "data folder %s is in use by another pyrometer store (process %d); stop that one first", path, holder));
   }
   RETURN_IF_ERROR(database->OpenRocks(env, mode));
   return database;
@@ -330,6 +330,11 @@ Status Database::OpenRocks(rocksdb::Env* env, OpenMode mode) {
       return FromRocks(listed, "opening");
     }
   }
+  // Opening creates the families that are missing: a folder of another format or program must not be touched.
+  const bool complete = std::all_of(kFamilyNames.begin(), kFamilyNames.end(), [&](std::string_view name) {
+    return std::find(existing.begin(), existing.end(), name) != existing.end();
+  });
+  if (exists && !complete) RETURN_IF_ERROR(CheckFormatBefore(db_options));
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
   for (size_t i = 0; i < kFamilies; ++i) {
     const auto family = static_cast<Family>(i);
@@ -337,9 +342,9 @@ Status Database::OpenRocks(rocksdb::Env* env, OpenMode mode) {
     const bool packed = family == Family::kWindows || family == Family::kCells || family == Family::kOffsets ||
                         family == Family::kRollups;
     rocksdb::ColumnFamilyOptions family_options = family == Family::kNames ? names_options
-                                                  : lookups               ? lookup_options
-                                                  : packed                ? packed_options
-                                                                          : scan_options;
+                                                  : lookups                ? lookup_options
+                                                  : packed                 ? packed_options
+                                                                           : scan_options;
     family_options.periodic_compaction_seconds = kPeriodicCompactionSeconds;
     family_options.compaction_filter_factory = std::make_shared<RetentionFilterFactory>(family, retention_);
     if (family == Family::kFunctions || family == Family::kNames) {
@@ -375,29 +380,34 @@ Status Database::OpenRocks(rocksdb::Env* env, OpenMode mode) {
   return enabled.ok() ? OkStatus() : FromRocks(enabled, "opening");
 }
 
-Status Database::CheckFormat(bool created) {
+Status Database::CheckFormatBefore(const rocksdb::DBOptions& db_options) const {
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* raw = nullptr;
+  const std::vector<rocksdb::ColumnFamilyDescriptor> only_meta = {
+      {std::string(FamilyName(Family::kMeta)), rocksdb::ColumnFamilyOptions()}};
+  // What cannot be read has its error from the real opening.
+  if (!rocksdb::DB::OpenForReadOnly(db_options, path_, only_meta, &handles, &raw).ok()) return OkStatus();
+  const std::unique_ptr<rocksdb::DB> db(raw);
   std::string value;
-  ASSIGN_OR_RETURN(const bool found, Get(Family::kMeta, kFormatKey, &value));
-  if (!found) {
-    // Killed between creating the files and writing the version: then nothing else is in it.
-    bool empty = true;
-    RETURN_IF_ERROR(Scan(Family::kMeta, "", "", [&](std::string_view, std::string_view) -> StatusOr<bool> {
-      empty = false;
-      return false;
-    }));
-    if (!empty || (!created && !foreign_handles_.empty())) {
-      return FailedPreconditionError(
-          StrFormat("data folder %s is a RocksDB database, but not a pyrometer store; "
-                    "pass --data with another folder",
-                    path_));
-    }
-    rocksdb::WriteBatch batch;
-    PutVarint(kFormatVersion, &value);
-    if (const rocksdb::Status put = batch.Put(family(Family::kMeta), ToSlice(kFormatKey), ToSlice(value)); !put.ok()) {
-      return FromRocks(put, "creating");
-    }
-    return Write(&batch, true);
+  const rocksdb::Status got = db->Get(rocksdb::ReadOptions(), handles.front(), ToSlice(kFormatKey), &value);
+  Status result = OkStatus();
+  if (got.ok()) {
+    result = CheckVersion(value);
+  } else if (got.IsNotFound()) {
+    const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(rocksdb::ReadOptions(), handles.front()));
+    it->SeekToFirst();
+    if (it->Valid()) result = NotOurs();
   }
+  db->DestroyColumnFamilyHandle(handles.front()).PermitUncheckedError();
+  return result;
+}
+
+Status Database::NotOurs() const {
+  return FailedPreconditionError(StrFormat(
+      "data folder %s is a RocksDB database, but not a pyrometer store; pass --data with another folder", path_));
+}
+
+Status Database::CheckVersion(std::string_view value) const {
   Decoder in(value);
   const uint64_t version = in.Varint();
   if (!in.ok()) return DataLossError(StrFormat("data folder %s: the format version is unreadable", path_));
@@ -408,12 +418,31 @@ Status Database::CheckFormat(bool created) {
                   path_, version, kFormatVersion));
   }
   if (version < kFormatVersion) {
-    return FailedPreconditionError(
-        StrFormat("data folder %s is of an older format (version %d; this program reads version %d): "
-                  "run the older pyrometer, or pass --data with another folder",
-                  path_, version, kFormatVersion));
+    return FailedPreconditionError(StrFormat(
+        "data folder %s is of an older format (version %d; this program reads version %d) and was left as it is: "
+        "run the older pyrometer to read it, or move it away and start anew, or pass --data with another folder",
+        path_, version, kFormatVersion));
   }
   return OkStatus();
+}
+
+Status Database::CheckFormat(bool created) {
+  std::string value;
+  ASSIGN_OR_RETURN(const bool found, Get(Family::kMeta, kFormatKey, &value));
+  if (found) return CheckVersion(value);
+  // Killed between creating the files and writing the version: then nothing else is in it.
+  bool empty = true;
+  RETURN_IF_ERROR(Scan(Family::kMeta, "", "", [&](std::string_view, std::string_view) -> StatusOr<bool> {
+    empty = false;
+    return false;
+  }));
+  if (!empty || (!created && !foreign_handles_.empty())) return NotOurs();
+  rocksdb::WriteBatch batch;
+  PutVarint(kFormatVersion, &value);
+  if (const rocksdb::Status put = batch.Put(family(Family::kMeta), ToSlice(kFormatKey), ToSlice(value)); !put.ok()) {
+    return FromRocks(put, "creating");
+  }
+  return Write(&batch, true);
 }
 
 Status Database::FromRocks(const rocksdb::Status& status, std::string_view doing) const {
@@ -557,9 +586,9 @@ Status Database::Compact(Family family_id, std::string_view from, std::string_vi
   rocksdb::CompactRangeOptions options;
   options.exclusive_manual_compaction = false;
   options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
-  return FromRocks(db_->CompactRange(options, family(family_id), from.empty() ? nullptr : &begin,
-                                     to.empty() ? nullptr : &end),
-                   "compacting");
+  return FromRocks(
+      db_->CompactRange(options, family(family_id), from.empty() ? nullptr : &begin, to.empty() ? nullptr : &end),
+      "compacting");
 }
 
 Status Database::Flush() {

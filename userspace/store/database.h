@@ -24,18 +24,18 @@ namespace pyrometer::store {
 
 // Index into the table of column families; names in database.cc.
 enum class Family : uint8_t {
-  kMeta = 0,       // format version, counters, tenants
-  kNames = 1,      // strings, functions and frames, both directions
-  kTries = 2,      // services and their stack nodes
-  kSeries = 3,     // records, keys and postings of series and groups
-  kWindows = 4,    // stack samples of hours that housekeeping has not taken up
-  kCells = 5,      // stack samples of those that it has
-  kOffsets = 6,    // when within its window each sample was taken
+  kMeta = 0,     // format version, counters, tenants
+  kNames = 1,    // strings, functions and frames, both directions
+  kTries = 2,    // services and their stack nodes
+  kSeries = 3,   // records, keys and postings of series and groups
+  kWindows = 4,  // stack samples of hours that housekeeping has not taken up
+  kCells = 5,    // stack samples of those that it has
+  kOffsets = 6,  // when within its window each sample was taken
   kHistograms = 7,
-  kTotals = 8,     // totals of every point; of groups by hour
-  kRollups = 9,    // sums of groups by hour and day
-  kFunctions = 10, // cost of functions by hour
-  kAgents = 11,    // last sequence and statistics per agent
+  kTotals = 8,      // totals of every point; of groups by hour
+  kRollups = 9,     // sums of groups by hour and day
+  kFunctions = 10,  // cost of functions by hour
+  kAgents = 11,     // last sequence and statistics per agent
 };
 inline constexpr size_t kFamilies = 12;
 std::string_view FamilyName(Family family);
@@ -143,6 +143,10 @@ class Database {
   Status CheckFolder();
   Status OpenRocks(rocksdb::Env* env, OpenMode mode);
   Status CheckFormat(bool created);
+  // The same by a look that changes nothing.
+  Status CheckFormatBefore(const rocksdb::DBOptions& db_options) const;
+  Status CheckVersion(std::string_view value) const;
+  Status NotOurs() const;
   Status CheckFreeSpace();
 
   const std::string path_;
@@ -153,7 +157,7 @@ class Database {
   std::array<rocksdb::ColumnFamilyHandle*, kFamilies> handles_{};
   std::vector<rocksdb::ColumnFamilyHandle*> foreign_handles_;  // of a newer format; closed at once
   std::mutex write_mutex_;                                     // guards the next three
-  Status write_error_;  // of the last write; OK again once RocksDB has recovered
+  Status write_error_;                                         // of the last write; OK again once RocksDB has recovered
   uint64_t next_space_check_ns_ = 0;
   bool space_is_short_ = false;
   std::atomic<uint64_t> syncs_{0};

@@ -46,7 +46,8 @@ class PointScan {
     if (group_hours_.first > group_hours_.end) group_hours_.end = group_hours_.first;
   }
 
-  // visit(hour, value) for the records of one series that groups do not stand for. Those of housekeeping have ordinal 0.
+  // visit(hour, value) for the records of one series that groups do not stand for. Those of housekeeping have ordinal
+  // 0.
   template <typename Visit>
   Status Series(const std::vector<uint32_t>& fresh_hours, TrieId trie, SeriesId series, Visit visit) {
     const uint32_t first = std::max(hours_.first, cutoffs_.windows);
@@ -147,10 +148,9 @@ Status EmbeddedStore::ScanPoints(Family family, const Selection& selection, Time
   ASSIGN_OR_RETURN(const auto series, series_reader_.Load(SeriesKind::kSeries, selection.series));
   for (const auto& one : series) {
     if (one == nullptr) continue;  // let go meanwhile: it has no windows
-    RETURN_IF_ERROR(scan_of(one->trie).Series(fresh[one->trie], one->trie, one->id,
-                                              [&](uint32_t hour, std::string_view value) {
-                                                return visit_series(one->id, hour, value);
-                                              }));
+    RETURN_IF_ERROR(scan_of(one->trie).Series(
+        fresh[one->trie], one->trie, one->id,
+        [&](uint32_t hour, std::string_view value) { return visit_series(one->id, hour, value); }));
   }
   ASSIGN_OR_RETURN(const auto groups, series_reader_.Load(SeriesKind::kGroup, selection.groups));
   for (const auto& one : groups) {
@@ -243,10 +243,8 @@ Status EmbeddedStore::ScanOffsets(const StackSelection& selection, TimeRange ran
       ASSIGN_OR_RETURN(const OffsetsChunk chunk, DecodeOffsetsChunk(ToView(it->value())));
       const int64_t time_ns = HourStart(hour) + static_cast<int64_t>(chunk.offset_ns);
       if (!range.Contains(time_ns)) continue;
-      OffsetsWindow window{.series = key.series,
-                           .time_ns = time_ns,
-                           .duration_ns = chunk.duration_ns,
-                           .period_ns = chunk.period_ns};
+      OffsetsWindow window{
+          .series = key.series, .time_ns = time_ns, .duration_ns = chunk.duration_ns, .period_ns = chunk.period_ns};
       for (const OffsetsChunk::Row& row : chunk.rows) window.rows.push_back({row.leaf, row.offsets_ms});
       sink(window);
     }

@@ -14,7 +14,6 @@
 namespace pyrometer::store {
 namespace {
 
-constexpr std::string_view kCountersKey = "counters";
 // A group shares one sync; larger groups would only make the first caller wait longer.
 constexpr size_t kMaxGroupBatches = 256;
 constexpr uint64_t kMaxGroupBytes = 32u << 20;
@@ -35,10 +34,9 @@ uint64_t FlightBytes(const profile::BatchView& batch) {
 
 std::string EncodeCounters(const Counters& counters) {
   std::string out;
-  for (const uint64_t number :
-       {counters.next_name, counters.next_function, counters.next_frame, counters.next_series, counters.next_group,
-        counters.next_trie, counters.next_ordinal, counters.nodes, counters.leaves, counters.batches, counters.samples,
-        counters.housekept_until_hour}) {
+  for (const uint64_t number : {counters.next_name, counters.next_function, counters.next_frame, counters.next_series,
+                                counters.next_group, counters.next_trie, counters.next_ordinal, counters.nodes,
+                                counters.leaves, counters.batches, counters.samples, counters.housekept_until_hour}) {
     PutVarint(number, &out);
   }
   return out;
@@ -168,25 +166,25 @@ Status EmbeddedStore::Load() {
   definitions_.series.next_trie = static_cast<TrieId>(counters_.next_trie);
   next_ordinal_ = counters_.next_ordinal;
 
-  RETURN_IF_ERROR(database_->Scan(Family::kMeta, "T", "U",
-                                  [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
-                                    Decoder in(key.substr(1));
-                                    const TenantId id = in.BigEndian32();
-                                    ASSIGN_OR_RETURN(TenantRecord record, DecodeTenant(value));
-                                    if (!in.ok() || id == 0) return DataLossError("damaged key of a tenant");
-                                    tenants_.Load(id, std::move(record));
-                                    return true;
-                                  }));
-  RETURN_IF_ERROR(database_->Scan(Family::kTries, "I", "J",
-                                  [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
-                                    Decoder in(key.substr(1));
-                                    const TrieId id = in.BigEndian32();
-                                    ASSIGN_OR_RETURN(const TrieRecord record, DecodeTrieRecord(value));
-                                    if (tenant_of_trie_.size() <= id) tenant_of_trie_.resize(id + 1);
-                                    tenant_of_trie_[id] = record.tenant;
-                                    grown_tries_.insert(id);  // perhaps; housekeeping looks
-                                    return true;
-                                  }));
+  RETURN_IF_ERROR(
+      database_->Scan(Family::kMeta, "T", "U", [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
+        Decoder in(key.substr(1));
+        const TenantId id = in.BigEndian32();
+        ASSIGN_OR_RETURN(TenantRecord record, DecodeTenant(value));
+        if (!in.ok() || id == 0) return DataLossError("damaged key of a tenant");
+        tenants_.Load(id, std::move(record));
+        return true;
+      }));
+  RETURN_IF_ERROR(
+      database_->Scan(Family::kTries, "I", "J", [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
+        Decoder in(key.substr(1));
+        const TrieId id = in.BigEndian32();
+        ASSIGN_OR_RETURN(const TrieRecord record, DecodeTrieRecord(value));
+        if (tenant_of_trie_.size() <= id) tenant_of_trie_.resize(id + 1);
+        tenant_of_trie_[id] = record.tenant;
+        grown_tries_.insert(id);  // perhaps; housekeeping looks
+        return true;
+      }));
   const auto each_hour = [this](const char* from, const char* to, const auto& visit) {
     return database_->Scan(Family::kMeta, from, to,
                            [&](std::string_view key, std::string_view value) -> StatusOr<bool> {
@@ -214,12 +212,12 @@ Status EmbeddedStore::Load() {
     return dense;
   }));
   durable_fresh_points_ = fresh_points_;
-  RETURN_IF_ERROR(database_->Scan(Family::kAgents, "", "",
-                                  [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
-                                    ASSIGN_OR_RETURN(AgentInfo agent, DecodeAgent(key, value));
-                                    agents_.emplace(key, std::move(agent));
-                                    return true;
-                                  }));
+  RETURN_IF_ERROR(
+      database_->Scan(Family::kAgents, "", "", [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
+        ASSIGN_OR_RETURN(AgentInfo agent, DecodeAgent(key, value));
+        agents_.emplace(key, std::move(agent));
+        return true;
+      }));
   return Housekeeper(this, options_.now(), 0).UpdateCutoffs();
 }
 
@@ -268,13 +266,13 @@ StatusOr<AppendResult> EmbeddedStore::Append(const profile::BatchView& batch, St
     std::unique_lock lock(flight_mutex_);
     const uint64_t most = options_.memory_budget_bytes / 8;
     // One batch may always go, however large.
-    const bool room = flight_changed_.wait_for(lock, kMaxFlightWait, [&] {
-      return flight_bytes_ == 0 || flight_bytes_ + flight <= most;
-    });
+    const bool room = flight_changed_.wait_for(lock, kMaxFlightWait,
+                                               [&] { return flight_bytes_ == 0 || flight_bytes_ + flight <= most; });
     if (!room) {
-      return UnavailableError(StrFormat("the store has %s of batches on their way and its limit is %s (an eighth of --memory): "
-                                        "the agents keep theirs and come back",
-                                        FormatBytes(flight_bytes_), FormatBytes(most)));
+      return UnavailableError(
+          StrFormat("the store has %s of batches on their way and its limit is %s (an eighth of --memory): "
+                    "the agents keep theirs and come back",
+                    FormatBytes(flight_bytes_), FormatBytes(most)));
     }
     flight_bytes_ += flight;
   }
@@ -429,8 +427,10 @@ void EmbeddedStore::CommitGroup(const std::vector<Request*>& group) {
     written.push_back(request);
   }
   const bool any = writes.Count() > 0;
-  for (const auto& [tenant, unused] : usage) put(Family::kMeta, TenantKey(tenant), EncodeTenant(tenants_.Record(tenant)));
-  for (const auto& [place, record] : hours) put(Family::kMeta, FreshKey(place.first, place.second), EncodeFresh(record));
+  for (const auto& [tenant, unused] : usage)
+    put(Family::kMeta, TenantKey(tenant), EncodeTenant(tenants_.Record(tenant)));
+  for (const auto& [place, record] : hours)
+    put(Family::kMeta, FreshKey(place.first, place.second), EncodeFresh(record));
   if (!redescribed.empty()) {
     // Housekeeping looks which histories of functions have to be made anew.
     std::string ids;
@@ -440,7 +440,7 @@ void EmbeddedStore::CommitGroup(const std::vector<Request*>& group) {
     counters.next_ordinal = next_ordinal_.load();
     put(Family::kMeta, key, ids);
   }
-  put(Family::kMeta, std::string(kCountersKey), EncodeCounters(counters));
+  put(Family::kMeta, kCountersKey, EncodeCounters(counters));
   if (any && failed.ok()) failed = database_->Write(&writes, true);
 
   if (!failed.ok()) {

@@ -1,8 +1,8 @@
 // The Store of a folder, put together from its parts. Inside this room only.
 //
-// Locks, in the order in which they are taken: queue_mutex_ (who leads the next group), then commit_mutex_ (the leader and
-// housekeeping while they write: the order of what they write to common records), then DefinitionLog::mutex (everything
-// that gives out ids), then the small ones inside the parts. Readers take only the small ones.
+// Locks, in the order in which they are taken: queue_mutex_ (who leads the next group), then commit_mutex_ (the leader
+// and housekeeping while they write: the order of what they write to common records), then DefinitionLog::mutex
+// (everything that gives out ids), then the small ones inside the parts. Readers take only the small ones.
 #pragma once
 
 #include <atomic>
@@ -47,6 +47,7 @@ struct Counters {
   uint64_t housekept_until_hour = 0;
   bool operator==(const Counters&) const = default;
 };
+inline const std::string kCountersKey = "counters";  // in Family::kMeta
 std::string EncodeCounters(const Counters& counters);
 StatusOr<Counters> DecodeCounters(std::string_view bytes);
 
@@ -54,7 +55,8 @@ std::string AgentKey(std::string_view tenant, std::string_view agent_id);
 std::string EncodeAgent(const AgentInfo& agent);
 StatusOr<AgentInfo> DecodeAgent(std::string_view key, std::string_view bytes);
 
-// What of one (hour, service) housekeeping has not taken up; key 'F' hour trie in Family::kMeta, only while there is some.
+// What of one (hour, service) housekeeping has not taken up; key 'F' hour trie in Family::kMeta, only while there is
+// some.
 struct FreshRecord {
   uint64_t points = 0;     // totals
   uint64_t bytes = 0;      // of all fresh values
@@ -158,12 +160,12 @@ class EmbeddedStore : public Store {
   uint64_t flight_bytes_ = 0;
 
   mutable std::mutex commit_mutex_;
-  Counters counters_;                                          // guarded by commit_mutex_
-  std::map<std::pair<uint32_t, TrieId>, FreshRecord> fresh_;   // guarded by commit_mutex_
-  uint64_t fresh_points_ = 0;                                  // guarded by commit_mutex_
-  std::set<TrieId> grown_tries_;                               // may have fresh records; guarded by commit_mutex_
-  std::set<uint32_t> hours_to_compact_;                        // guarded by commit_mutex_
-  int64_t next_redo_ns_ = 0;                                   // of RedoFunctions; guarded by housekeeping_mutex_
+  Counters counters_;                                         // guarded by commit_mutex_
+  std::map<std::pair<uint32_t, TrieId>, FreshRecord> fresh_;  // guarded by commit_mutex_
+  uint64_t fresh_points_ = 0;                                 // guarded by commit_mutex_
+  std::set<TrieId> grown_tries_;                              // may have fresh records; guarded by commit_mutex_
+  std::set<uint32_t> hours_to_compact_;                       // guarded by commit_mutex_
+  int64_t next_redo_ns_ = 0;                                  // of RedoFunctions; guarded by housekeeping_mutex_
 
   std::atomic<uint64_t> next_ordinal_{1};
   mutable DefinitionLog definitions_;
@@ -184,7 +186,7 @@ class EmbeddedStore : public Store {
   mutable std::vector<FrameKeyId> redescribed_;
   mutable uint64_t functions_clock_ = 0;
 
-  mutable std::mutex state_mutex_;  // guards what follows
+  mutable std::mutex state_mutex_;                                                             // guards what follows
   std::unordered_map<std::string, AgentInfo, TransparentStringHash, std::equal_to<>> agents_;  // by AgentKey
   std::vector<TenantId> tenant_of_trie_ = {0};
   std::vector<RetentionTable::Cutoffs> cutoffs_;  // by tenant

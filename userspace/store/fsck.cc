@@ -100,15 +100,15 @@ class Checker {
 
   void CheckMeta() {
     std::string bytes;
-    const StatusOr<bool> found = database_.Get(Family::kMeta, "counters", &bytes);
+    const StatusOr<bool> found = database_.Get(Family::kMeta, kCountersKey, &bytes);
     if (!found.ok()) {
-      Problem(Family::kMeta, "counters", found.status());
+      Problem(Family::kMeta, kCountersKey, found.status());
     } else if (*found) {
       const StatusOr<Counters> counters = DecodeCounters(bytes);
       if (counters.ok()) {
         counters_ = *counters;
       } else {
-        Problem(Family::kMeta, "counters", counters.status());
+        Problem(Family::kMeta, kCountersKey, counters.status());
       }
     }
     Each(Family::kMeta, "T", [&](std::string_view key, std::string_view value) -> Status {
@@ -133,7 +133,8 @@ class Checker {
     return ids.Has(id) ? OkStatus() : DataLossError(StrFormat("refers to %s %d, which is not there", what, id));
   }
   static Status Below(std::string_view what, uint32_t id, uint64_t next) {
-    return id != 0 && id < next ? OkStatus() : DataLossError(StrFormat("%s %d, but the next to give out is %d", what, id, next));
+    return id != 0 && id < next ? OkStatus()
+                                : DataLossError(StrFormat("%s %d, but the next to give out is %d", what, id, next));
   }
 
   void CheckNames() {
@@ -255,9 +256,9 @@ class Checker {
   Status CheckLeaf(TrieId trie, LeafId leaf) const {
     const auto found = tries_.find(trie);
     if (found == tries_.end()) return DataLossError(StrFormat("refers to service %d, which is not there", trie));
-    return leaf < found->second ? OkStatus()
-                                : DataLossError(StrFormat("refers to stack %d of service %d, which has %d", leaf, trie,
-                                                          found->second));
+    return leaf < found->second
+               ? OkStatus()
+               : DataLossError(StrFormat("refers to stack %d of service %d, which has %d", leaf, trie, found->second));
   }
 
   void CheckWindows() {
@@ -359,9 +360,8 @@ class Checker {
   }
 
   void CheckAgents() {
-    Each(Family::kAgents, "", [&](std::string_view key, std::string_view value) -> Status {
-      return DecodeAgent(key, value).status();
-    });
+    Each(Family::kAgents, "",
+         [&](std::string_view key, std::string_view value) -> Status { return DecodeAgent(key, value).status(); });
   }
 
   // Numbers that are kept twice must agree. Only where both are kept: retention takes them at different times.
@@ -395,7 +395,7 @@ class Checker {
   FsckReport& report_;
   Counters counters_;
   IdSet names_, functions_, frames_, tenants_, series_, groups_;
-  std::map<TrieId, size_t> tries_;  // -> number of leaves
+  std::map<TrieId, size_t> tries_;            // -> number of leaves
   using Place = std::pair<uint32_t, TrieId>;  // hour, service
   std::map<Place, uint64_t> stack_sums_, cell_sums_, total_sums_, rollup_sums_;
   std::set<std::pair<TrieId, uint32_t>> summed_days_;

@@ -46,8 +46,8 @@ StatusOr<std::unordered_map<NameId, FunctionSums>> SumFunctions(const FunctionTr
       parent = SaturatingAdd(parent, total[node]);
     }
   }
-  // A node counts towards its function's total unless the function is already on the way to it. Walked in the order of a
-  // depth-first search, so that "on the way" is one counter per symbol.
+  // A node counts towards its function's total unless the function is already on the way to it. Walked in the order of
+  // a depth-first search, so that "on the way" is one counter per symbol.
   std::vector<uint32_t> first_child(size, 0), next_sibling(size, 0);
   for (size_t node = size; node-- > 1;) {
     if (total[node] == 0) continue;
@@ -61,7 +61,8 @@ StatusOr<std::unordered_map<NameId, FunctionSums>> SumFunctions(const FunctionTr
   std::vector<uint32_t> function_of(functions.symbols().size());
   std::vector<NameId> names;
   for (size_t i = 0; i < function_of.size(); ++i) {
-    const auto [entry, added] = name_index.try_emplace(functions.symbols()[i].name, static_cast<uint32_t>(names.size()));
+    const auto [entry, added] =
+        name_index.try_emplace(functions.symbols()[i].name, static_cast<uint32_t>(names.size()));
     if (added) names.push_back(functions.symbols()[i].name);
     function_of[i] = entry->second;
   }

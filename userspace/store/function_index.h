@@ -1,8 +1,9 @@
-// What each function took, hour by hour: so that its cost over a quarter of a year is one short scan. Inside this room only.
+// What each function took, hour by hour: so that its cost over a quarter of a year is one short scan. Inside this room
+// only.
 //
-// Key in Family::kFunctions: trie, type, name, day (keys.h). Value: entries one after the other, each hour of the day (one
-// byte), self and total (varints). Points that come late give an entry of their own for the same hour; readers add up. So adding
-// is RocksDB's merge by appending, and nothing is read to write.
+// Key in Family::kFunctions: trie, type, name, day (keys.h). Value: entries one after the other, each hour of the day
+// (one byte), self and total (varints). Points that come late give an entry of their own for the same hour; readers add
+// up. So adding is RocksDB's merge by appending, and nothing is read to write.
 //
 // Functions are named here by their name alone: `main` of two binaries of one service is one. What has no name is not
 // in it; nor are sessions, which would count twice.
@@ -37,8 +38,8 @@ struct FunctionSums {
   uint64_t self = 0;
   uint64_t total = 0;
 };
-// By name; a function that calls itself counts a sample once. Precondition: the trie's mutex is held (shared). DATA_LOSS for
-// leaves that it does not have. Cost: 10 ns per function node and 5 per row.
+// By name; a function that calls itself counts a sample once. Precondition: the trie's mutex is held (shared).
+// DATA_LOSS for leaves that it does not have. Cost: 10 ns per function node and 5 per row.
 StatusOr<std::unordered_map<NameId, FunctionSums>> SumFunctions(const FunctionTrie& functions,
                                                                 const std::vector<StackSum>& sums);
 

@@ -19,9 +19,10 @@ bool FunctionTrie::SymbolEqual::operator()(const Symbol& a, const Symbol& b) con
 }
 
 uint64_t FunctionTrie::bytes() const {
-  return sizeof(*this) + (parents_.capacity() + symbols_of_.capacity() + slots_.capacity() + function_of_.capacity() +
-                          leaves_.capacity()) *
-                             sizeof(uint32_t) +
+  return sizeof(*this) +
+         (parents_.capacity() + symbols_of_.capacity() + slots_.capacity() + function_of_.capacity() +
+          leaves_.capacity()) *
+             sizeof(uint32_t) +
          inlined_.capacity() + symbols_.capacity() * sizeof(Symbol) + symbol_ids_.size() * (sizeof(Symbol) + 32) +
          places_.size() * (sizeof(std::vector<uint32_t>) + 56);
 }

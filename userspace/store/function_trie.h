@@ -1,16 +1,16 @@
-// A stack trie seen as people see it: functions instead of addresses. Derived, in memory only, so that a name that comes late
-// changes what is shown and nothing that is stored.
+// A stack trie seen as people see it: functions instead of addresses. Derived, in memory only, so that a name that
+// comes late changes what is shown and nothing that is stored.
 //
-// A frame is one function, or several when calls were inlined; nodes whose paths from the root name the same functions are
-// one node here. So summing up a flame graph is: counts per leaf → counts per function node (one look-up each) → totals (one
-// pass from the last node to the first, since parents come before children).
+// A frame is one function, or several when calls were inlined; nodes whose paths from the root name the same functions
+// are one node here. So summing up a flame graph is: counts per leaf → counts per function node (one look-up each) →
+// totals (one pass from the last node to the first, since parents come before children).
 //
 //   std::shared_lock lock(functions->mutex);
 //   for (const StackSum& row : sums) self[functions->leaf(row.leaf)] += row.value;
 //   for (size_t f = functions->size(); --f > 0;) total[functions->parent(f)] += total[f];
 //
-// Threads: take `mutex` (shared) while reading; Extend takes it alone. Cost: 50 ns per new node of the trie, then 13 to 21
-// bytes per function node, 4 per node and leaf of the trie, 40 per distinct frame.
+// Threads: take `mutex` (shared) while reading; Extend takes it alone. Cost: 50 ns per new node of the trie, then 13 to
+// 21 bytes per function node, 4 per node and leaf of the trie, 40 per distinct frame.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +41,7 @@ struct Symbol {
 class FunctionTrie {
  public:
   // What one frame shows: its functions, innermost first, at least one.
-  using Describe =
-      std::function<StatusOr<std::vector<std::vector<Symbol>>>(const std::vector<uint32_t>& frames)>;
+  using Describe = std::function<StatusOr<std::vector<std::vector<Symbol>>>(const std::vector<uint32_t>& frames)>;
 
   FunctionTrie();
 
@@ -60,9 +59,9 @@ class FunctionTrie {
   bool Shows(uint32_t frame) const { return places_.contains(frame); }
   uint64_t bytes() const;
 
-  // Adds what the trie has got since: `parents` and `frames` of its nodes from `first_node` on, `leaves` of its leaves from
-  // `first_leaf` on, which the caller read from nodes() and leaf_count(). Does nothing when another thread was quicker.
-  // Takes the mutex. After an error nothing is added.
+  // Adds what the trie has got since: `parents` and `frames` of its nodes from `first_node` on, `leaves` of its leaves
+  // from `first_leaf` on, which the caller read from nodes() and leaf_count(). Does nothing when another thread was
+  // quicker. Takes the mutex. After an error nothing is added.
   Status Extend(size_t first_node, size_t first_leaf, const std::vector<NodeId>& parents,
                 const std::vector<uint32_t>& frames, const std::vector<NodeId>& leaves, const Describe& describe);
   size_t nodes() const { return function_of_.size(); }

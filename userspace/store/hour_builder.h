@@ -33,7 +33,8 @@ class HourBuilder {
   explicit HourBuilder(size_t leaf_count, size_t max_rows = kMaxBlockRows, size_t max_cells = kMaxBlockCells)
       : leaf_count_(leaf_count), max_rows_(max_rows), max_cells_(max_cells) {}
 
-  // Precondition: rows are sorted by leaf and have at most kMaxWindowCount samples. DATA_LOSS for a leaf beyond the trie.
+  // Precondition: rows are sorted by leaf and have at most kMaxWindowCount samples. DATA_LOSS for a leaf beyond the
+  // trie.
   Status Add(SeriesId series, GroupId group, const WindowHeader& header, const std::vector<StackSum>& rows);
   size_t rows() const { return rows_.size(); }
 

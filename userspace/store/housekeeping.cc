@@ -219,6 +219,11 @@ Status Housekeeper::TakeUp(uint32_t hour_number, TrieId trie, const FreshRecord&
     std::string dense_value;
     PutVarint(dense, &dense_value);
     RETURN_IF_ERROR(Put(&hour.batch, Family::kMeta, DenseKey(hour_number, trie), dense_value));
+    {
+      // The blocks of cells took ordinals: never to be given out again, also when no batch comes before the next start.
+      const std::lock_guard definitions_lock(store_.definitions_.mutex);
+      RETURN_IF_ERROR(Put(&hour.batch, Family::kMeta, kCountersKey, EncodeCounters(store_.CountersNow())));
+    }
     RETURN_IF_ERROR(database_.Write(&hour.batch, false));
     store_.fresh_points_ -= std::min(store_.fresh_points_, hour.points);
     if (fresh.points == 0) {
@@ -264,8 +269,7 @@ Status Housekeeper::ReadWindows(Hour* hour, const std::function<Status()>& write
     result_.rows += made.rows;
     for (const std::string& block : made.blocks) {
       const uint64_t ordinal = store_.next_ordinal_.fetch_add(1);
-      RETURN_IF_ERROR(
-          Put(&hour->batch, Family::kCells, EncodeCellsKey({hour->hour, hour->trie, ordinal}), block));
+      RETURN_IF_ERROR(Put(&hour->batch, Family::kCells, EncodeCellsKey({hour->hour, hour->trie, ordinal}), block));
       hour->dense_bytes += static_cast<int64_t>(block.size());
     }
     hour->rollups = std::move(made.groups);
@@ -354,10 +358,10 @@ Status Housekeeper::PutFunctions(Hour* hour) {
     for (const auto& [name, cost] : costs) {
       std::string entry;
       AppendFunctionEntry({static_cast<uint8_t>(hour->hour % kHoursPerDay), cost.self, cost.total}, &entry);
-      RETURN_IF_ERROR(database_.FromRocks(
-          hour->batch.Merge(database_.family(Family::kFunctions),
-                            FunctionKey(hour->trie, type, name, hour->hour / kHoursPerDay), entry),
-          "writing"));
+      RETURN_IF_ERROR(
+          database_.FromRocks(hour->batch.Merge(database_.family(Family::kFunctions),
+                                                FunctionKey(hour->trie, type, name, hour->hour / kHoursPerDay), entry),
+                              "writing"));
       hour->dense_bytes += static_cast<int64_t>(entry.size());
     }
   }
@@ -535,8 +539,7 @@ Status Housekeeper::SumDay(uint32_t day, TrieId trie) {
   Rollup sum, one;
   const auto finish = [&]() -> Status {
     if (sum.header.points == 0) return OkStatus();
-    const Status put =
-        Put(&batch, Family::kRollups, EncodeGroupKey({kDayLetter, trie, group, day}), EncodeRollup(sum));
+    const Status put = Put(&batch, Family::kRollups, EncodeGroupKey({kDayLetter, trie, group, day}), EncodeRollup(sum));
     sum = {};
     return put;
   };
@@ -767,8 +770,9 @@ Status Housekeeper::RemoveSeries() {
   };
   ASSIGN_OR_RETURN(const std::vector<SeriesId> ids, store_.series_reader_.AllIds(SeriesKind::kSeries));
   for (size_t begin = 0; begin < ids.size(); begin += kRemovalPiece) {
-    const std::vector<SeriesId> piece(ids.begin() + static_cast<ptrdiff_t>(begin),
-                                      ids.begin() + static_cast<ptrdiff_t>(std::min(ids.size(), begin + kRemovalPiece)));
+    const std::vector<SeriesId> piece(
+        ids.begin() + static_cast<ptrdiff_t>(begin),
+        ids.begin() + static_cast<ptrdiff_t>(std::min(ids.size(), begin + kRemovalPiece)));
     ASSIGN_OR_RETURN(const auto series, store_.series_reader_.Load(SeriesKind::kSeries, piece));
     const auto look = [&](std::vector<SeriesId>* empty) -> Status {
       const auto it = database_.NewIterator(Family::kTotals);

@@ -119,7 +119,9 @@ struct GroupKey {
   uint32_t hour = 0;
   bool operator==(const GroupKey&) const = default;
 };
-inline std::string EncodeGroupKey(const GroupKey& key) { return LetterKey(key.letter, {key.trie, key.group, key.hour}); }
+inline std::string EncodeGroupKey(const GroupKey& key) {
+  return LetterKey(key.letter, {key.trie, key.group, key.hour});
+}
 inline StatusOr<GroupKey> DecodeGroupKey(std::string_view bytes) {
   Decoder in(bytes);
   GroupKey key;

@@ -11,8 +11,8 @@ namespace pyrometer::store {
 namespace {
 
 constexpr uint64_t kReadChunk = 4096;  // keys per MultiGet
-// Of the hash of an identity: 16,384 buckets of 600 entries when there are ten million, 6 when there are 100,000. Of the
-// entries that share all 30 bits, one in a hundred then is another's and costs a look.
+// Of the hash of an identity: 16,384 buckets of 600 entries when there are ten million, 6 when there are 100,000. Of
+// the entries that share all 30 bits, one in a hundred then is another's and costs a look.
 constexpr int kBucketBits = 14;
 constexpr int kTailBits = 16;
 
@@ -170,9 +170,9 @@ StatusOr<std::vector<uint32_t>> NameWriter::Candidates(NameTable table, std::str
 Status NameWriter::PutNew(NameTable table, std::string_view identity, std::string_view content, uint32_t id,
                           rocksdb::WriteBatch* batch) {
   RETURN_IF_ERROR(Put(NameKey(table, id), content, batch));
-  return database_.FromRocks(batch->Merge(database_.family(Family::kNames), NameBucketKey(identity),
-                                          NameBucketEntry(table, identity, id)),
-                             "writing");
+  return database_.FromRocks(
+      batch->Merge(database_.family(Family::kNames), NameBucketKey(identity), NameBucketEntry(table, identity, id)),
+      "writing");
 }
 
 StatusOr<NameId> NameWriter::Find(std::string_view text) {
@@ -212,7 +212,8 @@ StatusOr<FunctionId> NameWriter::InternFunction(const FunctionRecord& function, 
     functions_.Insert(identity, id, identity.size() + sizeof(std::string));
     return id;
   }
-  if (next_function == UINT32_MAX) return ResourceExhaustedError("the store's dictionary is full (4 billion functions)");
+  if (next_function == UINT32_MAX)
+    return ResourceExhaustedError("the store's dictionary is full (4 billion functions)");
   const FunctionId id = next_function++;
   RETURN_IF_ERROR(PutNew(NameTable::kFunctions, identity, identity, id, batch));
   functions_.Insert(identity, id, identity.size() + sizeof(std::string));
@@ -313,8 +314,7 @@ StatusOr<std::vector<Value>> NameReader::Read(NameTable table, std::string_view 
 
 StatusOr<std::vector<std::string>> NameReader::Names(const std::vector<NameId>& ids) {
   return Read(
-      NameTable::kStrings, "string", ids, &names_,
-      [](std::string text) -> StatusOr<std::string> { return text; },
+      NameTable::kStrings, "string", ids, &names_, [](std::string text) -> StatusOr<std::string> { return text; },
       [](const std::string& text) { return text.size() + sizeof(std::string); });
 }
 

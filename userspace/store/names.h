@@ -6,10 +6,10 @@
 // symbols): the better description wins, stored samples do not change. Everything else (kernel, whose addresses
 // move at each boot; generated code; interpreters) is identified by its whole content.
 //
-// From content to id leads an index by 30 bits of a hash: the content itself would be stored twice. 14 bits name a bucket,
-// one key; its value is a list of (16 bits more, table, id), to which new entries are only appended (RocksDB's merge), so
-// adding reads nothing. What two entries have in common there, their content tells apart. 5.5 bytes per entry at rest,
-// where a key of its own would take 11.
+// From content to id leads an index by 30 bits of a hash: the content itself would be stored twice. 14 bits name a
+// bucket, one key; its value is a list of (16 bits more, table, id), to which new entries are only appended (RocksDB's
+// merge), so adding reads nothing. What two entries have in common there, their content tells apart. 5.5 bytes per
+// entry at rest, where a key of its own would take 11.
 //
 // NameWriter: callers hold the lock under which ids are given out. NameReader: any thread.
 #pragma once

@@ -29,15 +29,15 @@ Status ReadBudget::Charge(uint64_t bytes) {
   uint64_t together = charged;
   if (limits_.pool != nullptr) together = limits_.pool->fetch_add(bytes) + bytes;
   if (limits_.memory_bytes != 0 && charged > limits_.memory_bytes) {
-    return ResourceExhaustedError(
-        StrFormat("the question needs %s of memory or more, the limit of one is %s: ask for a shorter range, fewer series "
-                  "or fewer labels in `by`, or raise --query-memory",
-                  FormatBytes(charged), FormatBytes(limits_.memory_bytes)));
+    return ResourceExhaustedError(StrFormat(
+        "the question needs %s of memory or more, the limit of one is %s: ask for a shorter range, fewer series "
+        "or fewer labels in `by`, or raise --query-memory",
+        FormatBytes(charged), FormatBytes(limits_.memory_bytes)));
   }
   if (limits_.pool != nullptr && together > limits_.pool_bytes) {
-    return ResourceExhaustedError(
-        StrFormat("all questions together need %s of memory, their limit is %s: ask again later, or raise --query-memory",
-                  FormatBytes(together), FormatBytes(limits_.pool_bytes)));
+    return ResourceExhaustedError(StrFormat(
+        "all questions together need %s of memory, their limit is %s: ask again later, or raise --query-memory",
+        FormatBytes(together), FormatBytes(limits_.pool_bytes)));
   }
   return OkStatus();
 }

@@ -18,8 +18,8 @@ namespace pyrometer::store {
 class ReadBudget {
  public:
   struct Limits {
-    uint64_t timeout_ns = 0;       // from now on; 0 = none. Flag --query-timeout
-    uint64_t memory_bytes = 0;     // 0 = none
+    uint64_t timeout_ns = 0;    // from now on; 0 = none. Flag --query-timeout
+    uint64_t memory_bytes = 0;  // 0 = none
     // What all questions together have charged, and may. Flag --query-memory. May be null; must outlive the budget.
     std::atomic<uint64_t>* pool = nullptr;
     uint64_t pool_bytes = 0;

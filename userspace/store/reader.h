@@ -6,14 +6,15 @@
 //   profile::Dictionary names;
 //   ASSIGN_OR_RETURN(std::vector<profile::StackId> stacks, reader.ResolveStacks(series[0].trie, leaves, &names));
 //
-// Stacks live in tries, one per tenant and service. A trie has nodes (parent node, frame), and *leaves*: the dense numbers
-// of those nodes at which a sample was ever taken. Samples name leaves; a LeafId means something only with its TrieId.
+// Stacks live in tries, one per tenant and service. A trie has nodes (parent node, frame), and *leaves*: the dense
+// numbers of those nodes at which a sample was ever taken. Samples name leaves; a LeafId means something only with its
+// TrieId.
 //
 // Old data is kept longer in coarser form: windows of single series, then sums per hour and day of *groups* of series
 // (those that differ only in instance labels). Both kinds of id are passed together; see Selection.
 //
-// Threads: all methods from any thread. Each call sees one consistent state; two calls may see different ones (a batch may
-// arrive in between).
+// Threads: all methods from any thread. Each call sees one consistent state; two calls may see different ones (a batch
+// may arrive in between).
 #pragma once
 
 #include <array>
@@ -248,16 +249,17 @@ class StoreReader {
   virtual Status ScanHistograms(const Selection& selection, TimeRange range, bool hourly,
                                 const std::function<void(const HistogramWindow&)>& sink,
                                 ReadBudget* budget = nullptr) const = 0;
-  // Offsets of samples within their windows, as far as they are kept (StoreOptions::offsets_retention_ns).
+  // Offsets of samples within their windows, as far as they are kept (TenantLimits::offsets_retention_ns).
   virtual Status ScanOffsets(const StackSelection& selection, TimeRange range,
                              const std::function<void(const OffsetsWindow&)>& sink,
                              ReadBudget* budget = nullptr) const = 0;
-  // Cost of the functions called `name` in samples of `type`, of whole tries, of hours that housekeeping has taken up. By
-  // trie, then time; an hour may come several times: add up.
+  // Cost of the functions called `name` in samples of `type`, of whole tries, of hours that housekeeping has taken up.
+  // By trie, then time; an hour may come several times: add up.
   virtual Status ScanFunction(std::span<const TrieId> tries, std::string_view type, std::string_view name,
                               TimeRange range, const std::function<void(const FunctionHour&)>& sink,
                               ReadBudget* budget = nullptr) const = 0;
-  // Everything in whole hours before this has been taken up (functions, groups); Unix nanoseconds. Late points excepted.
+  // Everything in whole hours before this has been taken up (functions, groups); Unix nanoseconds. Late points
+  // excepted.
   virtual StatusOr<int64_t> HousekeptUntil() const = 0;
 
   // Sorted. Of series that match `filter` (an empty filter: of all of the tenant).

@@ -31,9 +31,8 @@ std::string EncodeRollup(const Rollup& rollup) {
     zeros = zeros || row.count == 0;
   }
   std::string out(1, static_cast<char>((derived ? 0 : kExplicitValues) | (zeros ? kCountsPlusOne : 0)));
-  for (const uint64_t number :
-       {rollup.header.points, rollup.header.period_ns, rollup.header.first_offset_ns, rollup.header.end_offset_ns,
-        rollup.header.count, rollup.header.value}) {
+  for (const uint64_t number : {rollup.header.points, rollup.header.period_ns, rollup.header.first_offset_ns,
+                                rollup.header.end_offset_ns, rollup.header.count, rollup.header.value}) {
     PutVarint(number, &out);
   }
   PutVarint(rollup.rows.size(), &out);
@@ -71,8 +70,8 @@ Status DecodeRollup(std::string_view bytes, Rollup* rollup) {
   for (StackSum& row : rollup->rows) {
     row.leaf = leaves.Get(&bits);
     row.count = counts.Get(&bits) + shift;
-    row.value = rollup->header.values_derived ? SaturatingMultiply(row.count, rollup->header.period_ns)
-                                              : values.Get(&bits);
+    row.value =
+        rollup->header.values_derived ? SaturatingMultiply(row.count, rollup->header.period_ns) : values.Get(&bits);
   }
   return bits.done() ? OkStatus() : Damaged("rows");
 }

@@ -306,8 +306,7 @@ StatusOr<std::vector<uint32_t>> SeriesReader::Postings(SeriesKind kind, TenantId
   return ids;
 }
 
-StatusOr<std::vector<NameId>> SeriesReader::TypesOf(SeriesKind kind, TenantId tenant,
-                                                         const SeriesFilter& filter) {
+StatusOr<std::vector<NameId>> SeriesReader::TypesOf(SeriesKind kind, TenantId tenant, const SeriesFilter& filter) {
   if (filter.type.empty()) return Distinct(PostingPrefix(kind, {tenant}));
   ASSIGN_OR_RETURN(const NameId type, names_.Find(filter.type));
   if (type == 0) return std::vector<NameId>();
@@ -359,8 +358,8 @@ StatusOr<std::vector<uint32_t>> SeriesReader::Candidates(SeriesKind kind, Tenant
   return Postings(kind, tenant, type, 0, 0);
 }
 
-StatusOr<std::vector<std::shared_ptr<const Series>>> SeriesReader::Load(
-    SeriesKind kind, const std::vector<uint32_t>& ids) {
+StatusOr<std::vector<std::shared_ptr<const Series>>> SeriesReader::Load(SeriesKind kind,
+                                                                        const std::vector<uint32_t>& ids) {
   std::vector<std::shared_ptr<const Series>> result(ids.size());
   std::vector<size_t> absent;
   {
@@ -467,7 +466,7 @@ StatusOr<std::vector<std::string>> SeriesReader::LabelNames(TenantId tenant, con
 }
 
 StatusOr<std::vector<std::string>> SeriesReader::LabelValues(TenantId tenant, std::string_view name,
-                                                              const SeriesFilter& filter) {
+                                                             const SeriesFilter& filter) {
   constexpr SeriesKind kind = SeriesKind::kSeries;
   std::set<std::string> values;
   if (!filter.matchers.empty()) {
@@ -491,13 +490,13 @@ StatusOr<std::vector<std::string>> SeriesReader::LabelValues(TenantId tenant, st
 StatusOr<std::vector<uint32_t>> SeriesReader::AllIds(SeriesKind kind) {
   std::vector<uint32_t> ids;
   const std::string prefix(1, RecordLetter(kind));
-  RETURN_IF_ERROR(
-      database_.Scan(Family::kSeries, prefix, PrefixEnd(prefix), [&](std::string_view key, std::string_view) -> StatusOr<bool> {
-        Decoder in(key.substr(1));
-        ids.push_back(in.BigEndian32());
-        if (!in.ok() || !in.done()) return DataLossError("damaged series key");
-        return true;
-      }));
+  RETURN_IF_ERROR(database_.Scan(Family::kSeries, prefix, PrefixEnd(prefix),
+                                 [&](std::string_view key, std::string_view) -> StatusOr<bool> {
+                                   Decoder in(key.substr(1));
+                                   ids.push_back(in.BigEndian32());
+                                   if (!in.ok() || !in.done()) return DataLossError("damaged series key");
+                                   return true;
+                                 }));
   return ids;
 }
 

@@ -1,11 +1,11 @@
 // Series and groups: tenant, profile type and labels -> dense id, and the postings that find them by label. Inside this
 // room only.
 //
-// A group is what its series have in common: the same tenant, type and labels but for instance labels (reader.h). Groups
-// have records, an index and postings of the same form under other letters, and numbers of their own.
+// A group is what its series have in common: the same tenant, type and labels but for instance labels (reader.h).
+// Groups have records, an index and postings of the same form under other letters, and numbers of their own.
 //
-// Keys of the `series` column family (docs/formats/store.md), of series and of groups: 'r' 'g' record by id, 'k' 'j' id by
-// content, 'p' 'q' postings: (tenant, type, name, value) -> ids; name = value = 0 lists every series of a type.
+// Keys of the `series` column family (docs/formats/store.md), of series and of groups: 'r' 'g' record by id, 'k' 'j' id
+// by content, 'p' 'q' postings: (tenant, type, name, value) -> ids; name = value = 0 lists every series of a type.
 //
 // SeriesWriter: callers hold the lock under which ids are given out. SeriesReader: any thread.
 #pragma once

@@ -69,7 +69,8 @@ class StackAccumulator {
     }
     std::vector<StackSum> result;
     for (LeafId leaf = 0; leaf < sums_.size(); ++leaf) {
-      if (sums_[leaf].count != 0 || sums_[leaf].value != 0) result.push_back({leaf, sums_[leaf].count, sums_[leaf].value});
+      if (sums_[leaf].count != 0 || sums_[leaf].value != 0)
+        result.push_back({leaf, sums_[leaf].count, sums_[leaf].value});
     }
     sums_ = {};
     return result;

@@ -24,8 +24,8 @@ profile::LabelSet FoldedLabels(const profile::LabelSet& labels) {
 }  // namespace
 
 uint64_t Memo::bytes() const {
-  uint64_t total = sizeof(*this) + checked.depths.capacity() * sizeof(uint16_t) + series.capacity() * sizeof(series[0]) +
-                   names.bytes() + functions.bytes() + frames.bytes();
+  uint64_t total = sizeof(*this) + checked.depths.capacity() * sizeof(uint16_t) +
+                   series.capacity() * sizeof(series[0]) + names.bytes() + functions.bytes() + frames.bytes();
   for (const auto& [trie, pages] : nodes) total += pages.bytes() + 64;
   return total;
 }
@@ -115,10 +115,11 @@ class BatchStager {
     if (folded > 0) {
       staged_.usage.folded_points = folded;
       const TenantLimits& limits = stager_.tenants_.Limits(memo_.tenant);
-      Notice(StrFormat("%d points went to the series {%s=\"%s\"}: tenant '%s' has %s series, its limit is %s; raise it with "
-                       "--max-series or use fewer distinct labels",
-                       folded, kFoldedLabel, kFoldedSeriesValue, batch_.tenant,
-                       FormatCount(stager_.tenants_.Usage(memo_.tenant).series), FormatCount(limits.max_series)));
+      Notice(StrFormat(
+          "%d points went to the series {%s=\"%s\"}: tenant '%s' has %s series, its limit is %s; raise it with "
+          "--max-series or use fewer distinct labels",
+          folded, kFoldedLabel, kFoldedSeriesValue, batch_.tenant,
+          FormatCount(stager_.tenants_.Usage(memo_.tenant).series), FormatCount(limits.max_series)));
     }
     return OkStatus();
   }
@@ -195,11 +196,12 @@ class BatchStager {
     if (staged_.usage.folded_samples != folded_before) {
       const TenantLimits& limits = stager_.tenants_.Limits(memo_.tenant);
       const TenantUsage usage = stager_.tenants_.Usage(memo_.tenant);
-      Notice(StrFormat("%s samples were folded under %s: tenant '%s' has %s stack nodes (limit %s, --max-stacks) and %s of "
-                       "names (limit %s, --max-names)",
-                       FormatCount(staged_.usage.folded_samples - folded_before), kFoldedStacksName, batch_.tenant,
-                       FormatCount(usage.nodes), FormatCount(limits.max_nodes), FormatBytes(usage.name_bytes),
-                       FormatBytes(limits.max_name_bytes)));
+      Notice(StrFormat(
+          "%s samples were folded under %s: tenant '%s' has %s stack nodes (limit %s, --max-stacks) and %s of "
+          "names (limit %s, --max-names)",
+          FormatCount(staged_.usage.folded_samples - folded_before), kFoldedStacksName, batch_.tenant,
+          FormatCount(usage.nodes), FormatCount(limits.max_nodes), FormatBytes(usage.name_bytes),
+          FormatBytes(limits.max_name_bytes)));
     }
     return OkStatus();
   }

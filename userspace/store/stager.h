@@ -1,11 +1,11 @@
-// The first half of an append: a batch's definitions become ids of the store, its points the bytes that will be written.
-// Inside this room only.
+// The first half of an append: a batch's definitions become ids of the store, its points the bytes that will be
+// written. Inside this room only.
 //
 // Ids are given out under one lock, and nothing that a batch refers to may reach the disk later than the batch. So new
 // definitions gather in one place (DefinitionLog::pending) in the order in which their ids were given out, and whoever
-// writes the next group of batches writes all of them before the group's points, in the same atomic write. When that write
-// fails, everything given out since the last good one is forgotten: the epoch rises, memos of the old epoch are void, and
-// batches that were staged in it are staged again.
+// writes the next group of batches writes all of them before the group's points, in the same atomic write. When that
+// write fails, everything given out since the last good one is forgotten: the epoch rises, memos of the old epoch are
+// void, and batches that were staged in it are staged again.
 //
 // What is known already needs no lock of that kind: a stream's memo maps the stream's ids to the store's.
 #pragma once

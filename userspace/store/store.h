@@ -9,16 +9,16 @@
 // written. A jump in the sequence is accepted and counted (the agent dropped its spool).
 // Appends that wait at the same time share one sync (group commit).
 //
-// Housekeeping turns hours that have ended into their dense form with sums per hour and day, and lets go what is older than
-// it is to be kept. Call it every half minute or so; it does a bounded piece of work per call.
+// Housekeeping turns hours that have ended into their dense form with sums per hour and day, and lets go what is older
+// than it is to be kept. Call it every half minute or so; it does a bounded piece of work per call.
 //
 // Threads: every method from any thread. Batches are staged on the threads of their callers; only new names, series and
 // stacks take a common lock. Readers never wait for a sync.
 //
-// Memory: `memory_budget_bytes` = half RocksDB (block cache and write buffers together), a quarter tries (stack tries and
-// function views, whole services loaded on demand, least recently used leave), an eighth names (two-generation caches), an
-// eighth batches on their way. A single service whose trie alone is larger than the quarter still loads: the hard
-// bound there is max_nodes_per_tenant. Opening reads counters only; caches fill on demand.
+// Memory: `memory_budget_bytes` = half RocksDB (block cache and write buffers together), a quarter tries (stack tries
+// and function views, whole services loaded on demand, least recently used leave), an eighth names (two-generation
+// caches), an eighth batches on their way. A single service whose trie alone is larger than the quarter still loads:
+// the hard bound there is max_nodes_per_tenant. Opening reads counters only; caches fill on demand.
 //
 // Not promised: deleting stacks and names that nothing refers to any more; two processes on one folder.
 #pragma once
@@ -53,7 +53,8 @@ inline constexpr uint64_t kDayNs = 24ull * 3600 * kNsPerSecond;
 struct TenantLimits {
   // Live series; points of more go to one series per service and type, labelled with kFoldedLabel. Flag --max-series
   uint64_t max_series = 1'000'000;
-  // Stack nodes of all services; deeper frames of stacks beyond it are counted under kFoldedStacksName. Flag --max-stacks
+  // Stack nodes of all services; deeper frames of stacks beyond it are counted under kFoldedStacksName. Flag
+  // --max-stacks
   uint64_t max_nodes = 16u << 20;
   // Text of names that the tenant was the first to send; beyond it as max_nodes. Flag --max-names
   uint64_t max_name_bytes = 1u << 30;
@@ -65,7 +66,8 @@ struct TenantLimits {
   uint64_t rollup_retention_ns = 400 * kDayNs;
   // When within its window each sample was taken (sub-second views). 0 = not kept at all. Flag --retention-offsets
   uint64_t offsets_retention_ns = kDayNs;
-  // Bytes of windows, without keys and compression; beyond it the oldest hours go first. 0 = no limit. Flag --retention-bytes
+  // Bytes of windows, without keys and compression; beyond it the oldest hours go first. 0 = no limit. Flag
+  // --retention-bytes
   uint64_t retention_bytes = 0;
 };
 
@@ -94,14 +96,14 @@ inline constexpr std::string_view kFoldedSeriesValue = "series limit of this ten
 inline constexpr std::string_view kFoldedStacksName = "[stack limit of this tenant reached]";
 
 struct HousekeepingResult {
-  uint64_t hours = 0;            // (service, hour) pairs that got their dense form
-  uint64_t rows = 0;             // (window, stack) rows in them
-  uint64_t days = 0;             // sums of days made or added to
-  uint64_t functions = 0;        // histories of functions that were made anew because names came late
-  uint64_t series_removed = 0;   // series without any window left, removed from the index
-  uint64_t tries_packed = 0;     // stack tries that were rewritten densely
-  bool more = false;             // there is more to do at once
-  int64_t kept_since_ns = 0;     // windows before it are gone, of the tenant that keeps them longest; 0 = all are kept
+  uint64_t hours = 0;           // (service, hour) pairs that got their dense form
+  uint64_t rows = 0;            // (window, stack) rows in them
+  uint64_t days = 0;            // sums of days made or added to
+  uint64_t functions = 0;       // histories of functions that were made anew because names came late
+  uint64_t series_removed = 0;  // series without any window left, removed from the index
+  uint64_t tries_packed = 0;    // stack tries that were rewritten densely
+  bool more = false;            // there is more to do at once
+  int64_t kept_since_ns = 0;    // windows before it are gone, of the tenant that keeps them longest; 0 = all are kept
 };
 
 struct BackupInfo {
@@ -125,8 +127,8 @@ class Store : public StoreReader, public StoreWriter {
   // One piece of housekeeping: at most about `budget_ns` of work. `now_ns`: Unix nanoseconds.
   virtual StatusOr<HousekeepingResult> Housekeep(int64_t now_ns, uint64_t budget_ns = 2 * kNsPerSecond) = 0;
 
-  // A backup of this moment into `folder`, which may hold earlier ones: files that it has are not copied again. While it
-  // runs, appends and questions go on. The two first lines of `pyrometer store backup`.
+  // A backup of this moment into `folder`, which may hold earlier ones: files that it has are not copied again. While
+  // it runs, appends and questions go on. The two first lines of `pyrometer store backup`.
   virtual StatusOr<BackupInfo> Backup(const std::string& folder) = 0;
 
   // Bytes on disk when everything is in its final form (flushes and compacts all): for measuring.
@@ -140,9 +142,9 @@ StatusOr<BackupInfo> RestoreBackup(const std::string& folder, uint32_t id, const
 
 // What `pyrometer store fsck` found.
 struct FsckProblem {
-  std::string place;   // family and file, or key
-  std::string what;    // "checksum mismatch in block …"
-  std::string affects; // what a reader loses
+  std::string place;    // family and file, or key
+  std::string what;     // "checksum mismatch in block …"
+  std::string affects;  // what a reader loses
 };
 struct FsckReport {
   uint64_t files = 0;
@@ -152,8 +154,9 @@ struct FsckReport {
   uint64_t problem_count = 0;  // may be more than listed
 };
 inline constexpr size_t kMaxFsckProblems = 100;
-// Reads everything without changing anything: sums of files, form of each record, references between them, sums of samples
-// against totals, rollups against cells. The folder must not be in use. An error only when it cannot even begin.
+// Reads everything without changing anything: sums of files, form of each record, references between them, sums of
+// samples against totals, rollups against cells. The folder must not be in use. An error only when it cannot even
+// begin.
 StatusOr<FsckReport> Fsck(const std::string& path);
 
 }  // namespace pyrometer::store

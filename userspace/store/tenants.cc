@@ -15,6 +15,8 @@ namespace {
 constexpr double kBurstSeconds = 2;
 // Longest wait of one batch; beyond it the stream ends and the agent's spool takes over.
 constexpr double kMaxWaitSeconds = 5;
+// Batches of one tenant that wait at a time: each holds a thread that other tenants' batches need.
+constexpr int kMaxWaiting = 4;
 
 }  // namespace
 
@@ -56,9 +58,8 @@ std::string EncodeTenant(const TenantRecord& record) {
   std::string out;
   PutString(record.name, &out);
   const TenantUsage& usage = record.usage;
-  for (const uint64_t number :
-       {usage.series, usage.nodes, usage.frames, usage.name_bytes, usage.samples, usage.folded_samples,
-        usage.folded_points, uint64_t{record.kept_since_hour}}) {
+  for (const uint64_t number : {usage.series, usage.nodes, usage.frames, usage.name_bytes, usage.samples,
+                                usage.folded_samples, usage.folded_points, uint64_t{record.kept_since_hour}}) {
     PutVarint(number, &out);
   }
   return out;
@@ -78,9 +79,7 @@ StatusOr<TenantRecord> DecodeTenant(std::string_view bytes) {
   return record;
 }
 
-TenantTable::TenantTable(const StoreOptions& options) : options_(options), states_(1) {
-  Load(kDefaultTenant, {});
-}
+TenantTable::TenantTable(const StoreOptions& options) : options_(options), states_(1) { Load(kDefaultTenant, {}); }
 
 void TenantTable::Load(TenantId id, TenantRecord record) {
   const std::lock_guard lock(mutex_);
@@ -109,9 +108,10 @@ StatusOr<TenantId> TenantTable::FindOrAdd(std::string_view name) {
   {
     const std::lock_guard lock(mutex_);
     if (states_.size() > options_.max_tenants) {
-      return ResourceExhaustedError(StrFormat("the store has %s tenants, its limit; tenant %s is not among them: raise it "
-                                              "with --max-tenants",
-                                              FormatCount(options_.max_tenants), name));
+      return ResourceExhaustedError(
+          StrFormat("the store has %s tenants, its limit; tenant %s is not among them: raise it "
+                    "with --max-tenants",
+                    FormatCount(options_.max_tenants), name));
     }
     id = static_cast<TenantId>(states_.size());
   }
@@ -157,8 +157,7 @@ std::vector<TenantInfo> TenantTable::List() const {
     for (const auto& [hour, bytes] : state.bytes) info.bytes += static_cast<uint64_t>(std::max<int64_t>(bytes, 0));
     result.push_back(std::move(info));
   }
-  std::sort(result.begin(), result.end(),
-            [](const TenantInfo& a, const TenantInfo& b) { return a.tenant < b.tenant; });
+  std::sort(result.begin(), result.end(), [](const TenantInfo& a, const TenantInfo& b) { return a.tenant < b.tenant; });
   return result;
 }
 
@@ -199,15 +198,18 @@ Status TenantTable::AwaitRate(TenantId id) {
     if (state.debt_bytes <= 0) return OkStatus();
     ++state.throttled;
     wait_s = state.debt_bytes / static_cast<double>(state.limits.max_bytes_per_s);
-    if (wait_s > kMaxWaitSeconds) {
-      return ResourceExhaustedError(
-          StrFormat("tenant '%s' sends more than its limit of %s a second (%s above it now): the agents keep their batches "
-                    "and come back; raise it with --max-rate",
-                    state.record.name, FormatBytes(state.limits.max_bytes_per_s),
-                    FormatBytes(static_cast<uint64_t>(state.debt_bytes))));
+    if (wait_s > kMaxWaitSeconds || state.waiting >= kMaxWaiting) {
+      return ResourceExhaustedError(StrFormat(
+          "tenant '%s' sends more than its limit of %s a second (%s above it now): the agents keep their batches "
+          "and come back; raise it with --max-rate",
+          state.record.name, FormatBytes(state.limits.max_bytes_per_s),
+          FormatBytes(static_cast<uint64_t>(state.debt_bytes))));
     }
+    ++state.waiting;
   }
   std::this_thread::sleep_for(std::chrono::duration<double>(wait_s));
+  const std::lock_guard lock(mutex_);
+  --states_[id]->waiting;
   return OkStatus();
 }
 

@@ -1,7 +1,7 @@
 // Tenants: who they are, what they have, what they may have. Inside this room only.
 //
-// What a tenant has is written with every batch that changes it, in the batch's own write, so it is true after any crash.
-// Threads: all methods from any thread.
+// What a tenant has is written with every batch that changes it, in the batch's own write, so it is true after any
+// crash. Threads: all methods from any thread.
 #pragma once
 
 #include <condition_variable>
@@ -87,6 +87,7 @@ class TenantTable {
     double debt_bytes = 0;              // above what the rate allows
     uint64_t debt_at_ns = 0;
     uint64_t throttled = 0;
+    int waiting = 0;  // batches in AwaitRate
   };
   // Debt as of now.
   static void Pay(State* state, uint64_t now_ns);

@@ -45,7 +45,8 @@ class CalleeLists {
   size_t size(size_t caller) const { return lists_[caller].size(); }
   uint32_t UseRank(size_t caller, size_t rank) {
     std::vector<uint32_t>& list = lists_[caller];
-    std::rotate(list.begin(), list.begin() + static_cast<ptrdiff_t>(rank), list.begin() + static_cast<ptrdiff_t>(rank) + 1);
+    std::rotate(list.begin(), list.begin() + static_cast<ptrdiff_t>(rank),
+                list.begin() + static_cast<ptrdiff_t>(rank) + 1);
     return list.front();
   }
   void Insert(size_t caller, uint32_t callee) {
@@ -91,7 +92,8 @@ StackTrie::StackTrie() : parents_(1, 0), frames_(1, 0), leaves_(1, 0) {}
 
 uint64_t StackTrie::bytes() const {
   return sizeof(*this) + parents_.capacity() * sizeof(NodeId) + frames_.capacity() * sizeof(uint32_t) +
-         leaves_.capacity() * sizeof(NodeId) + slots_.capacity() * sizeof(NodeId) + leaf_of_.capacity() * sizeof(LeafId);
+         leaves_.capacity() * sizeof(NodeId) + slots_.capacity() * sizeof(NodeId) +
+         leaf_of_.capacity() * sizeof(LeafId);
 }
 
 size_t StackTrie::SlotOf(NodeId parent, uint32_t frame) const {
@@ -186,7 +188,7 @@ std::string StackTrie::EncodeDense(TrieSpan begin, TrieSpan end) const {
   std::string out(1, static_cast<char>(kDense));
   const NodeId first = begin.first_node;
   const size_t count = end.first_node - first;
-  std::vector<uint32_t> table;     // frames, in the order in which they first occur
+  std::vector<uint32_t> table;         // frames, in the order in which they first occur
   std::vector<uint32_t> local(count);  // by node of the record: index of its frame in the table
   {
     std::unordered_map<uint32_t, uint32_t> index;

@@ -1,10 +1,10 @@
 // Stack tries in memory: one per tenant and service, loaded from disk when first needed, dropped when the
 // budget is short. Inside this room only.
 //
-// A trie is two arrays (parent, frame) indexed by node id; node 0 is the empty stack; parent < child. A third array holds the
-// node of each leaf: stacks that samples name are numbered densely, in order of first use, because the numbers of
-// nodes (3 to 5 per stack) would cost 1.5 bits more per sample at rest. Beside them, once somebody adds to it, an
-// open-addressing table of node ids finds a child by (parent, frame), and an array finds a node's leaf.
+// A trie is two arrays (parent, frame) indexed by node id; node 0 is the empty stack; parent < child. A third array
+// holds the node of each leaf: stacks that samples name are numbered densely, in order of first use, because the
+// numbers of nodes (3 to 5 per stack) would cost 1.5 bits more per sample at rest. Beside them, once somebody adds to
+// it, an open-addressing table of node ids finds a child by (parent, frame), and an array finds a node's leaf.
 //
 // Nodes are added before the batch that needs them is durable, and dropped with the whole trie when its write fails:
 // readers only use leaves from durable chunks, so they never see the difference.
@@ -82,7 +82,7 @@ class StackTrie {
   std::vector<NodeId> parents_;
   std::vector<uint32_t> frames_;
   std::vector<NodeId> leaves_;
-  std::vector<NodeId> slots_;     // power of two; 0 = free; empty until the first Find
+  std::vector<NodeId> slots_;    // power of two; 0 = free; empty until the first Find
   std::vector<LeafId> leaf_of_;  // by node; shorter than the trie until the first FindLeaf
 };
 

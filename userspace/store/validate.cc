@@ -55,7 +55,8 @@ Status ValidateDefinitions(const profile::Definitions& all, CheckedDefinitions* 
     const profile::StackNode node = all.stack(static_cast<profile::StackId>(i));
     if (node.parent >= i) return Bad("stack %d: its parent %d does not come before it", i, node.parent);
     if (node.frame >= all.frame_count()) return Bad("stack %d: frame out of range", i);
-    if (checked->depths[node.parent] >= kMaxStackDepth) return Bad("stack %d is deeper than %d frames", i, kMaxStackDepth);
+    if (checked->depths[node.parent] >= kMaxStackDepth)
+      return Bad("stack %d is deeper than %d frames", i, kMaxStackDepth);
     checked->depths[i] = static_cast<uint16_t>(checked->depths[node.parent] + 1);
   }
   return OkStatus();

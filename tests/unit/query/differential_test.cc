@@ -1,6 +1,6 @@
 // The store and the engine against a model that is too simple to be wrong: a list of everything
-// appended. Random batches from several agents, resends, gaps, restarts, tiny caches, housekeeping at any time, backup and
-// restore; then every kind of question.
+// appended. Random batches from several agents, resends, gaps, restarts, tiny caches, housekeeping at any time, backup
+// and restore; then every kind of question.
 
 #include <gtest/gtest.h>
 

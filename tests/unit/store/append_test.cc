@@ -319,9 +319,11 @@ TEST(Append, RateLimitSlowsThenRefusesNamingIt) {
   ASSERT_TRUE(store->Append(batch("noisy", 1)).ok());
   ASSERT_TRUE(store->Append(batch("", 1)).ok());
   StatusOr<AppendResult> result = AppendResult{};
-  for (uint64_t sequence = 2; result.ok() && sequence < 10; ++sequence) result = store->Append(batch("noisy", sequence));
+  for (uint64_t sequence = 2; result.ok() && sequence < 10; ++sequence)
+    result = store->Append(batch("noisy", sequence));
   EXPECT_EQ(result.status().code(), StatusCode::kResourceExhausted) << result.status();
-  EXPECT_THAT(std::string(Message(result.status())), HasSubstr("tenant 'noisy' sends more than its limit of 100 B a second"));
+  EXPECT_THAT(std::string(Message(result.status())),
+              HasSubstr("tenant 'noisy' sends more than its limit of 100 B a second"));
   EXPECT_THAT(std::string(Message(result.status())), HasSubstr("--max-rate"));
   EXPECT_TRUE(store->Append(batch("", 2)).ok());
   EXPECT_GT(store->Tenants().value()[1].throttled, 0u);
@@ -421,9 +423,10 @@ TEST(Append, HistogramsAndCounters) {
   const std::vector<Series> series = store->FindSeries({.type = "syscall_latency"}).value();
   ASSERT_EQ(series.size(), 1u);
   std::vector<HistogramWindow> windows;
-  ASSERT_TRUE(
-      store->ScanHistograms(SeriesOnly({series[0].id}), {kT0, kT0 + 1}, false, [&](const HistogramWindow& w) { windows.push_back(w); })
-          .ok());
+  ASSERT_TRUE(store
+                  ->ScanHistograms(SeriesOnly({series[0].id}), {kT0, kT0 + 1}, false,
+                                   [&](const HistogramWindow& w) { windows.push_back(w); })
+                  .ok());
   ASSERT_EQ(windows.size(), 2u);
   for (const HistogramWindow& window : windows) {
     EXPECT_EQ(window.histogram, point.histogram);
@@ -437,14 +440,17 @@ TEST(Append, HistogramsAndCounters) {
   }
   windows.clear();
   ASSERT_TRUE(store
-                  ->ScanHistograms(SeriesOnly({series[0].id}), {kT0 + 1, INT64_MAX}, false, [&](const HistogramWindow& w) { windows.push_back(w); })
+                  ->ScanHistograms(SeriesOnly({series[0].id}), {kT0 + 1, INT64_MAX}, false,
+                                   [&](const HistogramWindow& w) { windows.push_back(w); })
                   .ok());
   EXPECT_TRUE(windows.empty());
 
   std::vector<WindowTotal> totals;
   const SeriesId counter = store->FindSeries({.type = "tcp_bytes_sent"}).value()[0].id;
-  ASSERT_TRUE(
-      store->ScanTotals(SeriesOnly({counter, series[0].id}), {}, false, [&](const WindowTotal& t) { totals.push_back(t); }).ok());
+  ASSERT_TRUE(store
+                  ->ScanTotals(SeriesOnly({counter, series[0].id}), {}, false,
+                               [&](const WindowTotal& t) { totals.push_back(t); })
+                  .ok());
   ASSERT_EQ(totals.size(), 4u);
   EXPECT_EQ(totals[0].value, 4096u);
   EXPECT_EQ(totals[2].count, 11u);

@@ -46,8 +46,8 @@ CellsBlock RandomBlock(std::mt19937_64& random, int round) {
       if (random() % 50 == 0) count = random() >> (24 + random() % 40);
       if (explicit_values && random() % 10 == 0) count = 0;
       if (!explicit_values && count == 0) count = 1;
-      const uint64_t value =
-          explicit_values ? 1 + (random() >> (random() % 64)) / 2 : SaturatingMultiply(count, block.windows[cell].period_ns);
+      const uint64_t value = explicit_values ? 1 + (random() >> (random() % 64)) / 2
+                                             : SaturatingMultiply(count, block.windows[cell].period_ns);
       block.rows.push_back({leaf, cell, count, value});
     }
   }
@@ -141,10 +141,8 @@ TEST(HourBuilder, KeepsEveryRow) {
       const SeriesId series = 1 + static_cast<SeriesId>(random() % 6);
       const GroupId group = 1 + series % 2;
       const bool derived = series % 3 != 0;
-      const WindowHeader header{.offset_ns = w * 10'000'000'000,
-                                .duration_ns = 10'000'000'000,
-                                .period_ns = 5,
-                                .values_derived = derived};
+      const WindowHeader header{
+          .offset_ns = w * 10'000'000'000, .duration_ns = 10'000'000'000, .period_ns = 5, .values_derived = derived};
       std::vector<StackSum> rows;
       for (LeafId leaf = static_cast<LeafId>(random() % 20); leaf < 1000; leaf += 1 + random() % 60) {
         const uint64_t count = 1 + random() % 4;

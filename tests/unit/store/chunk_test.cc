@@ -52,26 +52,27 @@ TEST(Chunk, ExactBytes) {
   histogram.errors = {{11, 4}};
   histogram.exemplars = {{.time_ns = kTime + 7, .value = 100, .leaf = 9, .comm = 2, .tid = 77}};
   EXPECT_EQ(HexEncode(EncodeHistograms({histogram}, kHour)),
-            "08"              // all of one length
-            "01"              // one window
-            "809099fc922f"    // it starts its 810 s
-            "01"              // duration
-            "02"              // two buckets:
-            "0534"            // 5, +52 (57 holds 100…103)
-            "0201"            // counts
-            "6e64"            // sum 110, max 100
-            "011604"          // one errno: 11, 4 times
-            "01"              // one exemplar:
+            "08"            // all of one length
+            "01"            // one window
+            "809099fc922f"  // it starts its 810 s
+            "01"            // duration
+            "02"            // two buckets:
+            "0534"          // 5, +52 (57 holds 100…103)
+            "0201"          // counts
+            "6e64"          // sum 110, max 100
+            "011604"        // one errno: 11, 4 times
+            "01"            // one exemplar:
             "0e6409024d");
-  EXPECT_EQ(HexEncode(EncodeTotals({PointKind::kProfile,
-                                    {{kTime, 10'000'000'000, 300, 600}, {kTime + 10'000'000'000, 10'000'000'000, 2, 4}}},
-                                   kHour)),
-            "1c"      // profile; seconds, one length, values are count × a number
-            "02"      // two windows
-            "d40c14"  // they start 810 s after the hour, 10 s later
-            "0a"      // 10 s long
-            "ac0202"  // counts 300, 2
-            "02");    // values are twice the counts
+  EXPECT_EQ(
+      HexEncode(EncodeTotals(
+          {PointKind::kProfile, {{kTime, 10'000'000'000, 300, 600}, {kTime + 10'000'000'000, 10'000'000'000, 2, 4}}},
+          kHour)),
+      "1c"      // profile; seconds, one length, values are count × a number
+      "02"      // two windows
+      "d40c14"  // they start 810 s after the hour, 10 s later
+      "0a"      // 10 s long
+      "ac0202"  // counts 300, 2
+      "02");    // values are twice the counts
 }
 
 TEST(Chunk, RandomWindows) {
@@ -158,15 +159,15 @@ TEST(Chunk, RandomPoints) {
     TotalsRecord totals{.kind = static_cast<PointKind>(random() % 3)};
     for (size_t i = 0, n = random() % 20; i < n; ++i) {
       const uint64_t count = random() >> (random() % 64);
-      totals.windows.push_back({time(round), round % 2 == 0 ? 10'000'000'000 : random(), count,
-                                round % 3 == 0 ? count * 3 : random()});
+      totals.windows.push_back(
+          {time(round), round % 2 == 0 ? 10'000'000'000 : random(), count, round % 3 == 0 ? count * 3 : random()});
     }
     const StatusOr<TotalsRecord> totals_back = DecodeTotals(EncodeTotals(totals, kHour), kHour);
     ASSERT_TRUE(totals_back.ok()) << totals_back.status();
     EXPECT_EQ(totals_back->windows, totals.windows);
     EXPECT_EQ(totals_back->kind, totals.kind);
-    const PointKey point{static_cast<TrieId>(random()), static_cast<SeriesId>(random()), static_cast<uint32_t>(random()),
-                         random()};
+    const PointKey point{static_cast<TrieId>(random()), static_cast<SeriesId>(random()),
+                         static_cast<uint32_t>(random()), random()};
     EXPECT_EQ(DecodePointKey(EncodePointKey(point)).value(), point);
     const WindowKey window{static_cast<uint32_t>(random()), static_cast<TrieId>(random()),
                            static_cast<SeriesId>(random()), random()};

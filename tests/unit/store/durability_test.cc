@@ -41,7 +41,8 @@ std::map<uint64_t, uint64_t> Found(const Store& store, const std::string& agent)
   for (const Series& series :
        Value(store.FindSeries({.type = "cpu", .matchers = {LabelMatcher::Equal("agent", agent)}}))) {
     EXPECT_TRUE(store
-                    .ScanTotals(SeriesOnly({series.id}), {}, false, [&](const WindowTotal& total) {
+                    .ScanTotals(SeriesOnly({series.id}), {}, false,
+                                [&](const WindowTotal& total) {
                                   found[static_cast<uint64_t>(kT0 - total.time_ns) / kWindow] += total.count;
                                 })
                     .ok());

@@ -142,6 +142,31 @@ TEST(Open, NewerFormat) {
   EXPECT_THAT(MessageOf(Store::Open(folder.path(), TestOptions()).status()), HasSubstr("of_the_future"));
 }
 
+std::vector<std::string> FamiliesOf(const std::string& path) {
+  std::vector<std::string> names;
+  EXPECT_TRUE(rocksdb::DB::ListColumnFamilies({}, path, &names).ok());
+  return names;
+}
+
+TEST(Open, OlderFormatIsLeftAsItIs) {
+  const TempFolder folder;
+  rocksdb::Options create;
+  create.create_if_missing = true;
+  rocksdb::DB* db = nullptr;
+  ASSERT_TRUE(rocksdb::DB::Open(create, folder.path(), &db).ok());
+  delete db;
+  std::string version;
+  PutVarint(1, &version);
+  Tamper(folder.path(), "default", "format", version);
+  Tamper(folder.path(), "profiles", "", "");
+  const std::vector<std::string> families = FamiliesOf(folder.path());
+  const Status status = Store::Open(folder.path(), TestOptions()).status();
+  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("older format (version 1; this program reads version 2)"),
+                                       HasSubstr("run the older pyrometer"), HasSubstr("move it away")));
+  EXPECT_EQ(FamiliesOf(folder.path()), families);
+}
+
 TEST(Open, SomebodyElsesDatabase) {
   const TempFolder folder;
   rocksdb::Options options;
@@ -153,6 +178,7 @@ TEST(Open, SomebodyElsesDatabase) {
   const Status status = Store::Open(folder.path(), TestOptions()).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
   EXPECT_THAT(MessageOf(status), HasSubstr("not a pyrometer store"));
+  EXPECT_EQ(FamiliesOf(folder.path()), std::vector<std::string>{"default"});
 }
 
 void Flip(const std::filesystem::path& file, double where) {

@@ -170,7 +170,8 @@ inline uint64_t SampleSum(const Store& store, const std::string& type = "cpu", T
   std::vector<SeriesId> ids;
   for (const Series& one : *series) ids.push_back(one.id);
   uint64_t total = 0;
-  const Status scanned = store.ScanTotals(SeriesOnly(ids), range, false, [&](const WindowTotal& t) { total += t.count; });
+  const Status scanned =
+      store.ScanTotals(SeriesOnly(ids), range, false, [&](const WindowTotal& t) { total += t.count; });
   EXPECT_TRUE(scanned.ok()) << scanned;
   return total;
 }

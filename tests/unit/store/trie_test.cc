@@ -116,8 +116,8 @@ TEST(Trie, ExactBytes) {
             "0a0805c40f"  // frames 5, +4, -3, +994
             "0601");      // leaves at nodes 4 (1 + 3), 3 (-1)
   EXPECT_EQ(HexEncode(trie.EncodeDense({1, 1}, trie.end())),
-            "01"        // dense
-            "040204"    // four nodes, two leaves, four frames
+            "01"                        // dense
+            "040204"                    // four nodes, two leaves, four frames
             "441d0000a0227c7de7f300");  // bits, see docs/formats/store.md
 }
 
