@@ -74,8 +74,7 @@ bool AgentRegistry::Disconnect(const rpc::AgentConnection& connection, int64_t n
   return true;
 }
 
-std::optional<AgentRegistry::Online> AgentRegistry::FindNode(const std::string& tenant,
-                                                             const std::string& node) const {
+std::optional<AgentRegistry::Online> AgentRegistry::FindNode(const std::string& tenant, const std::string& node) const {
   std::lock_guard lock(mutex_);
   const Agent* newest = nullptr;
   for (const auto& [key, agent] : agents_) {

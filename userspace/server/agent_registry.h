@@ -62,7 +62,7 @@ class AgentRegistry {
   Agent* FindLocked(const rpc::AgentConnection& connection);
 
   mutable std::mutex mutex_;
-  std::map<std::string, Agent> agents_;  // by key; those that connected since the start
+  std::map<std::string, Agent> agents_;                                // by key; those that connected since the start
   std::unordered_map<const rpc::AgentConnection*, std::string> keys_;  // of agents online
   uint64_t next_order_ = 1;
 };

@@ -56,10 +56,10 @@ class HttpApi {
 using ApiCall = StatusOr<HttpReply>(const ApiContext& context, const HttpRequest& request);
 
 // http_nodes.cc
-ApiCall GetStatusCall, GetNodes, GetContainers, GetTypes, GetLabels, GetLabelValues;
+ApiCall GetStatusCall, GetNodes, GetContainers, GetTypes, GetLabels, GetLabelValues, GetTenants;
 ApiCall ListSessionsCall, StartSessionCall, StopSessionCall;
 // http_profiles.cc
-ApiCall GetSeries, GetFlame, GetTop, GetExport;
+ApiCall GetSeries, GetFlame, GetTop, GetFunction, GetExport;
 // http_latency.cc
 ApiCall GetHistograms, GetHeatmap, GetExemplars, GetPeers;
 // metrics.cc

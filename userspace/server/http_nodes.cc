@@ -374,7 +374,8 @@ StatusOr<HttpReply> GetContainers(const ApiContext& context, const HttpRequest& 
 }
 
 StatusOr<HttpReply> GetTypes(const ApiContext& context, const HttpRequest&) {
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, context.engine->reader().ProfileTypes(context.engine->tenant()));
+  ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                   context.engine->reader().ProfileTypes(context.engine->tenant()));
   OrderedJson list = OrderedJson::array();
   for (const std::string& name : names) {
     const ProfileType type = TypeInfo(name);
@@ -401,9 +402,27 @@ StatusOr<HttpReply> GetLabelValues(const ApiContext& context, const HttpRequest&
   return JsonReply({{"values", values}});
 }
 
+StatusOr<HttpReply> GetTenants(const ApiContext& context, const HttpRequest&) {
+  ASSIGN_OR_RETURN(const std::vector<store::TenantInfo> tenants, context.engine->reader().Tenants());
+  OrderedJson list = OrderedJson::array();
+  for (const store::TenantInfo& tenant : tenants) {
+    list.push_back({{"tenant", tenant.tenant},
+                    {"series", Number(tenant.series)},
+                    {"stacks", Number(tenant.nodes)},
+                    {"bytes", Number(tenant.bytes)},
+                    {"samples", Number(tenant.samples)},
+                    {"foldedSamples", Number(tenant.folded_samples)},
+                    {"foldedPoints", Number(tenant.folded_series)},
+                    {"throttled", Number(tenant.throttled)},
+                    {"keptSinceMs", ToMs(tenant.kept_since_ns)}});
+  }
+  return JsonReply({{"tenants", std::move(list)}});
+}
+
 StatusOr<HttpReply> ListSessionsCall(const ApiContext& context, const HttpRequest&) {
   OrderedJson list = OrderedJson::array();
-  for (const rpc::SessionInfo& info : context.sessions->List(context.engine->tenant())) list.push_back(SessionJson(info));
+  for (const rpc::SessionInfo& info : context.sessions->List(context.engine->tenant()))
+    list.push_back(SessionJson(info));
   return JsonReply({{"sessions", std::move(list)}});
 }
 

@@ -27,12 +27,14 @@ StatusOr<std::unique_ptr<QuestionGate::Pass>> QuestionGate::Enter() {
   std::unique_lock lock(mutex_);
   if (!changed_.wait_for(lock, std::chrono::nanoseconds(options_.timeout_ns),
                          [this] { return running_ < options_.max_running; })) {
-    return ResourceExhaustedError(StrFormat("%d questions run already, as many as may, and none ended within %s: ask later",
-                                            running_, FormatDurationNs(options_.timeout_ns)));
+    return ResourceExhaustedError(
+        StrFormat("%d questions run already, as many as may, and none ended within %s: ask later", running_,
+                  FormatDurationNs(options_.timeout_ns)));
   }
   ++running_;
   const uint64_t waited = MonotonicNowNs() - before;
-  return std::make_unique<Pass>(this, std::max<uint64_t>(kNsPerMs, options_.timeout_ns - std::min(waited, options_.timeout_ns)));
+  return std::make_unique<Pass>(
+      this, std::max<uint64_t>(kNsPerMs, options_.timeout_ns - std::min(waited, options_.timeout_ns)));
 }
 
 }  // namespace pyrometer::server

@@ -79,15 +79,17 @@ StatusOr<profile::Profile> Questions::MergeProfile(const rpc::MergeProfileReques
   ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeCpu));
   ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
   ASSIGN_OR_RETURN(const std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
-  return StacksOf(engine_.For(request.tenant, pass->budget()), selector, range, request.by, request.min_ns, request.max_ns);
+  return StacksOf(engine_.For(request.tenant, pass->budget()), selector, range, request.by, request.min_ns,
+                  request.max_ns);
 }
 
 StatusOr<rpc::TimeSeriesReply> Questions::TimeSeries(const rpc::TimeSeriesRequest& request) {
   ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeCpu));
   ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
   ASSIGN_OR_RETURN(const std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
-  ASSIGN_OR_RETURN(const std::vector<query::TimeSeriesRow> rows,
-                   engine_.For(request.tenant, pass->budget()).TimeSeries(selector, range, request.step_ns, request.by));
+  ASSIGN_OR_RETURN(
+      const std::vector<query::TimeSeriesRow> rows,
+      engine_.For(request.tenant, pass->budget()).TimeSeries(selector, range, request.step_ns, request.by));
   rpc::TimeSeriesReply reply{.unit = std::string(TypeInfo(selector.type).unit)};
   for (const query::TimeSeriesRow& row : rows) {
     rpc::TimeSeriesRow& to = reply.series.emplace_back();
@@ -105,7 +107,8 @@ StatusOr<std::vector<rpc::LabelledHistogram>> Questions::Histograms(const rpc::H
   ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeSyscallLatency));
   ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
   ASSIGN_OR_RETURN(const std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
-  ASSIGN_OR_RETURN(std::vector<query::HistogramRow> rows, engine_.For(request.tenant, pass->budget()).Histograms(selector, range, request.by));
+  ASSIGN_OR_RETURN(std::vector<query::HistogramRow> rows,
+                   engine_.For(request.tenant, pass->budget()).Histograms(selector, range, request.by));
   std::vector<rpc::LabelledHistogram> histograms;
   for (query::HistogramRow& row : rows) {
     histograms.push_back({std::move(row.labels), std::move(row.histogram), std::move(row.errors)});

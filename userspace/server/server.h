@@ -9,7 +9,8 @@
 //
 // Safe by default: both listen on loopback; another address is refused unless TLS and a token are given. On loopback
 // the Host header must name the loopback (DNS rebinding). Threads: own pools, see the limits below.
-// Cost: max_http_threads threads, one thread per connected agent. Not promised: HTTP/2 for the page, TLS 1.1.
+// Cost: max_http_threads threads; agents that are silent take memory and no thread. Not promised: HTTP/2 for the page,
+// TLS 1.1.
 #pragma once
 
 #include <cstddef>
