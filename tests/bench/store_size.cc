@@ -1,11 +1,11 @@
-// Bytes at rest per raw sample of the generator's hour (tests/support/fleet.h), dictionary and index included, by family.
+// Bytes at rest per raw sample of the generator's hour (tests/support/fleet.h), dictionary and index included, by
+// family.
 //
 //   build/bench/tests/bench/store_size [--services 50] [--pods 10] [--windows 60] [--window 60] [--samples 1000]
 //                                      [--stacks 20000] [--deploy 0] [--offsets] [--pprof] [--keep DIR]
 //
 // --window SECONDS; --deploy N: every pod is new every N windows; --offsets: with the milliseconds of each sample.
 // --pprof prints the same data as gzip pprof files, one per pod and window, extrapolated from every hundredth.
-// The same data as rows of ClickHouse, in two layouts: scripts/clickhouse-test --size.
 #include <rocksdb/db.h>
 #include <stdlib.h>
 
@@ -37,17 +37,28 @@ Arguments Parse(int argc, char** argv) {
   const auto number = [&](int& i) { return i + 1 < argc ? std::atoi(argv[++i]) : 0; };
   for (int i = 1; i < argc; ++i) {
     const std::string_view flag = argv[i];
-    if (flag == "--services") a.fleet.services = number(i);
-    else if (flag == "--pods") a.fleet.pods = number(i);
-    else if (flag == "--nodes") a.fleet.nodes = number(i);
-    else if (flag == "--windows") a.windows = number(i);
-    else if (flag == "--window") a.fleet.window_ns = static_cast<uint64_t>(number(i)) * kNsPerSecond;
-    else if (flag == "--samples") a.fleet.samples = number(i);
-    else if (flag == "--stacks") a.fleet.stacks = number(i);
-    else if (flag == "--deploy") a.fleet.deploy_every = number(i);
-    else if (flag == "--offsets") a.fleet.offsets = true;
-    else if (flag == "--pprof") a.pprof = true;
-    else if (flag == "--keep" && i + 1 < argc) a.keep = argv[++i];
+    if (flag == "--services")
+      a.fleet.services = number(i);
+    else if (flag == "--pods")
+      a.fleet.pods = number(i);
+    else if (flag == "--nodes")
+      a.fleet.nodes = number(i);
+    else if (flag == "--windows")
+      a.windows = number(i);
+    else if (flag == "--window")
+      a.fleet.window_ns = static_cast<uint64_t>(number(i)) * kNsPerSecond;
+    else if (flag == "--samples")
+      a.fleet.samples = number(i);
+    else if (flag == "--stacks")
+      a.fleet.stacks = number(i);
+    else if (flag == "--deploy")
+      a.fleet.deploy_every = number(i);
+    else if (flag == "--offsets")
+      a.fleet.offsets = true;
+    else if (flag == "--pprof")
+      a.pprof = true;
+    else if (flag == "--keep" && i + 1 < argc)
+      a.keep = argv[++i];
     else {
       std::fprintf(stderr, "unknown argument %s; see the head of tests/bench/store_size.cc\n", argv[i]);
       std::exit(2);
@@ -113,7 +124,8 @@ int Main(int argc, char** argv) {
   }
   const testing::Fleet fleet(a.fleet);
   // After the last hour has ended, but not its day: sums of days are amortised over 24 hours.
-  const int64_t later = a.fleet.start_ns + static_cast<int64_t>(a.fleet.window_ns) * a.windows + 2 * 3600ll * 1'000'000'000;
+  const int64_t later =
+      a.fleet.start_ns + static_cast<int64_t>(a.fleet.window_ns) * a.windows + 2 * 3600ll * 1'000'000'000;
   store::StoreOptions options;
   options.memory_budget_bytes = 1u << 30;
   options.limits.retention_ns = options.limits.rollup_retention_ns = 0;
