@@ -145,7 +145,7 @@ TEST(Fsck, AFlippedBitIsFoundNamedAndContained) {
   EXPECT_GT(read_all_the_same, 0);  // contained: what needs none of the block goes on
 }
 
-// Files that remember how much of them was synced; Cut() stops the world and forgets the rest, as a power cut does.
+// Files that remember how much of them was synced; a cut stops the world and forgets the rest.
 class PowerCutEnv : public rocksdb::EnvWrapper {
  public:
   PowerCutEnv() : rocksdb::EnvWrapper(rocksdb::Env::Default()) {}
@@ -169,9 +169,15 @@ class PowerCutEnv : public rocksdb::EnvWrapper {
     return EnvWrapper::DeleteFile(name);
   }
 
-  void Cut() {
+  // The power goes off when that many more syncs have been done, at the beginning of the next: what it would have
+  // synced is lost.
+  void CutAfterSyncs(int count) {
     const std::lock_guard lock(mutex_);
-    is_off_ = true;
+    syncs_left_ = count;
+  }
+  bool is_off() {
+    const std::lock_guard lock(mutex_);
+    return is_off_;
   }
   // When nobody has a file open any more.
   void Forget() {
@@ -203,6 +209,7 @@ class PowerCutEnv : public rocksdb::EnvWrapper {
     }
     rocksdb::Status Sync() override {
       const std::lock_guard lock(env_.mutex_);
+      if (env_.syncs_left_ >= 0 && env_.syncs_left_-- == 0) env_.is_off_ = true;
       if (env_.is_off_) return Off();
       const rocksdb::Status status = target_->Flush();
       if (status.ok()) env_.synced_[name_] = size_;
@@ -220,6 +227,7 @@ class PowerCutEnv : public rocksdb::EnvWrapper {
 
   std::mutex mutex_;  // guards the rest
   bool is_off_ = false;
+  int syncs_left_ = -1;                     // -1 = any number
   std::map<std::string, uint64_t> synced_;  // bytes
   uint64_t forgotten_ = 0;
 };
@@ -269,8 +277,11 @@ TEST(PowerCut, NothingAcknowledgedIsForgotten) {
       threads.emplace_back([&] {
         while (!stop && (*store)->Housekeep(kT0, kNsPerMs * 20).ok()) std::this_thread::yield();
       });
-      std::this_thread::sleep_for(std::chrono::milliseconds(30 + random() % 150));
-      env.Cut();
+      env.CutAfterSyncs(static_cast<int>(random() % 60));
+      for (int waited = 0; !env.is_off() && waited < 3000; ++waited) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+      EXPECT_TRUE(env.is_off()) << "round " << round;
       stop = true;
       for (std::thread& thread : threads) thread.join();
     }
