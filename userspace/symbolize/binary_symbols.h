@@ -25,6 +25,7 @@
 #include "userspace/base/types.h"
 #include "userspace/elf/elf_file.h"
 #include "userspace/symbolize/binary_source.h"
+#include "userspace/symbolize/dwarf/reader.h"
 #include "userspace/symbolize/miss_reason.h"
 #include "userspace/symbolize/symbol_index.h"
 
@@ -37,12 +38,14 @@ struct SymbolOrigin {
   bool mini_debug_info = false;  // .gnu_debugdata
   bool dynamic_symbols = false;  // .dynsym
   bool go_functions = false;     // .gopclntab
+  bool dwarf = false;            // lines and inlined functions from debug information
   std::string debug_file_name;   // when debug_file
 };
 
 struct BuildOptions {
   std::vector<std::string> debug_folders = {"/usr/lib/debug"};
   size_t max_memory_bytes = 1u << 30;  // larger tables are given up: kLimitReached
+  std::string scratch_folder;          // for unpacking compressed debug sections; empty: in memory
 };
 
 class BinarySymbols {
@@ -65,6 +68,8 @@ class BinarySymbols {
   MissReason ReasonForMiss() const { return problem_ == MissReason::kNone ? MissReason::kOutsideSymbols : problem_; }
   // Distinguishes tables, also of the same binary; for caches of names.
   uint64_t serial() const { return serial_; }
+  // What reading debug information took; zeros when there was none.
+  const dwarf::Reader::Counters& debug_counters() const { return debug_counters_; }
   size_t memory_bytes() const { return sizeof(*this) + index_.memory_bytes(); }
 
  private:
@@ -79,7 +84,7 @@ class BinarySymbols {
   MissReason problem_ = MissReason::kNone;
   std::string problem_detail_;
   BuildId build_id_;
-  std::vector<elf::Segment> segments_;  // of the binary; empty when it could not be opened
+  dwarf::Reader::Counters debug_counters_;
 };
 
 // The reason that fits an error of opening or reading a binary.

@@ -132,7 +132,7 @@ Symbol Symbolizer::SymbolizeIn(const BinarySymbols& symbols, ElfAddress address)
   const auto hit = symbols.index().Find(address);
   if (!hit.has_value()) return CountMiss(symbols.ReasonForMiss());
   Symbol symbol;
-  symbol.function = NameOf(symbols, hit->name);
+  symbol.function = NameOf(symbols, hit->function);
   symbol.offset = hit->offset;
   counters_.Count(MissReason::kNone);
   return symbol;

@@ -30,7 +30,7 @@ void ReadElf(std::string_view bytes) {
   CHECK(symbols->index().memory_bytes() <= kMaxMemoryBytes);
   for (uint64_t address = 0x1000; address != 0; address <<= 1) {
     const auto hit = symbols->index().Find(ElfAddress(address));
-    if (hit.has_value()) CHECK(!Demangle(symbols->index().name(hit->name)).empty());
+    if (hit.has_value()) CHECK(!Demangle(symbols->index().name(hit->function)).empty());
   }
   const auto file = elf::ElfFile::FromBytes(source.image, "fuzz");
   if (!file.ok()) return;

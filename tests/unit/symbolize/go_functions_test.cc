@@ -125,7 +125,7 @@ std::shared_ptr<const BinarySymbols> Build(const std::string& image) {
 
 std::string At(const BinarySymbols& symbols, uint64_t address) {
   const auto hit = symbols.index().Find(ElfAddress(address));
-  return hit.has_value() ? StrFormat("%s+%d", symbols.index().name(hit->name), hit->offset) : "-";
+  return hit.has_value() ? StrFormat("%s+%d", symbols.index().name(hit->function), hit->offset) : "-";
 }
 
 class GoFunctionsTest : public testing::TestWithParam<uint32_t> {};
@@ -202,7 +202,7 @@ TEST(GoFunctionsOracleTest, AgreesWithGoToolAddr2line) {
     int different = 0, equal = 0;
     for (size_t i = 0; i < addresses.size(); ++i) {
       const auto hit = symbols->index().Find(ElfAddress(addresses[i]));
-      const std::string ours = hit.has_value() ? std::string(symbols->index().name(hit->name)) : "?";
+      const std::string ours = hit.has_value() ? std::string(symbols->index().name(hit->function)) : "?";
       // C functions, which Go's table does not have, come from .dynsym.
       if (answers[2 * i] == "?" || ours.find('.') == std::string::npos) continue;
       ++(ours == answers[2 * i] ? equal : different);
