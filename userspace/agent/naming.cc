@@ -77,11 +77,19 @@ profile::FrameId Naming::NameFrame(const RawWindow& window, const RawFrame& raw,
     frame.miss = dictionary.InternString(symbolize::MissReasonName(symbol.miss));
     return dictionary.InternFrame(std::move(frame));
   }
-  profile::Function function;
-  function.name = dictionary.InternString(symbol.name());
-  function.system_name = symbol.system_name() == symbol.name() ? 0 : dictionary.InternString(symbol.system_name());
-  if (symbol.file != nullptr) function.file = dictionary.InternString(*symbol.file);
-  frame.lines.push_back({.function = dictionary.InternFunction(function), .line = symbol.line});
+  const auto add_line = [&](const symbolize::FunctionName& name, const std::shared_ptr<const std::string>& file,
+                            uint32_t line) {
+    profile::Function function;
+    function.name = dictionary.InternString(name.name);
+    function.system_name = name.system_name.empty() ? 0 : dictionary.InternString(name.system_name);
+    if (file != nullptr) function.file = dictionary.InternString(*file);
+    function.start_line = name.start_line;
+    frame.lines.push_back({.function = dictionary.InternFunction(function), .line = line});
+  };
+  for (const symbolize::InlinedFrame& inlined : symbol.inlined) {
+    add_line(*inlined.function, inlined.file, inlined.line);
+  }
+  add_line(*symbol.function, symbol.file, symbol.line);
   return dictionary.InternFrame(std::move(frame));
 }
 

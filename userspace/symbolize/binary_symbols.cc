@@ -17,6 +17,8 @@ using elf::ElfFile;
 using elf::RawSymbol;
 using elf::Section;
 
+// Hash tables and buffers that building takes beside what it makes.
+constexpr size_t kBuildingBytes = 64u << 20;
 // How far an unsized symbol reaches when only exported functions are known: hand-written assembly
 // routines are mostly shorter, and beyond lies somebody else's stripped code.
 constexpr uint64_t kMaxExtensionInPartialTable = 1024;
@@ -134,8 +136,35 @@ std::shared_ptr<const BinarySymbols> BinarySymbols::Build(const BuildId& build_i
                                                           const BuildOptions& options) {
   const std::shared_ptr<BinarySymbols> symbols(new BinarySymbols());
   symbols->build_id_ = build_id;
-  symbols->Fill(source, options);
+  if (!symbols->LoadFrom(options.cache, source, options)) symbols->Fill(source, options);
   return symbols;
+}
+
+bool BinarySymbols::LoadFrom(IndexCache* cache, const BinarySource& source, const BuildOptions& options) {
+  if (cache == nullptr || build_id_.empty()) return false;
+  std::optional<SymbolIndex> index = cache->Load(build_id_);
+  if (!index.has_value()) return false;
+  if ((index->origin() & format::kOriginDwarf) == 0) {
+    // A debug package may have been installed since.
+    const DebugFileQuery query{build_id_, source.path, source.root, std::nullopt};
+    if (FindDebugFile(query, options.debug_folders).ok() && (index->origin() & format::kOriginDebugFile) == 0) {
+      return false;
+    }
+  }
+  const auto has = [&](format::Origin bit) { return (index->origin() & bit) != 0; };
+  origin_ = {.symbol_table = has(format::kOriginSymbolTable),
+             .debug_file = has(format::kOriginDebugFile),
+             .mini_debug_info = has(format::kOriginMiniDebugInfo),
+             .dynamic_symbols = has(format::kOriginDynamicSymbols),
+             .go_functions = has(format::kOriginGoFunctions),
+             .dwarf = has(format::kOriginDwarf)};
+  for (const std::string_view line : Split(index->about(), '\n')) {
+    constexpr std::string_view kKey = "debug_file=";
+    if (line.starts_with(kKey)) origin_.debug_file_name = std::string(line.substr(kKey.size()));
+  }
+  index_ = *std::move(index);
+  from_cache_ = true;
+  return true;
 }
 
 BinarySymbols::BinarySymbols() {
@@ -190,7 +219,7 @@ StatusOr<ElfFile> BinarySymbols::OpenBinary(const BinarySource& source) {
 
 void BinarySymbols::Fill(const BinarySource& source, const BuildOptions& options) {
   SymbolIndexBuilder builder;
-  PlaceBuilder places(options.max_memory_bytes);
+  PlaceBuilder places(2 * options.max_memory_bytes + kBuildingBytes);
   Status failure;  // the last table that could not be read; names of the others are kept
   const auto add = [&](const ElfFile& file, uint32_t type, bool* origin) {
     const Section* table = file.FindSection(type);
@@ -201,7 +230,9 @@ void BinarySymbols::Fill(const BinarySource& source, const BuildOptions& options
     *origin = *origin || builder.size() > before;
   };
 
+  const bool knew_build_id = !build_id_.empty();
   StatusOr<ElfFile> opened = OpenBinary(source);
+  if (opened.ok() && !knew_build_id && LoadFrom(options.cache, source, options)) return;
   std::shared_ptr<const ElfFile> binary, debug;
   DebugFileQuery query{build_id_, source.path, source.root, std::nullopt};
   IndexFacts facts;
@@ -259,7 +290,15 @@ void BinarySymbols::Fill(const BinarySource& source, const BuildOptions& options
   for (const auto& [applies, bit] : origins) facts.origin |= applies ? uint32_t{bit} : 0;
   facts.about = StrFormat("build_id=%s\n", build_id_.hex);
   if (origin_.debug_file) facts.about += StrFormat("debug_file=%s\n", origin_.debug_file_name);
-  index_ = std::move(builder).Build(&places, facts);
+  PlaceBuilder* kept_places = &places;
+  if (!places.complete() || places.index_bytes() > options.max_memory_bytes) {
+    kept_places = nullptr;  // names alone may still fit
+    facts.origin &= ~uint32_t{format::kOriginDwarf};
+    origin_.dwarf = false;
+    failure = ResourceExhaustedError(StrFormat("%s: its lines and inlined functions need more than the limit of %s",
+                                               source.path, FormatBytes(options.max_memory_bytes)));
+  }
+  index_ = std::move(builder).Build(kept_places, facts);
   const bool any_table = facts.origin != 0;
   if (index_.memory_bytes() > options.max_memory_bytes) {
     index_ = SymbolIndex();
@@ -269,6 +308,12 @@ void BinarySymbols::Fill(const BinarySource& source, const BuildOptions& options
   } else if (any_table) {
     problem_ = MissReason::kNone;  // a debug file may have helped where the binary was gone
     problem_detail_ = failure.ok() ? "" : std::string(Message(failure));
+    // What is incomplete is made anew another time.
+    if (failure.ok() && options.cache != nullptr) {
+      if (StatusOr<SymbolIndex> mapped = options.cache->Store(build_id_, index_); mapped.ok()) {
+        index_ = *std::move(mapped);  // not stored: it stays in memory, and the cache counts the failure
+      }
+    }
   } else if (binary != nullptr) {
     // PLT names alone do not make a symbolized binary; they stay in the index.
     const MissReason reason = failure.ok() ? MissReason::kNoSymbols : ReasonForStatus(failure);

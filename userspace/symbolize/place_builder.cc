@@ -104,6 +104,11 @@ size_t PlaceBuilder::memory_bytes() const {
          (lines_.capacity() + scopes_.capacity()) * sizeof(Chunk) + line_data_.capacity() + scope_data_.capacity();
 }
 
+size_t PlaceBuilder::index_bytes() const {
+  return pool_.bytes().size() + files_.size() * sizeof(uint32_t) + functions_.size() * sizeof(NamedFunction) +
+         inlined_.size() * sizeof(InlinedCall) + line_data_.size() + scope_data_.size();
+}
+
 bool PlaceBuilder::WithinLimits() {
   if (complete_ && memory_bytes() > max_memory_bytes_) complete_ = false;
   return complete_;

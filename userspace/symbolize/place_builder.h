@@ -90,6 +90,8 @@ class PlaceBuilder final : public dwarf::LineSink {
   bool complete() const { return complete_; }
   bool empty() const { return lines_.empty() && scopes_.empty() && outermost_.empty(); }
   size_t memory_bytes() const;
+  // What this adds to an index, nearly.
+  size_t index_bytes() const;
 
   // For the index's making. Sorts; afterwards nothing may be added.
   void Finish();

@@ -303,8 +303,9 @@ size_t SymbolIndex::AppendFrames(const Place& place, uint32_t outermost, std::ve
   return frames->size() - before;
 }
 
-size_t SymbolIndex::Frames(ElfAddress address, std::vector<Frame>* frames) const {
+size_t SymbolIndex::Frames(ElfAddress address, std::vector<Frame>* frames, uint64_t* offset) const {
   const std::optional<Hit> hit = Find(address);
+  if (offset != nullptr) *offset = hit.has_value() ? hit->offset : 0;
   return AppendFrames(PlaceAt(address), hit.has_value() ? hit->function : 0, frames);
 }
 
@@ -312,6 +313,8 @@ void SymbolIndex::Frames(std::span<const ElfAddress> addresses, FrameLists* list
   lists->frames.clear();
   lists->first.clear();
   lists->first.reserve(addresses.size() + 1);
+  lists->offsets.clear();
+  lists->offsets.reserve(addresses.size());
   for (size_t from = 0; from < addresses.size(); from += kGroup) {
     const size_t count = std::min(kGroup, addresses.size() - from);
     Search functions[kGroup], blocks[kGroup];
@@ -352,6 +355,7 @@ void SymbolIndex::Frames(std::span<const ElfAddress> addresses, FrameLists* list
       std::optional<Hit> hit;
       if (Finish(ranges_, functions[i], &range)) hit = HitAt(range, functions[i].distance);
       lists->first.push_back(static_cast<uint32_t>(lists->frames.size()));
+      lists->offsets.push_back(hit.has_value() ? hit->offset : 0);
       AppendFrames(places[i], hit.has_value() ? hit->function : 0, &lists->frames);
     }
   }

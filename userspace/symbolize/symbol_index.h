@@ -70,6 +70,7 @@ class SymbolIndex {
   struct FrameLists {
     std::vector<Frame> frames;
     std::vector<uint32_t> first;
+    std::vector<uint64_t> offsets;  // of each address, into the outermost function
   };
 
   SymbolIndex() = default;
@@ -86,8 +87,9 @@ class SymbolIndex {
   void Find(std::span<const ElfAddress> addresses, std::vector<Hit>* hits) const;
 
   // Appends the inlined functions at `address` and the outermost one, innermost first. Gives their number; 0: nothing
-  // is known. The innermost has the line of the address itself, each other one that of the call in it.
-  size_t Frames(ElfAddress address, std::vector<Frame>* frames) const;
+  // is known. The innermost has the line of the address itself, each other one that of the call in it. `offset`, unless
+  // null, gets how far into the outermost function the address is.
+  size_t Frames(ElfAddress address, std::vector<Frame>* frames, uint64_t* offset = nullptr) const;
   void Frames(std::span<const ElfAddress> addresses, FrameLists* lists) const;
 
   // Views are valid as long as the index. Unknown ids give "" and 0.
