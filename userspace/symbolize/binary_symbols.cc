@@ -1,5 +1,7 @@
 #include "userspace/symbolize/binary_symbols.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <atomic>
 #include <utility>
@@ -19,6 +21,8 @@ using elf::Section;
 
 // Hash tables and buffers that building takes beside what it makes.
 constexpr size_t kBuildingBytes = 64u << 20;
+// Debug information that is large enough to be worth a millisecond of tidying up.
+constexpr uint64_t kTrimBytes = 16u << 20;
 // How far an unsized symbol reaches when only exported functions are known: hand-written assembly
 // routines are mostly shorter, and beyond lies somebody else's stripped code.
 constexpr uint64_t kMaxExtensionInPartialTable = 1024;
@@ -137,6 +141,8 @@ std::shared_ptr<const BinarySymbols> BinarySymbols::Build(const BuildId& build_i
   const std::shared_ptr<BinarySymbols> symbols(new BinarySymbols());
   symbols->build_id_ = build_id;
   if (!symbols->LoadFrom(options.cache, source, options)) symbols->Fill(source, options);
+  // A large build leaves much freed memory behind that the allocator keeps.
+  if (symbols->debug_counters_.bytes > kTrimBytes) ::malloc_trim(0);
   return symbols;
 }
 

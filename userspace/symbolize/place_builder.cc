@@ -328,6 +328,16 @@ void PlaceBuilder::ForEachRow(const std::function<void(const PlaceRow&)>& visit)
   }
 }
 
+std::vector<InlinedCall> PlaceBuilder::TakeInlined() {
+  // Assigning {} would keep the memory.
+  std::vector<Chunk>().swap(lines_);
+  std::vector<Chunk>().swap(scopes_);
+  std::vector<OutermostFunction>().swap(outermost_);
+  std::string().swap(line_data_);
+  std::string().swap(scope_data_);
+  return std::move(inlined_);
+}
+
 void PlaceBuilder::Finish() {
   std::sort(lines_.begin(), lines_.end(), Earlier<Chunk>);
   std::sort(scopes_.begin(), scopes_.end(), Earlier<Chunk>);

@@ -96,7 +96,8 @@ class PlaceBuilder final : public dwarf::LineSink {
   // For the index's making. Sorts; afterwards nothing may be added.
   void Finish();
   const std::vector<OutermostFunction>& outermost() const { return outermost_; }  // by start
-  const std::vector<InlinedCall>& inlined() const { return inlined_; }            // [0] is nothing
+  // [0] is nothing. The rows are gone then, too.
+  std::vector<InlinedCall> TakeInlined();
   struct NamedFunction {
     uint32_t name = 0;  // in pool()
     uint32_t start_line = 0;

@@ -50,6 +50,10 @@ class StringPool {
   }
 
   const std::string& bytes() const { return bytes_; }
+  std::string TakeBytes() && {
+    std::vector<uint32_t>().swap(slots_);
+    return std::move(bytes_);
+  }
   size_t memory_bytes() const { return bytes_.capacity() + slots_.capacity() * sizeof(uint32_t); }
 
   // The string at `offset` of a pool's bytes; "" when it does not lie within.

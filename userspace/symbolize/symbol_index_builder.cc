@@ -138,7 +138,8 @@ class ImageWriter {
   void Add(uint32_t kind, const std::vector<T>& entries) {
     Add(kind, std::string_view(reinterpret_cast<const char*>(entries.data()), entries.size() * sizeof(T)), sizeof(T));
   }
-  void Reserve(size_t bytes) { bytes_.reserve(bytes_.size() + bytes); }
+  // Room for `bytes` more: growing step by step would hold everything twice.
+  void Reserve(size_t bytes) { bytes_.reserve(bytes_.size() + bytes + size_t{format::kSectionCount} * 8); }
   std::shared_ptr<const std::string> Finish() && {
     bytes_.resize((bytes_.size() + 7) / 8 * 8, '\0');
     header_.file_bytes = bytes_.size();
@@ -340,27 +341,47 @@ SymbolIndex SymbolIndexBuilder::Build(PlaceBuilder* places, const IndexFacts& fa
   }
   std::vector<Flat>().swap(flat);
 
+  std::vector<CodeRange>().swap(code_);
+  std::vector<uint64_t>().swap(boundaries_);
+  pool_ = StringPool();
+  function_of_name = FlatMap();
+
+  PlaceWriter rows;
+  std::vector<uint32_t> place_guide, files;
+  std::vector<InlinedCall> inlined;
+  std::string strings;
+  if (places != nullptr) {
+    places->ForEachRow([&](const PlaceRow& row) { rows.Add(row); });
+    place_guide = rows.spans().MakeGuide(rows.blocks());
+    files = places->files();
+    inlined = places->TakeInlined();
+  }
+  const std::vector<uint32_t> guide = spans.MakeGuide(ranges);
+  strings = std::move(pool).TakeBytes();
+  const auto bytes_of = [](const auto& entries) { return entries.size() * sizeof(entries[0]); };
   ImageWriter image(facts);
-  image.Add(format::kRangeGuide, spans.MakeGuide(ranges));
-  image.Add(format::kRanges, ranges);
+  image.Reserve(bytes_of(guide) + bytes_of(ranges) + bytes_of(spans.spans()) + bytes_of(resumed) + bytes_of(functions) +
+                bytes_of(facts.segments) + facts.about.size() + bytes_of(place_guide) + bytes_of(rows.spans().spans()) +
+                bytes_of(rows.blocks()) + rows.data().size() + bytes_of(files) + bytes_of(inlined) + strings.size());
+  // What is asked together lies together: the tables that every question needs come first.
   image.Add(format::kSpans, spans.spans());
+  image.Add(format::kRangeGuide, guide);
+  image.Add(format::kRanges, ranges);
   image.Add(format::kResumed, resumed);
   image.Add(format::kFunctions, functions);
   image.Add(format::kSegments, facts.segments);
   image.Add(format::kAbout, facts.about);
-  PlaceWriter rows;
-  if (places != nullptr) places->ForEachRow([&](const PlaceRow& row) { rows.Add(row); });
-  const std::vector<uint32_t> place_guide = rows.spans().MakeGuide(rows.blocks());
-  image.Add(format::kPlaceGuide, place_guide);
   image.Add(format::kPlaceSpans, rows.spans().spans());
+  image.Add(format::kPlaceGuide, place_guide);
   image.Add(format::kPlaceBlocks, rows.blocks());
   image.Add(format::kPlaceData, rows.data());
-  std::vector<uint32_t> files;
-  image.Add(format::kFiles, places != nullptr ? places->files() : files);
-  std::vector<InlinedCall> inlined;
+  rows = PlaceWriter();
+  image.Add(format::kFiles, files);
   static_assert(sizeof(InlinedCall) == sizeof(format::Inlined));
-  image.Add(format::kInlined, places != nullptr ? places->inlined() : inlined);
-  image.Add(format::kStrings, pool.bytes());
+  image.Add(format::kInlined, inlined);
+  std::vector<InlinedCall>().swap(inlined);
+  image.Add(format::kStrings, strings);
+  std::string().swap(strings);
   StatusOr<SymbolIndex> index = SymbolIndex::FromBytes(std::move(image).Finish());
   CHECK(index.ok());
   return *std::move(index);

@@ -11,6 +11,52 @@ namespace {
 // First guess of a table's size; GCC's have 3-30 KiB.
 constexpr uint64_t kFirstPieceBytes = 64u << 10;
 
+Slot SlotOf(uint64_t attribute) {
+  switch (attribute) {
+    case kAtName:
+      return kSlotName;
+    case kAtLinkageName:
+    case kAtMipsLinkageName:
+      return kSlotLinkageName;
+    case kAtAbstractOrigin:
+      return kSlotOrigin;
+    case kAtSpecification:
+      return kSlotSpecification;
+    case kAtLowPc:
+      return kSlotLowPc;
+    case kAtHighPc:
+      return kSlotHighPc;
+    case kAtRanges:
+      return kSlotRanges;
+    case kAtCallFile:
+      return kSlotCallFile;
+    case kAtCallLine:
+      return kSlotCallLine;
+    case kAtDeclarationLine:
+      return kSlotDeclarationLine;
+    case kAtStatementList:
+      return kSlotStatementList;
+    case kAtCompilationFolder:
+      return kSlotCompilationFolder;
+    case kAtStringOffsetsBase:
+      return kSlotStringOffsetsBase;
+    case kAtAddressBase:
+    case kAtGnuAddressBase:
+      return kSlotAddressBase;
+    case kAtRangeListsBase:
+      return kSlotRangeListsBase;
+    case kAtDwoName:
+    case kAtGnuDwoName:
+      return kSlotDwoName;
+    case kAtGnuDwoId:
+      return kSlotGnuDwoId;
+    case kAtGnuRangesBase:
+      return kSlotGnuRangesBase;
+    default:
+      return kNoSlot;
+  }
+}
+
 SkipStep::Kind KindOf(uint16_t form) {
   switch (form) {
     case kFormSdata:
@@ -156,15 +202,14 @@ StatusOr<std::unique_ptr<AbbrevTable>> AbbrevTable::Parse(std::string_view bytes
       if (table->specs_.size() >= kMaxSpecs) {
         return ResourceExhaustedError(StrFormat("an abbreviation table has more than %d attributes", kMaxSpecs));
       }
-      const bool known = attribute <= std::numeric_limits<uint16_t>::max();
-      table->specs_.push_back(
-          {known ? static_cast<uint16_t>(attribute) : uint16_t{0}, static_cast<uint16_t>(form), implicit});
+      table->specs_.push_back({implicit, FixedBytes(static_cast<uint16_t>(form), encoding), static_cast<uint16_t>(form),
+                               SlotOf(attribute)});
       abbrev.has_addresses = abbrev.has_addresses || attribute == kAtLowPc || attribute == kAtRanges;
     }
     abbrev.spec_count = static_cast<uint32_t>(table->specs_.size()) - abbrev.first_spec;
     if (table->abbrevs_.size() >= kMaxSpecs)
       return ResourceExhaustedError("an abbreviation table has too many entries");
-    table->CompileSkip(encoding, &abbrev);
+    table->CompileSkip(&abbrev);
     table->dense_ = table->dense_ && abbrev.code == table->abbrevs_.size() + 1;
     table->abbrevs_.push_back(abbrev);
   }
@@ -176,12 +221,12 @@ StatusOr<std::unique_ptr<AbbrevTable>> AbbrevTable::Parse(std::string_view bytes
   return table;
 }
 
-void AbbrevTable::CompileSkip(const Encoding& encoding, Abbrev* abbrev) {
+void AbbrevTable::CompileSkip(Abbrev* abbrev) {
   abbrev->first_step = static_cast<uint32_t>(steps_.size());
   uint64_t bytes = 0;
   for (uint32_t i = 0; i < abbrev->spec_count; ++i) {
     const uint16_t form = specs_[abbrev->first_spec + i].form;
-    const uint32_t fixed = FixedBytes(form, encoding);
+    const uint32_t fixed = specs_[abbrev->first_spec + i].fixed_bytes;
     if (fixed != Abbrev::kVariable) {
       bytes += fixed;  // at most 2^20 attributes of 16 bytes
       continue;

@@ -33,10 +33,36 @@ struct Encoding {
   bool operator==(const Encoding&) const = default;
 };
 
+// The attributes that somebody here wants, by the place of their value in a Die (unit.h).
+enum Slot : uint8_t {
+  kSlotName,
+  kSlotLinkageName,
+  kSlotOrigin,
+  kSlotSpecification,
+  kSlotLowPc,
+  kSlotHighPc,
+  kSlotRanges,
+  kSlotCallFile,
+  kSlotCallLine,
+  kSlotDeclarationLine,
+  kEntrySlots,  // those behind are of units' first entries
+  kSlotStatementList = kEntrySlots,
+  kSlotCompilationFolder,
+  kSlotStringOffsetsBase,
+  kSlotAddressBase,
+  kSlotRangeListsBase,
+  kSlotDwoName,
+  kSlotGnuDwoId,
+  kSlotGnuRangesBase,
+  kUnitSlots,
+  kNoSlot = 255,
+};
+
 struct AttributeSpec {
-  uint16_t attribute;
+  int64_t implicit;      // value of kFormImplicitConst
+  uint32_t fixed_bytes;  // of a value; Abbrev::kVariable: see the form
   uint16_t form;
-  int64_t implicit;  // value of kFormImplicitConst
+  Slot slot;
 };
 
 // One stretch of an entry: some bytes, then something whose size only its bytes tell.
@@ -88,7 +114,7 @@ class AbbrevTable {
  private:
   const Abbrev* FindSparse(uint64_t code) const;
   bool SkipSteps(const Abbrev& abbrev, const Encoding& encoding, Cursor* cursor) const;
-  void CompileSkip(const Encoding& encoding, Abbrev* abbrev);
+  void CompileSkip(Abbrev* abbrev);
 
   std::vector<Abbrev> abbrevs_;  // by code
   std::vector<AttributeSpec> specs_;

@@ -146,9 +146,9 @@ void InfoFile::Look(const UnitHeader& header, uint64_t string_offsets_base, std:
     }
     return ref;
   };
-  if (die.linkage_name.present()) found->linkage_name = refer(die.linkage_name);
-  if (!found->name.present() && die.name.present()) found->name = refer(die.name);
-  if (found->line == 0) found->line = die.declaration_line.raw;
+  if (die.linkage_name().present()) found->linkage_name = refer(die.linkage_name());
+  if (!found->name.present() && die.name().present()) found->name = refer(die.name());
+  if (found->line == 0) found->line = die.declaration_line().raw;
 }
 
 uint32_t InfoFile::Source(bool line_strings) {
@@ -249,7 +249,7 @@ uint32_t InfoFile::FunctionOf(Unit& unit, const Die& first) {
   Die die = first;
   for (int step = 0; step < kMaxChain; ++step) {
     Look(unit.header, unit.string_offsets_base, unit.bytes, die, &found);
-    const Value& next = die.origin.present() ? die.origin : die.specification;
+    const Value& next = die.refers_to();
     if (found.linkage_name.present() || !next.present()) break;
     const std::optional<Place> place = Target(unit.header, UnitSection::kInfo, next);
     if (!place.has_value()) break;
@@ -276,6 +276,28 @@ const UnitHeader* InfoFile::UnitAround(UnitSection section, uint64_t offset) {
   return offset >= unit.first_die && offset < unit.end ? &unit : nullptr;
 }
 
+// `bytes` gets what the entry's strings are offsets into.
+template <typename AnyDie>
+bool InfoFile::ReadFar(const FarUnit* unit, UnitSection section, uint64_t offset, AnyDie* die, std::string* bytes) {
+  Window& window = section == UnitSection::kInfo ? info_ : types_;
+  for (const uint64_t wanted : {kDieBytes, kMaxDieBytes}) {
+    const std::string_view view =
+        window.At(offset, std::min(wanted, unit->header.end - offset)).substr(0, unit->header.end - offset);
+    side_bytes_ += kDieBytes / 8;
+    Cursor cursor(view);
+    const Abbrev* abbrev = unit->abbrevs->Find(cursor.Uleb());
+    if (abbrev == nullptr) return false;
+    *die = AnyDie();
+    if (!ReadDie(&cursor, *unit->abbrevs, *abbrev, unit->header.encoding, die)) continue;
+    if (bytes != nullptr &&
+        (die->values[kSlotName].form == kFormString || die->values[kSlotLinkageName].form == kFormString)) {
+      *bytes = std::string(view.substr(0, cursor.at()));
+    }
+    return true;
+  }
+  return false;
+}
+
 InfoFile::FarUnit* InfoFile::OpenFarUnit(UnitSection section, uint64_t offset) {
   for (size_t i = 0; i < far_units_.size(); ++i) {
     const UnitHeader& header = far_units_[i].second.header;
@@ -292,33 +314,13 @@ InfoFile::FarUnit* InfoFile::OpenFarUnit(UnitSection section, uint64_t offset) {
   if (!abbrevs.ok()) return nullptr;
   unit.abbrevs = *std::move(abbrevs);
   unit.string_offsets_base = DefaultStringOffsetsBase(header->encoding);
-  Die root;
-  if (ReadFarDie(&unit, section, header->first_die, &root, nullptr) && root.string_offsets_base.present()) {
-    unit.string_offsets_base = root.string_offsets_base.raw;
+  UnitDie root;
+  if (ReadFar(&unit, section, header->first_die, &root, nullptr) && root[kSlotStringOffsetsBase].present()) {
+    unit.string_offsets_base = root[kSlotStringOffsetsBase].raw;
   }
   if (far_units_.size() >= kMaxFarUnits) far_units_.pop_back();
   far_units_.insert(far_units_.begin(), {section, std::move(unit)});
   return &far_units_.front().second;
-}
-
-// `bytes` gets what the entry's strings are offsets into.
-bool InfoFile::ReadFarDie(FarUnit* unit, UnitSection section, uint64_t offset, Die* die, std::string* bytes) {
-  Window& window = section == UnitSection::kInfo ? info_ : types_;
-  for (const uint64_t wanted : {kDieBytes, kMaxDieBytes}) {
-    const std::string_view view =
-        window.At(offset, std::min(wanted, unit->header.end - offset)).substr(0, unit->header.end - offset);
-    side_bytes_ += kDieBytes / 8;
-    Cursor cursor(view);
-    const Abbrev* abbrev = unit->abbrevs->Find(cursor.Uleb());
-    if (abbrev == nullptr) return false;
-    *die = Die();
-    if (!ReadDie(&cursor, *unit->abbrevs, *abbrev, unit->header.encoding, die)) continue;
-    if (bytes != nullptr && (die->name.form == kFormString || die->linkage_name.form == kFormString)) {
-      *bytes = std::string(view.substr(0, cursor.at()));
-    }
-    return true;
-  }
-  return false;
 }
 
 uint32_t InfoFile::FollowFar(Place place, int steps, Found* found) {
@@ -327,9 +329,9 @@ uint32_t InfoFile::FollowFar(Place place, int steps, Found* found) {
     FarUnit* unit = OpenFarUnit(place.section, place.offset);
     Die die;
     std::string bytes;
-    if (unit == nullptr || !ReadFarDie(unit, place.section, place.offset, &die, &bytes)) break;
+    if (unit == nullptr || !ReadFar(unit, place.section, place.offset, &die, &bytes)) break;
     Look(unit->header, unit->string_offsets_base, bytes, die, found);
-    const Value& next = die.origin.present() ? die.origin : die.specification;
+    const Value& next = die.refers_to();
     if (found->linkage_name.present() || !next.present()) break;
     const std::optional<Place> target = Target(unit->header, place.section, next);
     if (!target.has_value()) break;

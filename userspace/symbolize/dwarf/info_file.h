@@ -103,7 +103,8 @@ class InfoFile {
   std::optional<Place> Target(const UnitHeader& header, UnitSection section, const Value& reference);
   const UnitHeader* UnitAround(UnitSection section, uint64_t offset);
   FarUnit* OpenFarUnit(UnitSection section, uint64_t offset);
-  bool ReadFarDie(FarUnit* unit, UnitSection section, uint64_t offset, Die* die, std::string* text_of_name);
+  template <typename AnyDie>
+  bool ReadFar(const FarUnit* unit, UnitSection section, uint64_t offset, AnyDie* die, std::string* bytes);
   uint32_t FollowFar(Place place, int steps, Found* found);
   void Look(const UnitHeader& header, uint64_t string_offsets_base, std::string_view unit_bytes, const Die& die,
             Found* found);

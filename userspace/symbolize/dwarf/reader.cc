@@ -93,7 +93,7 @@ void Reader::ReadUnit(InfoFile& file, const UnitHeader& header) {
   }
   Cursor cursor(unit_.bytes, header.first_die - header.offset);
   const Abbrev* abbrev = unit_.abbrevs->Find(cursor.Uleb());
-  Die root;
+  UnitDie root;
   if (!cursor.ok()) return;  // a unit without entries
   if (abbrev == nullptr || !ReadDie(&cursor, *unit_.abbrevs, *abbrev, header.encoding, &root)) {
     return fail(DataLossError(StrFormat("the unit at offset %#x is corrupt", header.offset)));
@@ -104,27 +104,27 @@ void Reader::ReadUnit(InfoFile& file, const UnitHeader& header) {
   tables.string_offsets = &file.string_offsets();
   tables.ranges = &file.ranges();
   tables.range_lists = &file.range_lists();
-  if (root.string_offsets_base.present()) unit_.string_offsets_base = root.string_offsets_base.raw;
+  if (root[kSlotStringOffsetsBase].present()) unit_.string_offsets_base = root[kSlotStringOffsetsBase].raw;
   tables.string_offsets_base = unit_.string_offsets_base;
   // Defaults: behind the header of the only table.
   const bool wide = header.encoding.offset_bytes == 8;
-  tables.address_base = root.address_base.present() ? root.address_base.raw : wide ? 16 : 8;
-  tables.range_lists_base = root.range_lists_base.present() ? root.range_lists_base.raw : wide ? 20 : 12;
+  tables.address_base = root[kSlotAddressBase].present() ? root[kSlotAddressBase].raw : wide ? 16 : 8;
+  tables.range_lists_base = root[kSlotRangeListsBase].present() ? root[kSlotRangeListsBase].raw : wide ? 20 : 12;
   UnitValues values(header.encoding, tables);
-  if (const std::optional<uint64_t> base = values.Address(root.low_pc)) values.set_base_address(*base);
+  if (const std::optional<uint64_t> base = values.Address(root[kSlotLowPc])) values.set_base_address(*base);
 
-  const std::string folder = file.Text(unit_, values, root.compilation_folder);
-  if (root.statement_list.present()) {
-    if (const Status status = ReadLines(file, root.statement_list.raw, header.encoding, folder); !status.ok()) {
+  const std::string folder = file.Text(unit_, values, root[kSlotCompilationFolder]);
+  if (root[kSlotStatementList].present()) {
+    if (const Status status = ReadLines(file, root[kSlotStatementList].raw, header.encoding, folder); !status.ok()) {
       Problem(status);
     }
   }
-  if (root.dwo_name.present() && (header.type == kUnitSkeleton || root.gnu_dwo_id.present())) {
-    tables.ranges_base = root.gnu_ranges_base.raw;
+  if (root[kSlotDwoName].present() && (header.type == kUnitSkeleton || root[kSlotGnuDwoId].present())) {
+    tables.ranges_base = root[kSlotGnuRangesBase].raw;
     UnitHeader skeleton = header;
-    if (header.type != kUnitSkeleton) skeleton.id = root.gnu_dwo_id.raw;
+    if (header.type != kUnitSkeleton) skeleton.id = root[kSlotGnuDwoId].raw;
     const Status status =
-        ReadSplitUnit(skeleton, root, tables, values.base_address(), folder, file.Text(unit_, values, root.dwo_name));
+        ReadSplitUnit(skeleton, tables, values.base_address(), folder, file.Text(unit_, values, root[kSlotDwoName]));
     if (!status.ok()) {
       ++counters_.missing_splits;
       Problem(status);
@@ -145,9 +145,8 @@ Status Reader::ReadLines(InfoFile& file, uint64_t offset, const Encoding& encodi
   return lines_.Run(&places_);
 }
 
-Status Reader::ReadSplitUnit(const UnitHeader& skeleton_header, const Die& skeleton, const UnitTables& skeleton_tables,
+Status Reader::ReadSplitUnit(const UnitHeader& skeleton_header, const UnitTables& skeleton_tables,
                              uint64_t base_address, const std::string& folder, const std::string& name) {
-  (void)skeleton;
   if (!options_.find_split) return NotFoundError(StrFormat("split debug information %s is not looked for", name));
   ASSIGN_OR_RETURN(const SplitUnit split, options_.find_split(skeleton_header.id, folder, name));
   InfoFile file(split.sections, &places_);
@@ -161,12 +160,12 @@ Status Reader::ReadSplitUnit(const UnitHeader& skeleton_header, const Die& skele
     RETURN_IF_ERROR(file.OpenUnit(header, UnitSection::kInfo, &split_buffer_, &unit));
     Cursor cursor(unit.bytes, header.first_die - header.offset);
     const Abbrev* abbrev = unit.abbrevs->Find(cursor.Uleb());
-    Die root;
+    UnitDie root;
     if (!cursor.ok() || abbrev == nullptr || !ReadDie(&cursor, *unit.abbrevs, *abbrev, header.encoding, &root)) {
       return DataLossError(StrFormat("%s is corrupt", name));
     }
     // A package's part, or a .dwo made by LTO, may hold other units, too.
-    const uint64_t id = header.type == kUnitSplitCompile ? header.id : root.gnu_dwo_id.raw;
+    const uint64_t id = header.type == kUnitSplitCompile ? header.id : root[kSlotGnuDwoId].raw;
     if (id != skeleton_header.id) continue;
     found = true;
     counters_.bytes += header.end - header.offset;
@@ -221,7 +220,6 @@ Status Reader::ReadEntries(Unit& unit, const UnitValues& values, uint64_t from) 
     if (too_deep == 0 &&
         ((function && abbrev->has_addresses) || (abbrev->tag == kTagInlinedSubroutine && level.function >= 0))) {
       Die die;
-      die.offset = at;
       if (!ReadDie(&cursor, abbrevs, *abbrev, encoding, &die)) return corrupt(at);
       if (!function) {
         AddInlined(unit, values, die, &level);
@@ -272,9 +270,9 @@ void Reader::AddInlined(Unit& unit, const UnitValues& values, const Die& die, Le
   values.Ranges(die, kMaxRangesPerEntry, &ranges_);
   ranges_bytes_ += ranges_.size() * 2 * sizeof(uint32_t);
   const uint32_t function =
-      die.origin.present() ? unit.file->FunctionReferred(unit, die.origin) : unit.file->FunctionOf(unit, die);
-  const uint32_t call_file = has_lines_ && die.call_file.present() ? lines_.FileId(die.call_file.raw, &places_) : 0;
-  level->inlined = places_.Inline(level->inlined, function, call_file, Number32(die.call_line));
+      die.origin().present() ? unit.file->FunctionReferred(unit, die.origin()) : unit.file->FunctionOf(unit, die);
+  const uint32_t call_file = has_lines_ && die.call_file().present() ? lines_.FileId(die.call_file().raw, &places_) : 0;
+  level->inlined = places_.Inline(level->inlined, function, call_file, Number32(die.call_line()));
   ++level->inline_depth;
   ++counters_.inlined;
   OpenFunction& open = functions_[static_cast<size_t>(level->function)];

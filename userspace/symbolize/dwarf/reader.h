@@ -89,8 +89,8 @@ class Reader {
 
   void ReadUnit(InfoFile& file, const UnitHeader& header);
   Status ReadLines(InfoFile& file, uint64_t offset, const Encoding& encoding, const std::string& folder);
-  Status ReadSplitUnit(const UnitHeader& skeleton_header, const Die& skeleton, const UnitTables& tables,
-                       uint64_t base_address, const std::string& folder, const std::string& name);
+  Status ReadSplitUnit(const UnitHeader& skeleton_header, const UnitTables& tables, uint64_t base_address,
+                       const std::string& folder, const std::string& name);
   Status ReadEntries(Unit& unit, const UnitValues& values, uint64_t from);
   bool BeginFunction(Unit& unit, const UnitValues& values, const Die& die, Level* level);
   void AddInlined(Unit& unit, const UnitValues& values, const Die& die, Level* level);

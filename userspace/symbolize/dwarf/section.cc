@@ -40,8 +40,10 @@ StatusOr<std::string_view> Section::View(uint64_t offset, uint64_t size, std::st
                                    source_ == nullptr ? std::string("debug information") : source_->name(), size,
                                    offset));
   }
-  // A buffer that is much too large for most uses would stay in memory for the largest one.
-  if (buffer->capacity() > 4 * (size + (1u << 20))) std::string().swap(*buffer);
+  // What the largest unit needed should not stay for all the small ones; nor should memory be given back and taken
+  // again for each of middle size.
+  constexpr uint64_t kKeptBytes = 32u << 20;
+  if (buffer->capacity() > kKeptBytes && buffer->capacity() / 4 > size) std::string().swap(*buffer);
   buffer->resize(size);
   if (size > 0) RETURN_IF_ERROR(source_->ReadAt(offset_ + offset, *buffer));
   return std::string_view(*buffer);

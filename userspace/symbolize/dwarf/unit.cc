@@ -102,80 +102,37 @@ Value ReadValue(Cursor* cursor, uint16_t form, int64_t implicit, const Encoding&
   return value;
 }
 
-bool ReadDie(Cursor* cursor, const AbbrevTable& table, const Abbrev& abbrev, const Encoding& encoding, Die* die) {
-  die->tag = abbrev.tag;
+namespace {
+
+bool ReadSlots(Cursor* cursor, const AbbrevTable& table, const Abbrev& abbrev, const Encoding& encoding, unsigned slots,
+               Value* values) {
   const AttributeSpec* spec = table.specs(abbrev);
   for (const AttributeSpec* end = spec + abbrev.spec_count; spec != end; ++spec) {
-    Value* wanted = nullptr;
-    switch (spec->attribute) {
-      case kAtName:
-        wanted = &die->name;
-        break;
-      case kAtLinkageName:
-      case kAtMipsLinkageName:
-        wanted = &die->linkage_name;
-        break;
-      case kAtAbstractOrigin:
-        wanted = &die->origin;
-        break;
-      case kAtSpecification:
-        wanted = &die->specification;
-        break;
-      case kAtLowPc:
-        wanted = &die->low_pc;
-        break;
-      case kAtHighPc:
-        wanted = &die->high_pc;
-        break;
-      case kAtRanges:
-        wanted = &die->ranges;
-        break;
-      case kAtCallFile:
-        wanted = &die->call_file;
-        break;
-      case kAtCallLine:
-        wanted = &die->call_line;
-        break;
-      case kAtDeclarationLine:
-        wanted = &die->declaration_line;
-        break;
-      case kAtStatementList:
-        wanted = &die->statement_list;
-        break;
-      case kAtCompilationFolder:
-        wanted = &die->compilation_folder;
-        break;
-      case kAtStringOffsetsBase:
-        wanted = &die->string_offsets_base;
-        break;
-      case kAtAddressBase:
-      case kAtGnuAddressBase:
-        wanted = &die->address_base;
-        break;
-      case kAtRangeListsBase:
-        wanted = &die->range_lists_base;
-        break;
-      case kAtDwoName:
-      case kAtGnuDwoName:
-        wanted = &die->dwo_name;
-        break;
-      case kAtGnuDwoId:
-        wanted = &die->gnu_dwo_id;
-        break;
-      case kAtGnuRangesBase:
-        wanted = &die->gnu_ranges_base;
-        break;
-      default:
-        break;
+    const bool fixed = spec->fixed_bytes != Abbrev::kVariable;
+    if (spec->slot >= slots) {
+      if (fixed) {
+        cursor->Skip(spec->fixed_bytes);
+      } else if (!SkipForm(spec->form, encoding, cursor)) {
+        return false;
+      }
+    } else if (fixed && spec->fixed_bytes - 1 < sizeof(uint64_t)) {
+      values[spec->slot] = {cursor->Unsigned(spec->fixed_bytes), spec->form};
+    } else {
+      values[spec->slot] = ReadValue(cursor, spec->form, spec->implicit, encoding);
+      if (!values[spec->slot].present()) return false;
     }
-    if (wanted == nullptr) {
-      if (!SkipForm(spec->form, encoding, cursor)) return false;
-      continue;
-    }
-    *wanted = ReadValue(cursor, spec->form, spec->implicit, encoding);
-    if (!wanted->present()) return false;
   }
-  return true;
+  return cursor->ok();
+}
+
+}  // namespace
+
+bool ReadDie(Cursor* cursor, const AbbrevTable& table, const Abbrev& abbrev, const Encoding& encoding, Die* die) {
+  return ReadSlots(cursor, table, abbrev, encoding, kEntrySlots, die->values);
+}
+
+bool ReadDie(Cursor* cursor, const AbbrevTable& table, const Abbrev& abbrev, const Encoding& encoding, UnitDie* die) {
+  return ReadSlots(cursor, table, abbrev, encoding, kUnitSlots, die->values);
 }
 
 std::optional<uint64_t> UnitValues::AddressAt(uint64_t index) const {
@@ -215,27 +172,27 @@ std::optional<uint64_t> UnitValues::StringOffset(const Value& value) const {
 }
 
 void UnitValues::Ranges(const Die& die, size_t max_ranges, std::vector<AddressRange>* ranges) const {
-  if (die.low_pc.present() && die.high_pc.present()) {
-    const std::optional<uint64_t> low = Address(die.low_pc);
+  if (die.low_pc().present() && die.high_pc().present()) {
+    const std::optional<uint64_t> low = Address(die.low_pc());
     if (!low.has_value()) return;
     // An address, or since version 4 mostly a distance.
-    const std::optional<uint64_t> address = Address(die.high_pc);
-    const uint64_t high = address.has_value() ? *address : *low + die.high_pc.raw;
+    const std::optional<uint64_t> address = Address(die.high_pc());
+    const uint64_t high = address.has_value() ? *address : *low + die.high_pc().raw;
     if (high > *low) ranges->push_back({*low, high});
     return;
   }
-  if (!die.ranges.present()) return;
+  if (!die.ranges().present()) return;
   if (encoding_.version < 5) {
-    OldRangeList(die.ranges.raw + tables_.ranges_base, max_ranges, ranges);
+    OldRangeList(die.ranges().raw + tables_.ranges_base, max_ranges, ranges);
     return;
   }
-  if (die.ranges.form != kFormRnglistx) {
-    RangeList(die.ranges.raw, max_ranges, ranges);
+  if (die.ranges().form != kFormRnglistx) {
+    RangeList(die.ranges().raw, max_ranges, ranges);
     return;
   }
   uint64_t offset = 0;
-  if (tables_.range_lists == nullptr || die.ranges.raw > std::numeric_limits<uint32_t>::max() ||
-      !tables_.range_lists->Number(tables_.range_lists_base + die.ranges.raw * encoding_.offset_bytes,
+  if (tables_.range_lists == nullptr || die.ranges().raw > std::numeric_limits<uint32_t>::max() ||
+      !tables_.range_lists->Number(tables_.range_lists_base + die.ranges().raw * encoding_.offset_bytes,
                                    encoding_.offset_bytes, &offset)) {
     return;
   }

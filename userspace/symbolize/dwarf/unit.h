@@ -3,7 +3,7 @@
 //   ASSIGN_OR_RETURN(UnitHeader header, ReadUnitHeader(&window, offset, UnitSection::kInfo));
 //   Die die;
 //   if (!ReadDie(&cursor, table, *abbrev, header.encoding, &die)) …
-//   std::optional<uint64_t> low = unit.Address(die.low_pc);
+//   std::optional<uint64_t> low = unit.Address(die.low_pc());
 //
 // Threads: none shared. Does not follow references between entries (name_resolver.h does).
 #pragma once
@@ -48,16 +48,31 @@ struct Value {
 
 // The attributes that matter here of one entry.
 struct Die {
-  uint64_t offset = 0;  // from the unit's header
-  uint16_t tag = 0;
-  Value name, linkage_name, origin, specification, low_pc, high_pc, ranges, call_file, call_line, declaration_line;
-  // Of units.
-  Value statement_list, compilation_folder, string_offsets_base, address_base, range_lists_base, dwo_name, gnu_dwo_id,
-      gnu_ranges_base;
+  Value values[kEntrySlots];
+
+  const Value& name() const { return values[kSlotName]; }
+  const Value& linkage_name() const { return values[kSlotLinkageName]; }
+  const Value& low_pc() const { return values[kSlotLowPc]; }
+  const Value& high_pc() const { return values[kSlotHighPc]; }
+  const Value& ranges() const { return values[kSlotRanges]; }
+  const Value& origin() const { return values[kSlotOrigin]; }
+  const Value& call_file() const { return values[kSlotCallFile]; }
+  const Value& call_line() const { return values[kSlotCallLine]; }
+  const Value& declaration_line() const { return values[kSlotDeclarationLine]; }
+  // The entry that says more of the same function: an abstract instance, or a declaration.
+  const Value& refers_to() const { return origin().present() ? origin() : values[kSlotSpecification]; }
+};
+
+// The same of a unit's first entry.
+struct UnitDie {
+  Value values[kUnitSlots];
+
+  const Value& operator[](Slot slot) const { return values[slot]; }
 };
 
 // Reads the attributes behind an entry's code. False past the end or for an unknown form.
 bool ReadDie(Cursor* cursor, const AbbrevTable& table, const Abbrev& abbrev, const Encoding& encoding, Die* die);
+bool ReadDie(Cursor* cursor, const AbbrevTable& table, const Abbrev& abbrev, const Encoding& encoding, UnitDie* die);
 // One value; `implicit` is the abbreviation's. form 0 on failure.
 Value ReadValue(Cursor* cursor, uint16_t form, int64_t implicit, const Encoding& encoding);
 
