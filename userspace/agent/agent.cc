@@ -107,6 +107,8 @@ void Agent::OnStartSession(const rpc::SessionSpec& spec) {
   uplink_->SendSession(update);
 }
 
+std::string DefaultSymbolsFolder() { return DefaultStateFolder() + "/symbols"; }
+
 std::string DefaultStateFolder() {
   if (::geteuid() == 0) return "/var/lib/pyrometer";
   if (const char* state = std::getenv("XDG_STATE_HOME"); state != nullptr && *state == '/') {

@@ -61,5 +61,7 @@ class Agent {
 
 // "/var/lib/pyrometer" for root, else "$XDG_STATE_HOME/pyrometer" or "~/.local/state/pyrometer".
 std::string DefaultStateFolder();
+// Where symbol indexes are kept: "symbols" in it.
+std::string DefaultSymbolsFolder();
 
 }  // namespace pyrometer::agent

@@ -1,5 +1,7 @@
 #include "userspace/agent/naming.h"
 
+#include <utility>
+
 #include "userspace/agent/sample_resolver.h"
 #include "userspace/base/strings.h"
 
@@ -19,7 +21,7 @@ symbolize::BinarySource SourceOf(const std::shared_ptr<const process::Binary>& b
 
 }  // namespace
 
-Naming::Naming() : symbolizer_(symbolize::Symbolizer::Options{}) {
+Naming::Naming(symbolize::Symbolizer::Options options) : symbolizer_(std::move(options)) {
   auto vdso = symbolize::OwnVdso();
   if (vdso.ok()) vdso_ = *std::move(vdso);
 }

@@ -4,10 +4,11 @@
 //   std::vector<profile::StackId> stacks = naming.Name(window, &batch.dictionary, &misses);
 //   // stacks[raw stack id] is the same stack in the batch's dictionary
 //
-// A frame without a name keeps its address and says why (Frame::miss); `misses` counts them, weighted by samples.
+// A frame has a line for each function inlined at its address, innermost first, and one for the function around
+// them. One without a name keeps its address and says why (Frame::miss); `misses` counts them, weighted by samples.
 //
-// Threads: any. Cost: a first look at a binary builds its symbol table (tens of ms for the largest);
-// later about 1 µs per distinct frame.
+// Threads: any. Cost: a first look at a binary builds its symbol index (tens of ms; seconds where it has hundreds of
+// MB of debug information) unless the folder of indexes has it; later about 1 µs per distinct frame.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,7 @@ namespace pyrometer::agent {
 
 class Naming {
  public:
-  Naming();
+  explicit Naming(symbolize::Symbolizer::Options options = {});
 
   std::vector<profile::StackId> Name(const RawWindow& window, profile::Dictionary* dictionary,
                                      std::map<std::string, uint64_t>* misses);

@@ -31,6 +31,7 @@ class Node {
   struct Options {
     std::string name;            // label `node`; empty = host name
     bool process_events = true;  // false: /proc is scanned instead (short processes are then missed)
+    std::string symbols_folder;  // where symbol indexes are kept; empty = in memory only
   };
 
   // Never fails for missing privileges: process_events_status() says what is missing.
@@ -56,7 +57,7 @@ class Node {
   Status FindCgroup(const std::string& path, kernel::SampleTarget* target);
 
  private:
-  explicit Node(std::string name);
+  explicit Node(const Options& options);
 
   const std::string name_;
   process::ProcessTable processes_;

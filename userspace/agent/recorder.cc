@@ -7,6 +7,7 @@
 #include <mutex>
 #include <thread>
 
+#include "userspace/agent/agent.h"
 #include "userspace/agent/child_process.h"
 #include "userspace/agent/node.h"
 #include "userspace/base/strings.h"
@@ -136,7 +137,7 @@ void EndCommand(ChildProcess* child, Recording* recording) {
 StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess* child) {
   Recording recording;
   SetUpProfile(options.frequency_hz, &recording.profile);
-  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.symbols_folder = DefaultSymbolsFolder()}));
   RecordingSink sink(&recording);
 
   Collector::Options collecting;
@@ -176,7 +177,8 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   if (child == nullptr && options.target.pid == 0) return why;
   Recording recording;
   SetUpProfile(options.frequency_hz, &recording.profile);
-  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.name = "", .process_events = false}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node,
+                   Node::Start({.name = "", .process_events = false, .symbols_folder = DefaultSymbolsFolder()}));
   SampleResolver resolver(&node->processes());
   SampleTrack track(&resolver, /*window_ns=*/0);
 

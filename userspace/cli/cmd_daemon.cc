@@ -101,6 +101,7 @@ StatusOr<agent::Agent::Options> ToOptions(const AgentFlags& flags) {
   options.node.name = flags.node;
   options.spool_folder = flags.spool.empty() ? agent::DefaultStateFolder() + "/spool" : flags.spool;
   options.spool.max_bytes = flags.spool_bytes;
+  options.node.symbols_folder = agent::DefaultSymbolsFolder();
   options.log = [](const std::string& line) { std::fprintf(stderr, "pyrometer: %s\n", line.c_str()); };
   return options;
 }
@@ -176,6 +177,7 @@ int RunUp(StoreFlags store_flags, const AgentFlags& agent_flags) {
   const std::string state = store_flags.data.empty() ? agent::DefaultStateFolder() : store_flags.data;
   store_flags.data = state + "/store";
   if (agent_flags.spool.empty()) options->spool_folder = state + "/spool";
+  options->node.symbols_folder = state + "/symbols";
   const std::string node = agent_flags.node.empty() ? agent::HostName() : agent_flags.node;
   auto stack = StartStore(store_flags, "up", node);
   if (!stack.ok()) return Fail(stack.status());
