@@ -223,8 +223,18 @@ Symbolizer::Jit& Symbolizer::JitLocked(const ProcessKey& process) {
   if (added || (jit.map == nullptr && now_ns - jit.opened_ns >= options_.perf_map_retry_ns)) {
     jit.opened_ns = now_ns;
     jit.map = PerfMap::Open(process, options_.perf_map, &jit.why);
+    MissReason no_dump = MissReason::kPerfMapAbsent;
+    if (jit.dump == nullptr) jit.dump = JitDump::Open(process, options_.jit_dump, &no_dump);
+    if (jit.map == nullptr && jit.why == MissReason::kPerfMapAbsent) jit.why = no_dump;
   }
   return jit;
+}
+
+void Symbolizer::MeasureJitLocked(Jit* jit) {
+  jit_bytes_ -= jit->bytes;
+  jit->bytes = sizeof(Jit) + (jit->map != nullptr ? jit->map->memory_bytes() : 0) +
+               (jit->dump != nullptr ? jit->dump->memory_bytes() : 0);
+  jit_bytes_ += jit->bytes;
 }
 
 void Symbolizer::EvictJitsLocked(const ProcessKey& keep) {
@@ -242,10 +252,9 @@ void Symbolizer::EvictJitsLocked(const ProcessKey& keep) {
 Symbol Symbolizer::SymbolizeJit(const ProcessKey& process, VirtualAddress address) {
   const std::lock_guard lock(jit_mutex_);
   Jit& jit = JitLocked(process);
-  Symbol symbol = jit.map != nullptr ? jit.map->Symbolize(address) : Symbol::Miss(jit.why);
-  jit_bytes_ -= jit.bytes;
-  jit.bytes = sizeof(Jit) + (jit.map != nullptr ? jit.map->memory_bytes() : 0);
-  jit_bytes_ += jit.bytes;
+  Symbol symbol = jit.dump != nullptr ? jit.dump->Symbolize(address) : Symbol::Miss(jit.why);
+  if (!symbol.found() && jit.map != nullptr) symbol = jit.map->Symbolize(address);
+  MeasureJitLocked(&jit);
   EvictJitsLocked(process);
   counters_.Count(symbol.miss);
   return symbol;
@@ -253,10 +262,7 @@ Symbol Symbolizer::SymbolizeJit(const ProcessKey& process, VirtualAddress addres
 
 void Symbolizer::PrepareJit(const ProcessKey& process) {
   const std::lock_guard lock(jit_mutex_);
-  Jit& jit = JitLocked(process);
-  jit_bytes_ -= jit.bytes;
-  jit.bytes = sizeof(Jit) + (jit.map != nullptr ? jit.map->memory_bytes() : 0);
-  jit_bytes_ += jit.bytes;
+  MeasureJitLocked(&JitLocked(process));
   EvictJitsLocked(process);
 }
 
@@ -286,7 +292,10 @@ Symbolizer::Stats Symbolizer::stats() const {
     stats.name_bytes = name_bytes_;
   }
   const std::lock_guard lock(jit_mutex_);
-  for (const auto& [process, jit] : jits_) stats.perf_maps += jit.map != nullptr;
+  for (const auto& [process, jit] : jits_) {
+    stats.perf_maps += jit.map != nullptr;
+    stats.jit_dumps += jit.dump != nullptr;
+  }
   stats.perf_map_bytes = jit_bytes_;
   return stats;
 }

@@ -39,6 +39,7 @@
 #include "userspace/symbolize/binary_symbols.h"
 #include "userspace/symbolize/demangle.h"
 #include "userspace/symbolize/index_cache.h"
+#include "userspace/symbolize/jit_dump.h"
 #include "userspace/symbolize/kernel_symbols.h"
 #include "userspace/symbolize/perf_map.h"
 #include "userspace/symbolize/symbol.h"
@@ -50,15 +51,16 @@ class Symbolizer {
   struct Options {
     size_t table_cache_bytes = 256u << 20;       // tables of all binaries, mapped or in memory
     size_t name_cache_bytes = 32u << 20;         // demangled names
-    size_t perf_map_cache_bytes = 128u << 20;    // perf maps of all processes
+    size_t perf_map_cache_bytes = 128u << 20;    // perf maps and jitdumps of all processes
     uint64_t retry_ns = 30'000'000'000;          // before a binary that could not be read is tried again
-    uint64_t perf_map_retry_ns = 5'000'000'000;  // before a process without perf map is looked at again
+    uint64_t perf_map_retry_ns = 5'000'000'000;  // before a process without perf map or jitdump is looked at again
     std::vector<std::string> debug_folders = {"/usr/lib/debug"};
     IndexCache::Options index_cache;    // without folder: tables are in memory only, at most table_cache_bytes each
     size_t max_index_bytes = 1u << 30;  // of one table in the folder; larger ones lose their lines
     DemangleStyle demangle_style = DemangleStyle::kFull;
     KernelSymbols::Options kernel;
     PerfMap::Options perf_map;
+    JitDump::Options jit_dump;
   };
   struct Stats {
     SymbolCounters::Snapshot answers = {};  // by MissReason; [kNone] = hits
@@ -71,23 +73,24 @@ class Symbolizer {
     size_t names = 0;                       // demangled names cached now
     size_t name_bytes = 0;                  // of them
     size_t perf_maps = 0;                   // processes with an open perf map
-    size_t perf_map_bytes = 0;              // of them
+    size_t jit_dumps = 0;                   // processes with an open jitdump
+    size_t perf_map_bytes = 0;              // of both
   };
 
   explicit Symbolizer(Options options);
 
   // Builds the table now, unless there is one.
   void Prepare(const BuildId& build_id, const BinarySource& source) { (void)Get(build_id, source); }
-  // Opens the process's perf map, if any, so that it stays readable after the process's end.
+  // Opens the process's perf map and jitdump, if any, so that they stay readable after the process's end.
   void PrepareJit(const ProcessKey& process);
-  // The process ended and all its samples are named: drops its perf map.
+  // The process ended and all its samples are named: drops its perf map and jitdump.
   void Forget(const ProcessKey& process);
 
   Symbol Symbolize(const BuildId& build_id, const BinarySource& source, ElfAddress address);
   // By position in the file; kNoMapping when the binary's program headers do not load it.
   Symbol SymbolizeOffset(const BuildId& build_id, const BinarySource& source, FileOffset offset);
   Symbol SymbolizeKernel(VirtualAddress address);
-  // Code in anonymous memory of a process.
+  // Code in anonymous memory of a process: from its jitdump, which has lines, else from its perf map.
   Symbol SymbolizeJit(const ProcessKey& process, VirtualAddress address);
   // Counts a miss that the caller found itself (no mapping) and gives it back.
   Symbol CountMiss(MissReason reason);
@@ -128,7 +131,8 @@ class Symbolizer {
     std::list<NameKey>::iterator recent;
   };
   struct Jit {
-    std::unique_ptr<PerfMap> map;  // null = none, then `why`
+    std::unique_ptr<JitDump> dump;  // null = none
+    std::unique_ptr<PerfMap> map;   // null = none, then `why`
     MissReason why = MissReason::kPerfMapAbsent;
     uint64_t opened_ns = 0;
     uint64_t used = 0;  // larger = more recently
@@ -143,6 +147,7 @@ class Symbolizer {
   std::shared_ptr<const FunctionName> Cached(const NameKey& key, const Maker& make);
   Symbol ToSymbol(const BinarySymbols& symbols, std::span<const SymbolIndex::Frame> frames, uint64_t offset);
   Jit& JitLocked(const ProcessKey& process);
+  void MeasureJitLocked(Jit* jit);
   void EvictJitsLocked(const ProcessKey& keep);
 
   const Options options_;
