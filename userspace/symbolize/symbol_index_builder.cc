@@ -266,12 +266,12 @@ std::vector<SymbolIndexBuilder::Flat> SymbolIndexBuilder::FillGaps(
     // Functions are sorted by start; of overlapping ones the first keeps its code.
     while (next < functions.size() && functions[next].start < until) {
       const PlaceBuilder::OutermostFunction& function = functions[next];
-      uint64_t start = std::max(function.start, decided);
+      const uint64_t start = std::max(function.start, decided);
       const uint64_t end = std::min(function.end, until);
-      while (start < end && function.function != 0) {
-        const uint64_t piece_end = end - start > kMaxRangeBytes ? start + kMaxRangeBytes : end;
-        all.push_back({start, piece_end, function.start, 0, function.function});
-        start = piece_end;
+      // As with symbols, no function is longer than a range can be.
+      if (start < end && function.function != 0) {
+        all.push_back(
+            {start, std::min(end, SaturatedAdd(start, kMaxRangeBytes)), function.start, 0, function.function});
       }
       decided = std::max(decided, end);
       if (function.end > until) return;  // its rest may fill the next gap
