@@ -279,11 +279,13 @@ void BinarySymbols::Fill(const BinarySource& source, const BuildOptions& options
       if (!mini.ok() && mini.status().code() != StatusCode::kNotFound) failure = mini.status();
     }
     bool partial = !named && !origin_.mini_debug_info && !origin_.dwarf;
-    if (partial) {
+    if (!origin_.dwarf) {
+      // A Go program that has a symbol table but no DWARF (-ldflags=-w) still gets lines.
       const size_t before = builder.size();
-      if (Status status = AddGoFunctions(*binary, &builder); !status.ok()) failure = status;
-      origin_.go_functions = builder.size() > before;
-      partial = !origin_.go_functions;
+      const Status status = AddGoFunctions(*binary, partial ? &builder : nullptr, &places);
+      if (!status.ok()) failure = status;
+      origin_.go_functions = builder.size() > before || !places.empty();
+      partial = partial && !origin_.go_functions;
     }
     if (partial) builder.set_max_extension(kMaxExtensionInPartialTable);
     add(*binary, SHT_DYNSYM, &origin_.dynamic_symbols);

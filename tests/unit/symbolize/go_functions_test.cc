@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <random>
@@ -215,6 +216,52 @@ TEST(GoFunctionsOracleTest, AgreesWithGoToolAddr2line) {
   std::printf("%s: %d same, %d different\n", program.c_str(), same, fewest);
   EXPECT_EQ(fewest, 0);
   EXPECT_GT(same, 2500);
+}
+
+// The same program with and without DWARF: Go's own tables must say the same of every line and inlined call.
+TEST(GoFunctionsOracleTest, LinesAndInlinedCallsAgreeWithDwarf) {
+  const std::string folder = PYROMETER_DWARF_FIXTURES;
+  if (::access((folder + "/go_stripped").c_str(), R_OK) != 0) GTEST_SKIP() << "golang-go is not installed";
+  const auto full = BinarySymbols::Build({}, SourceOf(folder + "/go_full"), BuildOptions{});
+  const auto stripped = BinarySymbols::Build({}, SourceOf(folder + "/go_stripped"), BuildOptions{});
+  EXPECT_EQ(stripped->problem_detail(), "");
+  ASSERT_TRUE(full->origin().dwarf);
+  ASSERT_TRUE(stripped->origin().go_functions);
+  const auto file = elf::ElfFile::Open(folder + "/go_full");
+  const elf::Section* text = file->FindSection(".text");
+  const auto frames_of = [](const BinarySymbols& symbols, uint64_t address) {
+    std::vector<SymbolIndex::Frame> frames;
+    symbols.index().Frames(ElfAddress(address), &frames);
+    std::string answer;
+    for (const SymbolIndex::Frame& frame : frames) {
+      std::string_view name = symbols.index().name(frame.function);
+      if (name.ends_with(".abi0")) name.remove_suffix(5);  // the linker's mark, in its symbol table only
+      answer += StrFormat("%s %s:%d\n", name, symbols.index().file(frame.file), frame.line);
+    }
+    return frames.empty() || frames.back().function == 0 ? "" : answer;
+  };
+  int compared = 0, different = 0, inlined = 0;
+  for (uint64_t address = text->address.value; address < text->address.value + text->size; address += 7) {
+    const std::string by_dwarf = frames_of(*full, address);
+    if (by_dwarf.empty()) continue;  // padding, which Go's tables give to the function before
+    const std::string by_table = frames_of(*stripped, address);
+    ++compared;
+    inlined += std::count(by_dwarf.begin(), by_dwarf.end(), '\n') > 1;
+    different += by_dwarf != by_table;
+  }
+  std::printf("%d addresses, %d with inlined calls, %d different\n", compared, inlined, different);
+  EXPECT_GT(inlined, 5000);
+  // DWARF leaves the first instruction of some inlined calls to the caller.
+  EXPECT_LT(different, compared / 1000);
+}
+
+TEST(GoFunctionsOracleTest, PositionIndependentProgramsHaveInlinedCallsToo) {
+  const std::string path = std::string(PYROMETER_DWARF_FIXTURES) + "/go_stripped_pie";
+  if (::access(path.c_str(), R_OK) != 0) GTEST_SKIP() << "golang-go is not installed";
+  const auto symbols = BinarySymbols::Build({}, SourceOf(path), BuildOptions{});
+  EXPECT_TRUE(symbols->origin().go_functions);
+  EXPECT_GT(symbols->index().inlined_count(), 1000u);
+  EXPECT_GT(symbols->index().file_count(), 100u);
 }
 
 }  // namespace
