@@ -83,7 +83,7 @@ class InfoFile {
 
   static constexpr int kMaxChain = 16;                   // [longest seen: 4]
   static constexpr uint64_t kMaxUnits = 1u << 20;        // [libwebkit, dwz'ed: 60,000]
-  static constexpr uint64_t kMaxUnitBytes = 512u << 20;  // [largest seen: 40 MiB, a Rust program with LTO]
+  static constexpr uint64_t kMaxUnitBytes = 256u << 20;  // [largest seen: 40 MiB, a Rust program with LTO]
 
  private:
   // Where an entry is.

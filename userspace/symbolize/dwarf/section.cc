@@ -40,6 +40,12 @@ StatusOr<std::string_view> Section::View(uint64_t offset, uint64_t size, std::st
                                    source_ == nullptr ? std::string("debug information") : source_->name(), size,
                                    offset));
   }
+  // Nothing of interest is megabytes of zeros.
+  constexpr uint64_t kHoleCheckBytes = 1u << 20;
+  if (size > kHoleCheckBytes && source_->NextData(offset_ + offset) >= offset_ + offset + size) {
+    return DataLossError(
+        StrFormat("%s: %s at offset %d are a hole", source_->name(), FormatBytes(size), offset_ + offset));
+  }
   // What the largest unit needed should not stay for all the small ones; nor should memory be given back and taken
   // again for each of middle size.
   constexpr uint64_t kKeptBytes = 32u << 20;
