@@ -37,12 +37,12 @@ _pyrometer() {
   fi
   case $command in
     up)
-      flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --http --grpc --retention \
-        --memory --tls-cert --tls-key --tls-client-ca --token-file --help"
+      flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --unwind-memory --cache \
+        --http --grpc --retention --memory --tls-cert --tls-key --tls-client-ca --token-file --help"
       ;;
     agent)
       flags="--store --token-file --tls --tls-ca --tls-cert --tls-key -F --frequency --probes --node --spool \
-        --spool-size --cpu-budget --help"
+        --spool-size --cpu-budget --unwind-memory --cache --help"
       ;;
     store)
       flags="--data --http --grpc --retention --memory --tls-cert --tls-key --tls-client-ca --token-file --help"
@@ -69,7 +69,7 @@ _pyrometer() {
       flags="--format --help"
       ;;
     doctor)
-      flags="--json --help"
+      flags="--json --pid --help"
       ;;
     "session start")
       flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --node --all --pid --container --cgroup -d \

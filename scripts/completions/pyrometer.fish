@@ -24,6 +24,8 @@ complete -c pyrometer -n '__fish_seen_subcommand_from up' -l node -r -d 'Name of
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l spool -r -a '(__fish_complete_directories)' -d 'Folder for batches the store has not taken yet'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l spool-size -r -d 'Disk the spool may use'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l cpu-budget -r -d 'Cores the agent may use before it lowers its frequency'
+complete -c pyrometer -n '__fish_seen_subcommand_from up' -l unwind-memory -r -d 'Kernel memory that unwind tables may use'
+complete -c pyrometer -n '__fish_seen_subcommand_from up' -l cache -r -a '(__fish_complete_directories)' -d 'Folder for unwind tables and symbols'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l http -r -d 'Where the page and the HTTP API listen'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l grpc -r -d 'Where agents and commands connect'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l retention -r -d 'How long profiles are kept'
@@ -46,6 +48,8 @@ complete -c pyrometer -n '__fish_seen_subcommand_from agent' -l node -r -d 'Name
 complete -c pyrometer -n '__fish_seen_subcommand_from agent' -l spool -r -a '(__fish_complete_directories)' -d 'Folder for batches the store has not taken yet'
 complete -c pyrometer -n '__fish_seen_subcommand_from agent' -l spool-size -r -d 'Disk the spool may use'
 complete -c pyrometer -n '__fish_seen_subcommand_from agent' -l cpu-budget -r -d 'Cores the agent may use before it lowers its frequency'
+complete -c pyrometer -n '__fish_seen_subcommand_from agent' -l unwind-memory -r -d 'Kernel memory that unwind tables may use'
+complete -c pyrometer -n '__fish_seen_subcommand_from agent' -l cache -r -a '(__fish_complete_directories)' -d 'Folder for unwind tables and symbols'
 complete -c pyrometer -n '__fish_seen_subcommand_from agent' -l help -d 'Print the options with an example'
 
 complete -c pyrometer -n '__fish_seen_subcommand_from store' -l data -r -a '(__fish_complete_directories)' -d 'Folder for data'
@@ -129,6 +133,7 @@ complete -c pyrometer -n '__fish_seen_subcommand_from convert' -l format -r -a '
 complete -c pyrometer -n '__fish_seen_subcommand_from convert' -l help -d 'Print the options with an example'
 
 complete -c pyrometer -n '__fish_seen_subcommand_from doctor' -l json -d 'Print JSON'
+complete -c pyrometer -n '__fish_seen_subcommand_from doctor' -l pid -x -a '(__fish_complete_pids)' -d 'Explain one process'
 complete -c pyrometer -n '__fish_seen_subcommand_from doctor' -l help -d 'Print the options with an example'
 
 complete -c pyrometer -n '__fish_seen_subcommand_from session; and __fish_seen_subcommand_from start' -l store -r -d 'Address of the store'

@@ -112,14 +112,14 @@ TEST_F(SymbolizerTest, AFailureIsForgottenAfterAWhile) {
 TEST_F(SymbolizerTest, TablesAreEvictedLeastRecentlyUsedFirst) {
   std::vector<std::string> names = {"fixture_pie", "fixture_nopie", "libfixture.so", "fixture_ibt"};
   std::vector<BuildId> ids;
-  size_t largest = 0;
+  std::vector<size_t> bytes;
   for (const std::string& name : names) {
     ids.push_back(*elf::ElfFile::Open(Fixture(name))->ReadBuildId());
     Symbolizer alone(options_);
     alone.Prepare(ids.back(), SourceOf(Fixture(name)));
-    largest = std::max(largest, alone.stats().table_bytes);
+    bytes.push_back(alone.stats().table_bytes);
   }
-  options_.table_cache_bytes = largest * 2 + 16;
+  options_.table_cache_bytes = bytes[0] + std::max(bytes[1], bytes[2]) + 16;
   Symbolizer symbolizer(options_);
   const auto held = symbolizer.Get(ids[0], SourceOf(Fixture(names[0])));
   symbolizer.Prepare(ids[1], SourceOf(Fixture(names[1])));
