@@ -38,6 +38,11 @@ PYRO_INLINE struct pyro_stack_record* pyro_own_stack_record(void) {
   return bpf_map_lookup_elem(&pyro_stack_records, &cpu);
 }
 
+PYRO_INLINE void pyro_note_stack_end(struct task_struct* task, struct pyro_user_regs* regs) {
+  regs->raw.stack_end = task->mm ? task->mm->start_stack : 0;
+  regs->raw.thread_block = bpf_core_field_exists(task->thread.fsbase) ? task->thread.fsbase : 0;
+}
+
 // Registers of the user code that runs or that entered the kernel, from the thread's saved registers.
 // 0: there is none.
 PYRO_INLINE int pyro_saved_registers(struct task_struct* task, struct pyro_user_regs* regs) {
@@ -61,8 +66,7 @@ PYRO_INLINE int pyro_saved_registers(struct task_struct* task, struct pyro_user_
   regs->raw.reg[14] = saved->r14;
   regs->raw.reg[15] = saved->r15;
   regs->raw.ip = saved->ip;
-  regs->raw.stack_end = task->mm->start_stack;
-  regs->raw.thread_block = bpf_core_field_exists(task->thread.fsbase) ? task->thread.fsbase : 0;
+  pyro_note_stack_end(task, regs);
   // A 32-bit call is told by the thread's status: the type of pt_regs::cs changed over kernel versions.
   regs->compat = (task->thread_info.status & PYRO_TS_COMPAT) != 0;
   return regs->raw.ip != 0;

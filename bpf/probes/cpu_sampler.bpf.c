@@ -89,6 +89,7 @@ PYRO_INLINE int pyro_user_registers(struct pyro_perf_context* ctx, struct task_s
   regs->raw.reg[14] = ctx->r14;
   regs->raw.reg[15] = ctx->r15;
   regs->raw.ip = ctx->ip;
+  pyro_note_stack_end(task, regs);
   regs->compat = ctx->cs == PYRO_CS_USER32;
   return 1;
 }

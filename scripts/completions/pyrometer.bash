@@ -3,7 +3,7 @@ _pyrometer() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} flags=
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series export convert doctor --help --version" -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series export convert symbols doctor --help --version" -- "$current")
     return
   fi
   case $previous in
@@ -35,17 +35,24 @@ _pyrometer() {
     fi
     command="session ${COMP_WORDS[2]}"
   fi
+  if [ "$command" = symbols ]; then
+    if ((COMP_CWORD == 2)); then
+      mapfile -t COMPREPLY < <(compgen -W "upload --help" -- "$current")
+      return
+    fi
+    command="symbols ${COMP_WORDS[2]}"
+  fi
   case $command in
     up)
       flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --unwind-memory --cache \
-        --http --grpc --retention --memory --tls-cert --tls-key --tls-client-ca --token-file --help"
+        --http --grpc --retention --memory --debuginfod --tls-cert --tls-key --tls-client-ca --token-file --help"
       ;;
     agent)
       flags="--store --token-file --tls --tls-ca --tls-cert --tls-key -F --frequency --probes --node --spool \
         --spool-size --cpu-budget --unwind-memory --cache --help"
       ;;
     store)
-      flags="--data --http --grpc --retention --memory --tls-cert --tls-key --tls-client-ca --token-file --help"
+      flags="--data --http --grpc --retention --memory --debuginfod --tls-cert --tls-key --tls-client-ca --token-file --help"
       ;;
     record)
       flags="--all --pid --container --cgroup -d --duration -F --frequency --probes --top -o --output --format \
@@ -70,6 +77,9 @@ _pyrometer() {
       ;;
     doctor)
       flags="--json --pid --help"
+      ;;
+    "symbols upload")
+      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --help"
       ;;
     "session start")
       flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --node --all --pid --container --cgroup -d \

@@ -24,9 +24,13 @@ void AddIds(const containers::ContainerMatch& match, kernel::SampleTarget* targe
   for (const CgroupId id : match.v1_ids) target->cgroup_v1_ids.push_back(id.value);
 }
 
+// Some 15 ms of reading. Compilers and browsers have hundreds of MiB, seconds of it.
+constexpr uint64_t kDeferDebugBytes = 2u << 20;
+
 symbolize::Symbolizer::Options SymbolOptions(const Node::Options& options) {
   symbolize::Symbolizer::Options symbols;
   if (!options.cache_folder.empty()) symbols.index_cache.folder = options.cache_folder + "/symbols";
+  if (options.defer_debug_information) symbols.defer_debug_bytes = kDeferDebugBytes;
   return symbols;
 }
 

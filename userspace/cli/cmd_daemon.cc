@@ -51,6 +51,11 @@ void AddStoreFlags(CLI::App* command, StoreFlags& flags) {
       ->add_option("--tls-client-ca", flags.server.client_ca_file,
                    "Agents must show a certificate of this authority (PEM)")
       ->type_name("FILE");
+  command
+      ->add_option(
+          "--debuginfod", flags.server.debuginfod,
+          "Server to ask for debug files of binaries without names or lines; may repeat (default: none is asked)")
+      ->type_name("URL");
   command->add_option("--token-file", flags.token_file, "Every call must carry this file's token; needed off loopback")
       ->type_name("FILE");
 }
@@ -109,6 +114,7 @@ StatusOr<agent::Agent::Options> ToOptions(const AgentFlags& flags) {
     }
   }
   options.node.name = flags.node;
+  options.node.defer_debug_information = true;
   options.node.unwind_bytes = flags.unwind_bytes;
   options.node.cache_folder = flags.cache.empty() ? agent::DefaultCacheFolder() : flags.cache;
   options.spool_folder = flags.spool.empty() ? agent::DefaultStateFolder() + "/spool" : flags.spool;
@@ -155,6 +161,8 @@ StatusOr<StoreStack> StartStore(const StoreFlags& flags, const std::string& mode
   server::Options serving = flags.server;
   serving.mode = mode;
   serving.node = node;
+  serving.symbols_folder = flags.data + "/symbols";
+  serving.log = [](const std::string& line) { std::fprintf(stderr, "pyrometer: %s\n", line.c_str()); };
   if (!flags.token_file.empty()) {
     ASSIGN_OR_RETURN(serving.token, rpc::ReadTokenFile(flags.token_file));
   }

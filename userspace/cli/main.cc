@@ -54,6 +54,7 @@ int Main(int argc, char** argv) {
   AddSeriesCommand(app, invocation);
   AddExportCommand(app, invocation);
   AddConvertCommand(app, invocation);
+  AddSymbolsCommand(app, invocation);
   AddDoctorCommand(app, invocation);
 
   try {

@@ -179,4 +179,13 @@ struct LabelValuesRequest {
   int64_t to_ns = 0;
 };
 
+// A file of symbols that the store has taken.
+struct SymbolUpload {
+  std::string build_id;
+  uint64_t bytes = 0;
+  bool replaced = false;   // there was one of this build ID
+  uint64_t functions = 0;  // with a name
+  bool has_lines = false;  // and inlined functions
+};
+
 }  // namespace pyrometer::rpc

@@ -44,6 +44,9 @@ struct Options {
   size_t max_http_body_bytes = 1u << 20;  // requests; only sessions have a body
   size_t max_sessions = 100;              // finished ones remembered
   size_t max_running_sessions = 16;       // per node
+  std::string symbols_folder;             // where uploaded debug files are kept; "" = none are taken
+  std::vector<std::string> debuginfod;  // servers to ask for debug files (debuginfod.h), flag --debuginfod; none = off
+  std::function<void(const std::string&)> log;  // one line per event that somebody should know of; may be empty
   // Unix nanoseconds; tests set it.
   std::function<int64_t()> now = [] { return UnixNowNs(); };
 };

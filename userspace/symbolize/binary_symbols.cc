@@ -265,8 +265,10 @@ void BinarySymbols::Fill(const BinarySource& source, const BuildOptions& options
     }
   }
   const std::shared_ptr<const ElfFile>& with_lines = binary_has_lines ? binary : debug;
-  if (with_lines != nullptr && HasDebugInformation(*with_lines)) {
-    const DebugInformation about{source.path, source.root, options.debug_folders, options.scratch_folder};
+  if (with_lines != nullptr && DebugInformationBytes(*with_lines) > options.max_debug_bytes) {
+    debug_deferred_ = true;
+  } else if (with_lines != nullptr && HasDebugInformation(*with_lines)) {
+    const DebugInformation about{source.path, source.root, options.debug_folders, options.scratch_folder, options.stop};
     const Status status = AddDebugInformation(with_lines, about, &places, &debug_counters_);
     if (!status.ok()) failure = status;
     origin_.dwarf = !places.empty();
@@ -317,7 +319,7 @@ void BinarySymbols::Fill(const BinarySource& source, const BuildOptions& options
     problem_ = MissReason::kNone;  // a debug file may have helped where the binary was gone
     problem_detail_ = failure.ok() ? "" : std::string(Message(failure));
     // What is incomplete is made anew another time.
-    if (failure.ok() && options.cache != nullptr) {
+    if (failure.ok() && options.cache != nullptr && !debug_deferred_) {
       if (StatusOr<SymbolIndex> mapped = options.cache->Store(build_id_, index_); mapped.ok()) {
         index_ = *std::move(mapped);  // not stored: it stays in memory, and the cache counts the failure
       }

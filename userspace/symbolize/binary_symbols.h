@@ -20,6 +20,7 @@
 // Memory as symbol_index.h says, about three times that while building.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -51,6 +52,9 @@ struct BuildOptions {
   size_t max_memory_bytes = 1u << 30;  // larger tables are given up: kLimitReached
   std::string scratch_folder;          // for unpacking compressed debug sections; empty: in memory
   IndexCache* cache = nullptr;         // where indexes are kept; null: nowhere
+  // More debug information than this is left for later: debug_deferred().
+  uint64_t max_debug_bytes = UINT64_MAX;
+  const std::atomic<bool>* stop = nullptr;  // building ends early, without lines, when it becomes true
 };
 
 class BinarySymbols {
@@ -71,6 +75,8 @@ class BinarySymbols {
   std::optional<ElfAddress> ToElfAddress(FileOffset offset) const;
   // Why an address that the index does not have has no name.
   MissReason ReasonForMiss() const { return problem_ == MissReason::kNone ? MissReason::kOutsideSymbols : problem_; }
+  // There is debug information that was not read, for max_debug_bytes.
+  bool debug_deferred() const { return debug_deferred_; }
   // It was not built but loaded.
   bool from_cache() const { return from_cache_; }
   // Distinguishes tables, also of the same binary; for caches of names.
@@ -88,6 +94,7 @@ class BinarySymbols {
 
   uint64_t serial_ = 0;
   bool from_cache_ = false;
+  bool debug_deferred_ = false;
   SymbolIndex index_;
   SymbolOrigin origin_;
   MissReason problem_ = MissReason::kNone;

@@ -144,12 +144,14 @@ class Companions {
 
 }  // namespace
 
-bool HasDebugInformation(const elf::ElfFile& file) {
+bool HasDebugInformation(const elf::ElfFile& file) { return DebugInformationBytes(file) > 0; }
+
+uint64_t DebugInformationBytes(const elf::ElfFile& file) {
   for (const char* name : {".debug_info", ".zdebug_info"}) {
     const elf::Section* section = file.FindSection(name);
-    if (section != nullptr && section->has_bytes() && section->size != 0) return true;
+    if (section != nullptr && section->has_bytes() && section->size != 0) return section->size;
   }
-  return false;
+  return 0;
 }
 
 Status AddDebugInformation(std::shared_ptr<const elf::ElfFile> file, const DebugInformation& about,
@@ -161,6 +163,7 @@ Status AddDebugInformation(std::shared_ptr<const elf::ElfFile> file, const Debug
   RETURN_IF_ERROR(debug.status());
   Companions companions(file, about);
   dwarf::ReaderOptions reader_options;
+  reader_options.stop = about.stop;
   reader_options.find_split = [&](uint64_t id, const std::string& folder, const std::string& name) {
     return companions.FindSplit(id, folder, name);
   };

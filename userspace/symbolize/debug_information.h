@@ -12,6 +12,7 @@
 // Threads: any. Cost: dwarf/reader.h. Errors leave what was read before.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,10 +28,13 @@ struct DebugInformation {
   std::string binary_path;  // in its root
   std::string root;         // of the process; empty = ours only
   std::vector<std::string> debug_folders;
-  std::string scratch_folder;  // for compressed sections; empty: in memory
+  std::string scratch_folder;               // for compressed sections; empty: in memory
+  const std::atomic<bool>* stop = nullptr;  // reading ends early, CANCELLED, when it becomes true
 };
 
 bool HasDebugInformation(const elf::ElfFile& file);
+// Bytes of .debug_info in the file (compressed ones as they are), a measure of how long reading takes.
+uint64_t DebugInformationBytes(const elf::ElfFile& file);
 
 // OK without effect when the file has none.
 Status AddDebugInformation(std::shared_ptr<const elf::ElfFile> file, const DebugInformation& about,

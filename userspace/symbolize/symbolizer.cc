@@ -1,6 +1,11 @@
 #include "userspace/symbolize/symbolizer.h"
 
+#include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "userspace/base/clock.h"
@@ -11,6 +16,7 @@ namespace {
 
 // Entries for processes without perf map cost little; this many are remembered.
 constexpr size_t kMaxJitProcesses = 4096;
+constexpr int kDeferredNice = 15;
 
 constexpr uint32_t kFileBit = 1u << 31;  // in NameKey::name
 // What debuggers call it, too.
@@ -30,6 +36,15 @@ size_t BytesOf(const FunctionName& name) {
 
 Symbolizer::Symbolizer(Options options)
     : options_(std::move(options)), index_cache_(options_.index_cache), kernel_(options_.kernel) {}
+
+Symbolizer::~Symbolizer() {
+  {
+    const std::lock_guard lock(deferred_mutex_);
+    stop_ = true;
+  }
+  deferred_changed_.notify_all();
+  if (deferred_thread_.joinable()) deferred_thread_.join();
+}
 
 bool Symbolizer::Usable(const Table& table, const std::string& source_key, uint64_t now_ns) const {
   if (table.symbols == nullptr) return false;
@@ -70,16 +85,29 @@ std::shared_ptr<const BinarySymbols> Symbolizer::Get(const BuildId& build_id, co
     const std::lock_guard lock(tables_mutex_);
     if (Usable(*table, source_key, MonotonicNowNs())) return table->symbols;
   }
-  BuildOptions build_options;
-  build_options.debug_folders = options_.debug_folders;
-  build_options.max_memory_bytes = options_.table_cache_bytes;
-  if (index_cache_.status().ok()) {
-    build_options.cache = &index_cache_;
-    build_options.scratch_folder = index_cache_.folder();
-    build_options.max_memory_bytes = options_.max_index_bytes;
-  }
+  BuildOptions build_options = MakeBuildOptions();
+  build_options.max_debug_bytes = options_.defer_debug_bytes;
   std::shared_ptr<const BinarySymbols> symbols = BinarySymbols::Build(build_id, source, build_options);
+  PutTable(key, table, source_key, symbols);
+  if (symbols->debug_deferred()) Defer(key, build_id, source);
+  return symbols;
+}
 
+BuildOptions Symbolizer::MakeBuildOptions() {
+  BuildOptions options;
+  options.debug_folders = options_.debug_folders;
+  options.max_memory_bytes = options_.table_cache_bytes;
+  options.stop = &stop_;
+  if (index_cache_.status().ok()) {
+    options.cache = &index_cache_;
+    options.scratch_folder = index_cache_.folder();
+    options.max_memory_bytes = options_.max_index_bytes;
+  }
+  return options;
+}
+
+void Symbolizer::PutTable(const std::string& key, const std::shared_ptr<Table>& table, const std::string& source_key,
+                          const std::shared_ptr<const BinarySymbols>& symbols) {
   const std::lock_guard lock(tables_mutex_);
   ++(symbols->from_cache() ? tables_loaded_ : tables_built_);
   table->symbols = symbols;
@@ -91,7 +119,49 @@ std::shared_ptr<const BinarySymbols> Symbolizer::Get(const BuildId& build_id, co
     table_bytes_ += table->bytes;
     EvictTablesLocked(key);
   }
-  return symbols;
+}
+
+void Symbolizer::Defer(const std::string& key, const BuildId& build_id, const BinarySource& source) {
+  const std::lock_guard lock(deferred_mutex_);
+  // A table that was evicted meanwhile may ask twice.
+  for (const Deferred& waiting : deferred_) {
+    if (waiting.key == key) return;
+  }
+  deferred_.push_back({key, build_id, source});
+  if (!deferred_thread_.joinable()) deferred_thread_ = std::thread([this] { DeferredLoop(); });
+  deferred_changed_.notify_all();
+}
+
+void Symbolizer::DeferredLoop() {
+  ::pthread_setname_np(::pthread_self(), "pyro-debug");
+  // Nobody waits for lines; what runs on this machine goes first.
+  (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kDeferredNice);
+  std::unique_lock lock(deferred_mutex_);
+  while (true) {
+    deferred_changed_.wait(lock, [&] { return stop_ || !deferred_.empty(); });
+    if (stop_) return;
+    const Deferred work = deferred_.front();
+    lock.unlock();
+    const std::shared_ptr<const BinarySymbols> symbols =
+        BinarySymbols::Build(work.build_id, work.source, MakeBuildOptions());
+    std::shared_ptr<Table> table;
+    {
+      const std::lock_guard tables(tables_mutex_);
+      if (const auto found = tables_.find(work.key); found != tables_.end()) table = found->second;
+    }
+    // What became worse (the file is gone meanwhile) does not replace what is there.
+    if (table != nullptr && !stop_ && symbols->problem() == MissReason::kNone) {
+      PutTable(work.key, table, SourceKey(work.source), symbols);
+    }
+    lock.lock();
+    deferred_.pop_front();
+    deferred_changed_.notify_all();
+  }
+}
+
+bool Symbolizer::FinishDeferred(uint64_t timeout_ns) {
+  std::unique_lock lock(deferred_mutex_);
+  return deferred_changed_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [&] { return deferred_.empty(); });
 }
 
 void Symbolizer::EvictTablesLocked(const std::string& keep) {
@@ -286,6 +356,10 @@ Symbolizer::Stats Symbolizer::stats() const {
   Stats stats;
   stats.answers = counters_.snapshot();
   stats.index_cache = index_cache_.counters();
+  {
+    const std::lock_guard lock(deferred_mutex_);
+    stats.tables_deferred = deferred_.size();
+  }
   {
     const std::lock_guard lock(tables_mutex_);
     stats.tables_built = tables_built_;

@@ -24,13 +24,17 @@
 // (symbol_index.h), which gives numbers instead of names and is 5-10 times faster.
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <list>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -57,6 +61,9 @@ class Symbolizer {
     std::vector<std::string> debug_folders = {"/usr/lib/debug"};
     IndexCache::Options index_cache;    // without folder: tables are in memory only, at most table_cache_bytes each
     size_t max_index_bytes = 1u << 30;  // of one table in the folder; larger ones lose their lines
+    // Debug information larger than this is read on a thread of its own, at low priority: until that is done, answers
+    // have the functions of symbol tables without lines and inlined calls. UINT64_MAX: whoever asks first, waits.
+    uint64_t defer_debug_bytes = UINT64_MAX;
     DemangleStyle demangle_style = DemangleStyle::kFull;
     KernelSymbols::Options kernel;
     PerfMap::Options perf_map;
@@ -67,6 +74,7 @@ class Symbolizer {
     uint64_t tables_built = 0;              // binaries read, failed ones included
     uint64_t tables_loaded = 0;             // mapped from the folder instead
     IndexCache::Counters index_cache;       // the folder's
+    uint64_t tables_deferred = 0;           // that wait for their debug information now
     uint64_t tables_evicted = 0;            // for table_cache_bytes
     size_t tables = 0;                      // cached now
     size_t table_bytes = 0;                 // of them
@@ -78,6 +86,7 @@ class Symbolizer {
   };
 
   explicit Symbolizer(Options options);
+  ~Symbolizer();
 
   // Builds the table now, unless there is one.
   void Prepare(const BuildId& build_id, const BinarySource& source) { (void)Get(build_id, source); }
@@ -107,6 +116,9 @@ class Symbolizer {
   Symbol SymbolizeIn(const BinarySymbols& symbols, ElfAddress address);
   // Many of one binary, in any order; the same as one after the other, about twice as fast.
   std::vector<Symbol> SymbolizeIn(const BinarySymbols& symbols, std::span<const ElfAddress> addresses);
+
+  // Waits until no debug information is waited for, at most `timeout_ns`; false when time ran out.
+  bool FinishDeferred(uint64_t timeout_ns);
 
   // OK when tables are kept in a folder; otherwise why not.
   const Status& index_cache_status() const { return index_cache_.status(); }
@@ -148,6 +160,11 @@ class Symbolizer {
 
   bool Usable(const Table& table, const std::string& source_key, uint64_t now_ns) const;
   void EvictTablesLocked(const std::string& keep);
+  BuildOptions MakeBuildOptions();
+  void PutTable(const std::string& key, const std::shared_ptr<Table>& table, const std::string& source_key,
+                const std::shared_ptr<const BinarySymbols>& symbols);
+  void Defer(const std::string& key, const BuildId& build_id, const BinarySource& source);
+  void DeferredLoop();
   std::shared_ptr<const FunctionName> NameOf(const BinarySymbols& symbols, uint32_t function);
   std::shared_ptr<const std::string> FileOf(const BinarySymbols& symbols, uint32_t file);
   template <typename Maker>
@@ -169,6 +186,17 @@ class Symbolizer {
   uint64_t tables_built_ = 0;
   uint64_t tables_loaded_ = 0;
   uint64_t tables_evicted_ = 0;
+
+  struct Deferred {
+    std::string key;
+    BuildId build_id;
+    BinarySource source;
+  };
+  mutable std::mutex deferred_mutex_;
+  std::condition_variable deferred_changed_;
+  std::deque<Deferred> deferred_;  // the first is being read
+  std::atomic<bool> stop_{false};
+  std::thread deferred_thread_;  // started by the first
 
   mutable std::mutex names_mutex_;
   std::unordered_map<NameKey, Name, NameKeyHash> names_;

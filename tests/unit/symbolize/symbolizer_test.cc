@@ -63,6 +63,31 @@ TEST_F(SymbolizerTest, OneTableServesEveryProcess) {
   EXPECT_EQ(symbolizer.stats().tables, 1u);
 }
 
+// This program has more than nothing of debug information.
+TEST_F(SymbolizerTest, MuchDebugInformationIsReadLater) {
+  options_.defer_debug_bytes = 1;
+  Symbolizer symbolizer(options_);
+  const BuildId own = *elf::ElfFile::Open("/proc/self/exe")->ReadBuildId();
+  const BinarySource source = SourceOf("/proc/self/exe");
+  const auto first = symbolizer.Get(own, source);
+  EXPECT_TRUE(first->debug_deferred());
+  EXPECT_FALSE(first->index().has_places());
+  ASSERT_GT(first->index().function_count(), 0u);
+  ASSERT_TRUE(symbolizer.FinishDeferred(120'000'000'000));
+  const auto later = symbolizer.Get(own, source);
+  EXPECT_FALSE(later->debug_deferred());
+  EXPECT_TRUE(later->index().has_places());
+  EXPECT_EQ(symbolizer.stats().tables_built, 2u);
+  EXPECT_EQ(symbolizer.stats().tables_deferred, 0u);
+}
+
+TEST_F(SymbolizerTest, EndsWhileDebugInformationIsBeingRead) {
+  options_.defer_debug_bytes = 1;
+  Symbolizer symbolizer(options_);
+  EXPECT_TRUE(symbolizer.Get(*elf::ElfFile::Open("/proc/self/exe")->ReadBuildId(), SourceOf("/proc/self/exe"))
+                  ->debug_deferred());
+}
+
 TEST_F(SymbolizerTest, EveryAnswerIsCountedByReason) {
   Symbolizer symbolizer(options_);
   const BinarySource pie = SourceOf(Fixture("fixture_pie"));

@@ -41,6 +41,10 @@ void Reader::Problem(const Status& status) {
 }
 
 bool Reader::WithinBudget() {
+  if (options_.stop != nullptr && options_.stop->load(std::memory_order_relaxed)) {
+    Problem(CancelledError("asked to stop"));
+    return false;
+  }
   const uint64_t used = counters_.bytes + ranges_bytes_ + side_bytes_ + main_.side_bytes() +
                         (supplement_ != nullptr ? supplement_->side_bytes() : 0);
   if (used <= budget_ && places_.complete()) return true;

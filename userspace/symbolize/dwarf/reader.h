@@ -17,6 +17,7 @@
 // count against a budget that honest files stay far below, so time is bounded by the file's size.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -39,6 +40,8 @@ struct SplitUnit {
 };
 
 struct ReaderOptions {
+  // Reading ends early, with CANCELLED, when it becomes true; null: never.
+  const std::atomic<bool>* stop = nullptr;
   // The unit `id` of a binary compiled with -gsplit-dwarf: its file is called `name` and lay in `folder`
   // when it was compiled. NOT_FOUND when there is no such file.
   std::function<StatusOr<SplitUnit>(uint64_t id, const std::string& folder, const std::string& name)> find_split;
