@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import urllib.parse
 
 import junit_unittest
 from harness import Daemon, Scratch, background, free_port, get_json, need_bpf, need_program, run, wait_for
@@ -32,7 +33,7 @@ class Symbols(Scratch):
         need_bpf(self)
         stripped, debug = self.build()
         http, grpc = free_port(), f"127.0.0.1:{free_port()}"
-        flame = f"http://127.0.0.1:{http}/api/v1/flame?query=cpu%7Bcomm=%22late%22%7D"
+        flame = f"http://127.0.0.1:{http}/api/v1/flame?query=" + urllib.parse.quote('cpu{comm="late"}')
         with Daemon("up", "--data", self.scratch / "data", "--cache", self.scratch / "cache", "--http", f"127.0.0.1:{http}",
                     "--grpc", grpc, "--probes", "cpu") as up:
             up.wait_for_line(r"^http://\S+")
