@@ -122,8 +122,8 @@ struct pyro_raw_registers {
   __u64 ip;
   // Address of the copy's first byte: the stack pointer, or the first page above it that is in memory.
   __u64 stack_start;
-  // Where the thread's stack may end: the first thread's at the program's arguments, another's just below the block that
-  // its fs points to. 0: not known.
+  // Where the thread's stack may end: the first thread's at the program's arguments, another's just below the block
+  // that its fs points to. 0: not known.
   __u64 stack_end;
   __u64 thread_block;
 };

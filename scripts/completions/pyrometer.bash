@@ -11,7 +11,7 @@ _pyrometer() {
       mapfile -t COMPREPLY < <(compgen -f -- "$current")
       return
       ;;
-    --data | --spool)
+    --data | --spool | --cache | --backup | --to | --from)
       mapfile -t COMPREPLY < <(compgen -d -- "$current")
       return
       ;;
@@ -42,35 +42,54 @@ _pyrometer() {
     fi
     command="symbols ${COMP_WORDS[2]}"
   fi
+  if [ "$command" = store ]; then
+    if ((COMP_CWORD == 2)) && [[ $current != -* ]]; then
+      mapfile -t COMPREPLY < <(compgen -W "fsck backup restore" -- "$current")
+      return
+    fi
+    case ${COMP_WORDS[2]} in fsck | backup | restore) command="store ${COMP_WORDS[2]}" ;; esac
+  fi
   case $command in
     up)
       flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --unwind-memory --cache \
-        --http --grpc --retention --memory --debuginfod --tls-cert --tls-key --tls-client-ca --token-file --help"
+        --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
+        --max-tenants --limit --query-timeout --query-memory --tls-cert --tls-key --tls-client-ca --token-file --help"
       ;;
     agent)
-      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key -F --frequency --probes --node --spool \
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key -F --frequency --probes --node --spool \
         --spool-size --cpu-budget --unwind-memory --cache --help"
       ;;
     store)
-      flags="--data --http --grpc --retention --memory --debuginfod --tls-cert --tls-key --tls-client-ca --token-file --help"
+      flags="--data --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
+        --max-tenants --limit --query-timeout --query-memory --backup --backup-every \
+        --tls-cert --tls-key --tls-client-ca --token-file --help"
+      ;;
+    "store fsck")
+      flags="--data --json --help"
+      ;;
+    "store backup")
+      flags="--data --to --help"
+      ;;
+    "store restore")
+      flags="--data --from --id --list --help"
       ;;
     record)
       flags="--all --pid --container --cgroup -d --duration -F --frequency --probes --top -o --output --format \
         --help"
       ;;
     top)
-      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --from --to --by -n --rows --total --json \
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by -n --rows --total --json \
         --help"
       ;;
     flame)
-      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --from --to --by --min-percent -o --output \
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by --min-percent -o --output \
         --format --help"
       ;;
     series)
-      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --from --to --by --step --json --help"
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by --step --json --help"
       ;;
     export)
-      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --from --to --by -o --output --format --help"
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by -o --output --format --help"
       ;;
     convert)
       flags="--format --help"
@@ -82,14 +101,14 @@ _pyrometer() {
       flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --help"
       ;;
     "session start")
-      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --node --all --pid --container --cgroup -d \
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --node --all --pid --container --cgroup -d \
         --duration -F --frequency --top --json -o --output --format --help"
       ;;
     "session list")
-      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --json --help"
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --json --help"
       ;;
     "session stop")
-      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --help"
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --help"
       ;;
   esac
   if [[ $current == -* ]]; then

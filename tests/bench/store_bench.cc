@@ -1,209 +1,213 @@
-// Store and query on a fleet of known shape. Run: build/bench/tests/bench/store_bench
+// Store and query on the generator's fleet (tests/support/fleet.h). Run: build/bench/tests/bench/store_bench
 //
 // name                     what one iteration is
 // Append/pods              one batch of one node: `pods` pods × 1,000 raw samples, synced to disk
-// MergeServiceHour         10 pods × 60 windows × 1,000 samples of one service, merged with names
-// TimeLineServiceHour      the same hour as a time line (totals only)
-// LabelValues              all values of `pod` among 500 cpu series
-// FlameTree/stacks         tree of a profile with that many distinct stacks
+// MergeServiceHour/form    10 pods × 60 windows × 1,000 samples of one service, merged with names; fresh, dense, and of
+// one pod SumFleetHour             stacks of all services' hour summed up, without names MergeFleetHour           the
+// same with names TimeLineServiceHour      the service-hour as a time line (totals only) FunctionNinetyDays       what
+// one function took in 90 days, by the hour LabelValues              all values of `pod` FlameTree/stacks         tree
+// of a profile with that many distinct stacks
 //
-// Samples: per service 20,000 stacks in a call tree of realistic depth (10 to 40 frames), drawn log-uniformly (Zipf
-// with s = 1) as real profiles are. `bytes_per_sample`: the data folder, dictionary and index included, after
-// a restart. Seeded: the same data each time.
+// The fleet has --services (default 50) × 10 pods × 60 windows × 1,000 raw samples; building it takes half a minute.
+// Seeded: the same data each time.
 
 #include <benchmark/benchmark.h>
 #include <stdlib.h>
 
-#include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "tests/support/fleet.h"
 #include "userspace/base/strings.h"
 #include "userspace/query/engine.h"
 #include "userspace/query/flame_tree.h"
+#include "userspace/query/function_history.h"
+#include "userspace/store/chunk.h"
 #include "userspace/store/store.h"
 
 namespace pyrometer {
 namespace {
 
-constexpr int64_t kStart = 1'700'000'000'000'000'000;
-constexpr uint64_t kMinute = 60 * kNsPerSecond;
-constexpr int kStacksPerService = 20'000;
+int g_services = 50;
 
-class Fleet {
+void Must(const Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  std::exit(1);
+}
+
+// A store in a folder that goes away, and the fleet that fills it.
+class Filled {
  public:
-  Fleet() {
+  explicit Filled(testing::FleetOptions options) : fleet_(options), stream_(&fleet_) {
     std::string pattern = (std::filesystem::temp_directory_path() / "pyrometer-bench-XXXXXX").string();
     folder_ = mkdtemp(pattern.data());
-    Reopen();
+    store::StoreOptions opening;
+    opening.memory_budget_bytes = 1u << 30;
+    opening.limits.retention_ns = 0;
+    opening.now = [this] { return now_ns_; };
+    auto opened = store::Store::Open(folder_, opening);
+    Must(opened.status());
+    store_ = *std::move(opened);
+    for (int node = 0; node < options.nodes; ++node) memos_.push_back(store_->NewMemo());
   }
-  ~Fleet() {
+  ~Filled() {
     store_.reset();
     std::error_code ignored;
     std::filesystem::remove_all(folder_, ignored);
   }
-
-  // Opening writes what is in the log to compressed files.
-  void Reopen() {
-    store_.reset();
-    store::StoreOptions options;
-    options.now = [] { return kStart + int64_t{86'400} * 1'000'000'000; };
-    StatusOr<std::unique_ptr<store::Store>> opened = store::Store::Open(folder_, options);
-    if (!opened.ok()) {
-      std::fprintf(stderr, "%s\n", opened.status().ToString().c_str());
-      std::exit(1);
+  testing::FleetStream::Batch Window(int node, int window) { return stream_.Window(node, window); }
+  void Append(int node, const testing::FleetStream::Batch& batch) {
+    for (const profile::ProfilePoint& point : batch.profiles) now_ns_ = std::max(now_ns_, point.time_ns);
+    Must(store_->Append(batch.view(), memos_[static_cast<size_t>(node)].get()).status());
+  }
+  void AppendAll(int windows) {
+    for (int window = 0; window < windows; ++window) {
+      for (int node = 0; node < fleet_.options().nodes; ++node) Append(node, Window(node, window));
     }
-    store_ = *std::move(opened);
+  }
+  void KeepHouse() {
+    now_ns_ += 3 * store::kHourNs;
+    for (bool more = true; more;) {
+      const auto result = store_->Housekeep(now_ns_, 60 * kNsPerSecond);
+      Must(result.status());
+      more = result->more;
+    }
   }
   store::Store& store() { return *store_; }
-  uint64_t samples() const { return samples_; }
-
-  // One node's window: `pods` pods of `service`.
-  profile::Batch Window(int service, int first_pod, int pods, uint64_t minute) {
-    profile::Batch batch;
-    batch.agent_id = StrFormat("agent-%d-%d", service, first_pod);
-    batch.node = StrFormat("node-%d-%d", service, first_pod);
-    batch.sequence = ++sequences_[batch.agent_id];
-    const std::vector<std::vector<int>>& stacks = Stacks(service);
-    std::vector<profile::StackId> known(stacks.size(), UINT32_MAX);
-    for (int pod = first_pod; pod < first_pod + pods; ++pod) {
-      batch.series.push_back({"cpu", profile::LabelSet::Make({{"service", StrFormat("service-%d", service)},
-                                                              {"pod", StrFormat("service-%d-%d", service, pod)},
-                                                              {"node", batch.node},
-                                                              {"namespace", "production"}})
-                                         .value()});
-      profile::ProfilePoint point{.series = static_cast<uint32_t>(batch.series.size() - 1),
-                                  .time_ns = kStart + static_cast<int64_t>(minute * kMinute),
-                                  .duration_ns = kMinute,
-                                  .period_ns = 10'101'010};
-      std::map<int, uint64_t> counts;
-      for (int i = 0; i < 1000; ++i) {
-        const double u = std::uniform_real_distribution<>(0, 1)(random_);
-        ++counts[static_cast<int>(std::exp(u * std::log(static_cast<double>(stacks.size())))) - 1];
-      }
-      for (const auto& [rank, count] : counts) {
-        profile::StackId& id = known[static_cast<size_t>(rank)];
-        if (id == UINT32_MAX) {
-          id = profile::kEmptyStack;
-          for (const int function : stacks[static_cast<size_t>(rank)]) {
-            id = batch.dictionary.InternStack(id, Frame(&batch.dictionary, function));
-          }
-        }
-        point.samples.push_back({id, count, count * point.period_ns});
-      }
-      samples_ += 1000;
-      batch.profiles.push_back(std::move(point));
-    }
-    return batch;
-  }
-
-  void Append(const profile::Batch& batch) {
-    const StatusOr<store::AppendResult> result = store_->Append(batch);
-    if (!result.ok()) {
-      std::fprintf(stderr, "%s\n", result.status().ToString().c_str());
-      std::exit(1);
-    }
-  }
+  const testing::FleetOptions& options() const { return fleet_.options(); }
 
  private:
-  static profile::FrameId Frame(profile::Dictionary* d, int function) {
-    const auto mapping = d->InternMapping(
-        {.build_id = d->InternString("6f1d3c0f5a7be0d84a1b"), .file = d->InternString("/usr/bin/service")});
-    const auto name =
-        d->InternString(StrFormat("company::product::Component%d::HandleRequest%d", function % 97, function));
-    const auto id =
-        d->InternFunction({.name = name, .file = d->InternString(StrFormat("src/component%d.cc", function % 97))});
-    return d->InternFrame({.kind = profile::FrameKind::kNative,
-                           .mapping = mapping,
-                           .address = ElfAddress(0x1000u + static_cast<uint64_t>(function) * 64),
-                           .lines = {{.function = id, .line = 10 + function % 500}}});
-  }
-
-  // Root first: each stack branches off an earlier one, as call trees do.
-  const std::vector<std::vector<int>>& Stacks(int service) {
-    std::vector<std::vector<int>>& stacks = stacks_[service];
-    if (!stacks.empty()) return stacks;
-    std::mt19937_64 random(static_cast<uint64_t>(service) + 1);
-    for (int i = 0; i < kStacksPerService; ++i) {
-      std::vector<int> stack;
-      if (i > 0) {
-        stack = stacks[random() % stacks.size()];
-        stack.resize(1 + random() % stack.size());
-      }
-      const size_t depth = 10 + random() % 31;
-      while (stack.size() < depth) stack.push_back(static_cast<int>(random() % 8000));
-      stacks.push_back(std::move(stack));
-    }
-    return stacks;
-  }
-
+  const testing::Fleet fleet_;
+  testing::FleetStream stream_;
   std::string folder_;
+  int64_t now_ns_ = 0;
   std::unique_ptr<store::Store> store_;
-  std::mt19937_64 random_{1};
-  std::map<int, std::vector<std::vector<int>>> stacks_;
-  std::map<std::string, uint64_t> sequences_;
-  uint64_t samples_ = 0;
+  std::vector<std::unique_ptr<store::StreamMemo>> memos_;
 };
 
 void Append(benchmark::State& state) {
-  Fleet fleet;
   const int pods = static_cast<int>(state.range(0));
-  uint64_t minute = 0;
+  Filled filled({.services = 1, .pods = pods, .nodes = 1});
+  int window = 0;
   for (auto _ : state) {
     state.PauseTiming();
-    const profile::Batch batch = fleet.Window(0, 0, pods, minute++);
+    const testing::FleetStream::Batch batch = filled.Window(0, window++);
     state.ResumeTiming();
-    fleet.Append(batch);
+    filled.Append(0, batch);
   }
   state.counters["samples/s"] =
       benchmark::Counter(static_cast<double>(state.iterations() * pods * 1000), benchmark::Counter::kIsRate);
 }
 BENCHMARK(Append)->Arg(1)->Arg(50)->Unit(benchmark::kMillisecond)->UseRealTime();
 
-// Ten services × 10 pods × 60 minutes, made once.
-Fleet& Hour() {
-  static Fleet& fleet = *[] {
-    auto* made = new Fleet;
-    for (uint64_t minute = 0; minute < 60; ++minute) {
-      for (int service = 0; service < 10; ++service) made->Append(made->Window(service, 0, 10, minute));
-    }
-    made->Reopen();
-    std::atexit([] { delete &Hour(); });
-    return made;
-  }();
-  return fleet;
+// The hour of the whole fleet, and one service's; made once each.
+Filled& Hour(bool dense) {
+  static Filled* const made[2] = {[] {
+                                    auto* filled = new Filled({.services = 1, .nodes = 1});
+                                    filled->AppendAll(60);
+                                    std::atexit([] { delete &Hour(false); });
+                                    return filled;
+                                  }(),
+                                  [] {
+                                    auto* filled = new Filled({.services = g_services});
+                                    filled->AppendAll(60);
+                                    filled->KeepHouse();
+                                    std::atexit([] { delete &Hour(true); });
+                                    return filled;
+                                  }()};
+  return *made[dense ? 1 : 0];
 }
 
-const store::TimeRange kHour{kStart, kStart + static_cast<int64_t>(60 * kMinute)};
+store::TimeRange HourOf(const Filled& filled) {
+  return {filled.options().start_ns, filled.options().start_ns + store::kHourNs};
+}
 
+// The first service, by a label that only it has.
+query::Selector OneService(Filled& filled) {
+  const std::string service = filled.store().LabelValues("service", {.type = "cpu"}).value().at(0);
+  return query::ParseSelector(StrFormat("cpu{service=\"%s\"}", service)).value();
+}
+
+enum Form { kFresh = 0, kDense = 1, kDenseOnePod = 2 };
 void MergeServiceHour(benchmark::State& state) {
-  Fleet& fleet = Hour();
-  const query::Engine engine(&fleet.store());
-  const query::Selector selector = query::ParseSelector("cpu{service=\"service-3\"}").value();
+  Filled& filled = Hour(state.range(0) != kFresh);
+  const query::Engine engine(&filled.store());
+  query::Selector selector = OneService(filled);
+  if (state.range(0) == kDenseOnePod) {
+    const std::string pod = filled.store().LabelValues("pod", selector.Filter()).value().at(0);
+    selector = query::ParseSelector(StrFormat("cpu{pod=\"%s\"}", pod)).value();
+  }
   size_t stacks = 0;
-  for (auto _ : state) stacks = engine.MergeProfile(selector, kHour).value().sample_count();
+  for (auto _ : state) stacks = engine.MergeProfile(selector, HourOf(filled)).value().sample_count();
   state.counters["stacks"] = static_cast<double>(stacks);
-  const store::StoreStats stats = fleet.store().Stats().value();
-  state.counters["bytes_per_sample"] = static_cast<double>(stats.disk_bytes) / static_cast<double>(fleet.samples());
-  state.counters["trie_nodes"] = static_cast<double>(stats.stacks);
 }
-BENCHMARK(MergeServiceHour)->Unit(benchmark::kMillisecond);
+BENCHMARK(MergeServiceHour)->Arg(kFresh)->Arg(kDense)->Arg(kDenseOnePod)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+void SumFleetHour(benchmark::State& state) {
+  Filled& filled = Hour(true);
+  const std::vector<store::Group> groups = filled.store().FindGroups({.type = "cpu"}).value();
+  size_t stacks = 0;
+  for (auto _ : state) {
+    stacks = 0;
+    for (const store::Group& group : groups) {
+      store::StackSelection selection;
+      selection.groups = {group.id};
+      selection.groups_are_whole = true;
+      selection.trie = group.trie;
+      stacks += filled.store().SumStacks(selection, HourOf(filled)).value().sums.size();
+    }
+  }
+  state.counters["stacks"] = static_cast<double>(stacks);
+  state.counters["trie_nodes"] = static_cast<double>(filled.store().Stats().value().nodes);
+}
+BENCHMARK(SumFleetHour)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+void MergeFleetHour(benchmark::State& state) {
+  Filled& filled = Hour(true);
+  const query::Engine engine(&filled.store());
+  const query::Selector selector = query::ParseSelector("cpu").value();
+  size_t stacks = 0;
+  for (auto _ : state) stacks = engine.MergeProfile(selector, HourOf(filled)).value().sample_count();
+  state.counters["stacks"] = static_cast<double>(stacks);
+}
+BENCHMARK(MergeFleetHour)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 void TimeLineServiceHour(benchmark::State& state) {
-  const query::Engine engine(&Hour().store());
-  const query::Selector selector = query::ParseSelector("cpu{service=\"service-3\"}").value();
-  for (auto _ : state) benchmark::DoNotOptimize(engine.TimeSeries(selector, kHour, kMinute, {"pod"}).value().size());
+  Filled& filled = Hour(true);
+  const query::Engine engine(&filled.store());
+  const query::Selector selector = OneService(filled);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(engine.TimeSeries(selector, HourOf(filled), 60 * kNsPerSecond, {"pod"}).value().size());
+  }
 }
 BENCHMARK(TimeLineServiceHour)->Unit(benchmark::kMillisecond);
 
+void FunctionNinetyDays(benchmark::State& state) {
+  constexpr int kHours = 90 * 24;
+  Filled filled({.services = 1, .pods = 1, .nodes = 1, .window_ns = static_cast<uint64_t>(store::kHourNs)});
+  filled.AppendAll(kHours);
+  filled.KeepHouse();
+  const query::Engine engine(&filled.store());
+  const query::Selector selector = OneService(filled);
+  const store::TimeRange range{filled.options().start_ns, filled.options().start_ns + kHours * store::kHourNs};
+  const profile::Profile profile = engine.MergeProfile(selector, range).value();
+  const std::string name = query::TopFunctions(profile, 1).rows.at(0).name;
+  size_t points = 0;
+  for (auto _ : state) points = query::FunctionHistory(engine, selector, name, range).value().size();
+  state.counters["points"] = static_cast<double>(points);
+}
+BENCHMARK(FunctionNinetyDays)->Unit(benchmark::kMillisecond);
+
 void LabelValues(benchmark::State& state) {
-  Fleet& fleet = Hour();
-  for (auto _ : state) benchmark::DoNotOptimize(fleet.store().LabelValues("pod", {.type = "cpu"}).value().size());
+  Filled& filled = Hour(true);
+  size_t values = 0;
+  for (auto _ : state) values = filled.store().LabelValues("pod", {.type = "cpu"}).value().size();
+  state.counters["values"] = static_cast<double>(values);
 }
 BENCHMARK(LabelValues)->Unit(benchmark::kMillisecond);
 
@@ -229,3 +233,15 @@ BENCHMARK(FlameTree)->Arg(10'000)->Arg(1'000'000)->Unit(benchmark::kMillisecond)
 
 }  // namespace
 }  // namespace pyrometer
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (argc == 3 && std::string_view(argv[1]) == "--services") {
+    pyrometer::g_services = std::max(1, std::atoi(argv[2]));
+  } else if (argc > 1) {
+    std::fprintf(stderr, "unknown argument %s; see the head of tests/bench/store_bench.cc\n", argv[1]);
+    return 2;
+  }
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

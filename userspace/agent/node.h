@@ -34,8 +34,8 @@ class Node {
     bool process_events = true;          // false: /proc is scanned instead (short processes are then missed)
     bool unwind_tables = true;           // false: stacks by frame pointers alone
     uint64_t unwind_bytes = 128u << 20;  // limit of unwind tables, kernel memory
-    // Names come at once, and lines and inlined calls of binaries with much debug information when that has been read on a
-    // thread of low priority; false: whoever asks for a name waits for it.
+    // Names come at once, and lines and inlined calls of binaries with much debug information when that has been read
+    // on a thread of low priority; false: whoever asks for a name waits for it.
     bool defer_debug_information = false;
     // For what is costly to make again, in "unwind" and "symbols" below it; "" = nothing is kept.
     std::string cache_folder;

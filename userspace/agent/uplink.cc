@@ -15,6 +15,7 @@ namespace {
 
 constexpr uint64_t kFirstPauseNs = 1 * kNsPerSecond;
 constexpr uint64_t kLongestPauseNs = 30 * kNsPerSecond;
+constexpr uint64_t kNoticeIntervalNs = 600 * kNsPerSecond;
 // Sent and not acknowledged at a time. One sync of the store takes milliseconds; a spool of hours drains
 // at the speed of the disk, not of the round trip.
 constexpr uint64_t kMostInFlight = 16;
@@ -115,6 +116,14 @@ void Uplink::Reject(uint64_t samples, const std::string& message) {
   if (handlers_.log) handlers_.log(StrFormat("%s; its %d samples are lost and counted", message, samples));
 }
 
+void Uplink::Notice(const std::string& notice) {
+  counters_.last_problem = notice;
+  const uint64_t now_ns = MonotonicNowNs();
+  if (handlers_.log == nullptr || now_ns < next_notice_ns_) return;
+  next_notice_ns_ = now_ns + kNoticeIntervalNs;
+  handlers_.log(StrFormat("the store says: %s", notice));
+}
+
 Status Uplink::SendBatch(rpc::IngestClient& client, uint64_t sequence) {
   const auto reject = [&](const Status& why, uint64_t samples) {
     Reject(samples, StrFormat("batch %d cannot be sent: %s", sequence, Message(why)));
@@ -151,6 +160,7 @@ Status Uplink::RunConnection() {
     acknowledged = std::max(acknowledged, ack.sequence);
     ++counters_.acknowledged_batches;
     if (!status.ok()) counters_.last_problem = std::string(Message(status));
+    if (!ack.notice.empty()) Notice(ack.notice);
     wake_ = true;
     changed_.notify_all();
   };

@@ -71,6 +71,8 @@ class Uplink {
   void Loop();
   Status RunConnection();
   void Reject(uint64_t samples, const std::string& message);
+  // What the store folded; with the lock. Comes with every batch while a limit is reached, so not each is logged.
+  void Notice(const std::string& notice);
   // Sends the batch; the ack comes later.
   Status SendBatch(rpc::IngestClient& client, uint64_t sequence);
 
@@ -86,6 +88,7 @@ class Uplink {
   std::deque<rpc::SessionUpdate> session_updates_;
   Status closed_;  // of the current connection
   Counters counters_;
+  uint64_t next_notice_ns_ = 0;
   std::thread thread_;
 };
 

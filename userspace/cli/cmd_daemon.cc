@@ -14,6 +14,7 @@
 #include "userspace/base/version.h"
 #include "userspace/cli/command.h"
 #include "userspace/cli/connection.h"
+#include "userspace/cli/store_flags.h"
 #include "userspace/cli/terminal.h"
 #include "userspace/query/engine.h"
 #include "userspace/server/server.h"
@@ -22,43 +23,7 @@
 namespace pyrometer::cli {
 namespace {
 
-constexpr uint64_t kMaintenanceIntervalNs = 5 * 60 * kNsPerSecond;
-
-struct StoreFlags {
-  std::string data;
-  server::Options server;
-  std::string token_file;
-  std::string retention = "30d";
-  uint64_t memory_bytes = 256u << 20;
-};
-
-void AddStoreFlags(CLI::App* command, StoreFlags& flags) {
-  command
-      ->add_option("--http", flags.server.http_address,
-                   "Where the page and the HTTP API listen (default 127.0.0.1:7070)")
-      ->type_name("HOST:PORT");
-  command->add_option("--grpc", flags.server.grpc_address, "Where agents and commands connect (default 127.0.0.1:7071)")
-      ->type_name("HOST:PORT");
-  command->add_option("--retention", flags.retention, "How long profiles are kept (default 30d, 0 = for ever)")
-      ->type_name("TIME");
-  command->add_option("--memory", flags.memory_bytes, "Memory budget of the store (default 256MiB)")
-      ->transform(CLI::AsSizeValue(false))
-      ->type_name("BYTES");
-  command->add_option("--tls-cert", flags.server.tls_cert_file, "Certificate (PEM); needed off loopback")
-      ->type_name("FILE");
-  command->add_option("--tls-key", flags.server.tls_key_file, "Its private key (PEM)")->type_name("FILE");
-  command
-      ->add_option("--tls-client-ca", flags.server.client_ca_file,
-                   "Agents must show a certificate of this authority (PEM)")
-      ->type_name("FILE");
-  command
-      ->add_option(
-          "--debuginfod", flags.server.debuginfod,
-          "Server to ask for debug files of binaries without names or lines; may repeat (default: none is asked)")
-      ->type_name("URL");
-  command->add_option("--token-file", flags.token_file, "Every call must carry this file's token; needed off loopback")
-      ->type_name("FILE");
-}
+constexpr uint64_t kHousekeepingIntervalNs = 30 * kNsPerSecond;
 
 struct AgentFlags {
   std::string node;
@@ -151,34 +116,66 @@ struct StoreStack {
   std::unique_ptr<server::Server> server;
 };
 
-StatusOr<StoreStack> StartStore(const StoreFlags& flags, const std::string& mode, const std::string& node) {
+StatusOr<StoreStack> StartStore(const std::string& data, StoreSettings settings, const std::string& mode,
+                                const std::string& node) {
   StoreStack stack;
-  store::StoreOptions options;
-  auto retention = ParseDuration(flags.retention);
-  if (!retention.ok()) return WithContext(retention.status(), "--retention");
-  options.retention_ns = *retention;
-  options.memory_budget_bytes = flags.memory_bytes;
-  server::Options serving = flags.server;
-  serving.mode = mode;
-  serving.node = node;
-  serving.symbols_folder = flags.data + "/symbols";
-  serving.log = [](const std::string& line) { std::fprintf(stderr, "pyrometer: %s\n", line.c_str()); };
-  if (!flags.token_file.empty()) {
-    ASSIGN_OR_RETURN(serving.token, rpc::ReadTokenFile(flags.token_file));
-  }
-  ASSIGN_OR_RETURN(stack.store, store::Store::Open(flags.data, std::move(options)));
+  settings.server.mode = mode;
+  settings.server.node = node;
+  settings.server.symbols_folder = data + "/symbols";
+  settings.server.log = [](const std::string& line) { std::fprintf(stderr, "pyrometer: %s\n", line.c_str()); };
+  ASSIGN_OR_RETURN(stack.store, store::Store::Open(data, std::move(settings.store)));
   stack.engine = std::make_unique<query::Engine>(stack.store.get());
-  ASSIGN_OR_RETURN(stack.server, server::Server::Start(std::move(serving), stack.store.get(), stack.engine.get()));
+  ASSIGN_OR_RETURN(stack.server,
+                   server::Server::Start(std::move(settings.server), stack.store.get(), stack.engine.get()));
   return stack;
 }
 
-// Runs until a signal comes, with the store's housekeeping in between.
-void ServeUntil(StopSignal& stop, store::Store* store) {
-  while (!stop.Wait(static_cast<int>(kMaintenanceIntervalNs / kNsPerMs))) {
+// Backups that a running store makes of itself.
+struct BackupFlags {
+  std::string folder;  // "" = none
+  std::string every = "1d";
+};
+
+class BackupSchedule {
+ public:
+  BackupSchedule() = default;
+  static StatusOr<BackupSchedule> Make(const BackupFlags& flags) {
+    BackupSchedule schedule;
+    schedule.folder_ = flags.folder;
+    auto every = ParseDuration(flags.every);
+    if (!every.ok()) return WithContext(every.status(), "--backup-every");
+    schedule.every_ns_ = static_cast<int64_t>(*every);
+    // A store that is started often shall not make one at each start.
+    if (const auto made = store::ListBackups(flags.folder, false); made.ok() && !made->empty()) {
+      schedule.next_ns_ = made->back().time_ns + schedule.every_ns_;
+    }
+    return schedule;
+  }
+  void MakeWhenDue(store::Store* store) {
+    if (folder_.empty() || UnixNowNs() < next_ns_) return;
+    const auto made = store->Backup(folder_);
+    if (!made.ok()) std::fprintf(stderr, "pyrometer: backup: %s\n", made.status().ToString().c_str());
+    next_ns_ = UnixNowNs() + every_ns_;
+  }
+
+ private:
+  std::string folder_;
+  int64_t every_ns_ = 0;
+  int64_t next_ns_ = 0;
+};
+
+// Runs until a signal comes, with the store's housekeeping and backups in between.
+void ServeUntil(StopSignal& stop, store::Store* store, BackupSchedule backups = {}) {
+  bool at_once = true;
+  while (!stop.Wait(at_once ? 0 : static_cast<int>(kHousekeepingIntervalNs / kNsPerMs))) {
+    at_once = false;
     if (store == nullptr) continue;
-    const auto done = store->RunMaintenance(UnixNowNs());
-    if (!done.ok())
+    const auto done = store->Housekeep(UnixNowNs());
+    if (!done.ok()) {
       std::fprintf(stderr, "pyrometer: housekeeping of the store: %s\n", done.status().ToString().c_str());
+    }
+    at_once = done.ok() && done->more;
+    backups.MakeWhenDue(store);
   }
 }
 
@@ -193,11 +190,13 @@ int RunUp(StoreFlags store_flags, const AgentFlags& agent_flags) {
   StopSignal stop;
   auto options = ToOptions(agent_flags);
   if (!options.ok()) return FailUsage(options.status());
+  auto settings = ResolveStoreFlags(store_flags);
+  if (!settings.ok()) return FailQuery(settings.status());
   const std::string state = store_flags.data.empty() ? agent::DefaultStateFolder() : store_flags.data;
   store_flags.data = state + "/store";
   if (agent_flags.spool.empty()) options->spool_folder = state + "/spool";
   const std::string node = agent_flags.node.empty() ? agent::HostName() : agent_flags.node;
-  auto stack = StartStore(store_flags, "up", node);
+  auto stack = StartStore(store_flags.data, *std::move(settings), "up", node);
   if (!stack.ok()) return Fail(stack.status());
   options->store = stack->server->grpc_address();
   options->channel = stack->server->InProcessChannel();
@@ -248,15 +247,23 @@ int RunAgent(const ConnectionFlags& connection, const AgentFlags& flags) {
   return kExitDone;
 }
 
-int RunStore(StoreFlags flags) {
+int RunStore(StoreFlags flags, const BackupFlags& backup_flags) {
   StopSignal stop;
+  BackupSchedule backups;
+  if (!backup_flags.folder.empty()) {
+    auto schedule = BackupSchedule::Make(backup_flags);
+    if (!schedule.ok()) return FailUsage(schedule.status());
+    backups = *std::move(schedule);
+  }
   if (flags.data.empty()) flags.data = agent::DefaultStateFolder() + "/store";
-  auto stack = StartStore(flags, "store", "");
+  auto settings = ResolveStoreFlags(flags);
+  if (!settings.ok()) return FailQuery(settings.status());
+  auto stack = StartStore(flags.data, *std::move(settings), "store", "");
   if (!stack.ok()) return Fail(stack.status());
   std::printf("%s\n", stack->server->http_url().c_str());
   std::printf("Agents connect with: pyrometer agent --store %s\n", stack->server->grpc_address().c_str());
   std::fflush(stdout);
-  ServeUntil(stop, stack->store.get());
+  ServeUntil(stop, stack->store.get(), std::move(backups));
   stack->server->Shutdown();
   return kExitDone;
 }
@@ -294,7 +301,15 @@ void AddStoreCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--data", store->data, "Folder for data (default /var/lib/pyrometer/store for root)")
       ->type_name("DIR");
   AddStoreFlags(command, *store);
-  command->callback([&invocation, store] { invocation.run = [store] { return RunStore(*store); }; });
+  auto backups = std::make_shared<BackupFlags>();
+  command->add_option("--backup", backups->folder, "Folder into which the store backs itself up")->type_name("DIR");
+  command->add_option("--backup-every", backups->every, "How often (default 1d)")->type_name("TIME");
+  AddStoreTools(*command, invocation);
+  command->callback([&invocation, command, store, backups] {
+    // CLI11 calls this after the callback of `fsck`, `backup` or `restore`.
+    if (!command->get_subcommands().empty()) return;
+    invocation.run = [store, backups] { return RunStore(*store, *backups); };
+  });
 }
 
 }  // namespace pyrometer::cli

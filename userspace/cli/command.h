@@ -19,6 +19,8 @@ struct Invocation {
 void AddUpCommand(CLI::App& app, Invocation& invocation);
 void AddAgentCommand(CLI::App& app, Invocation& invocation);
 void AddStoreCommand(CLI::App& app, Invocation& invocation);
+// fsck, backup and restore, below `store`.
+void AddStoreTools(CLI::App& store, Invocation& invocation);
 void AddRecordCommand(CLI::App& app, Invocation& invocation);
 void AddSessionCommand(CLI::App& app, Invocation& invocation);
 void AddTopCommand(CLI::App& app, Invocation& invocation);

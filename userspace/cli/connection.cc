@@ -12,6 +12,8 @@ std::shared_ptr<ConnectionFlags> AddConnectionFlags(CLI::App* command) {
   command->add_option("--store", flags->store, "Address of the store (default 127.0.0.1:7071)")->type_name("HOST:PORT");
   command->add_option("--token-file", flags->token_file, "File with the token (default: $PYROMETER_TOKEN)")
       ->type_name("FILE");
+  command->add_option("--tenant", flags->credentials.tenant, "Whose data, where the store keeps several apart")
+      ->type_name("NAME");
   command->add_flag("--tls", flags->credentials.tls, "Use TLS (implied by the next three)");
   command->add_option("--tls-ca", flags->credentials.ca_file, "Authority that signed the store's certificate (PEM)")
       ->type_name("FILE");

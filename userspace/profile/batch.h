@@ -8,9 +8,11 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "userspace/profile/definitions.h"
 #include "userspace/profile/dictionary.h"
 #include "userspace/profile/histogram.h"
 
@@ -56,6 +58,9 @@ struct ProfilePoint {
   uint64_t duration_ns = 0;
   uint64_t period_ns = 0;
   std::vector<Sample> samples;
+  // When within the window the samples were taken, in milliseconds from its start: `count` sorted numbers for each
+  // entry of `samples`, one after the other. Empty: not recorded (or the window is longer than 65 s).
+  std::vector<uint16_t> offsets_ms;
 };
 
 // One slow observation with the stack that asked for it.
@@ -84,6 +89,7 @@ struct CounterPoint {
 };
 
 struct Batch {
+  std::string tenant;     // whose data it is; "" = the default tenant
   std::string agent_id;   // stable over restarts of the agent (kept beside its spool)
   std::string node;       // host name, for listings
   uint64_t sequence = 0;  // 1, 2, 3, … per agent_id, no gaps
@@ -101,5 +107,22 @@ struct Batch {
     return total;
   }
 };
+
+// A batch whose definitions and series lie elsewhere: in a Batch, or in the tables of a stream. Everything it refers to
+// must outlive it.
+struct BatchView {
+  std::string_view tenant;
+  std::string_view agent_id;
+  std::string_view node;
+  uint64_t sequence = 0;
+  const Definitions* definitions = nullptr;
+  std::span<const SeriesKey> series;
+  std::span<const ProfilePoint> profiles;
+  std::span<const HistogramPoint> histograms;
+  std::span<const CounterPoint> counters;
+};
+
+// A batch of its own with what the view refers to, and no more.
+Batch CopyBatch(const BatchView& view);
 
 }  // namespace pyrometer::profile

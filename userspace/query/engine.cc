@@ -5,7 +5,9 @@
 #include <unordered_map>
 #include <utility>
 
+#include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
+#include "userspace/query/selection.h"
 
 namespace pyrometer::query {
 namespace {
@@ -13,7 +15,6 @@ namespace {
 using profile::LabelSet;
 using store::Series;
 using store::SeriesId;
-using store::TrieId;
 
 uint64_t SaturatingAdd(uint64_t a, uint64_t b) {
   uint64_t sum = 0;
@@ -23,33 +24,7 @@ uint64_t SaturatingAdd(uint64_t a, uint64_t b) {
 // Profiles hold signed values.
 int64_t ToSigned(uint64_t value) { return static_cast<int64_t>(std::min<uint64_t>(value, INT64_MAX)); }
 
-std::vector<SeriesId> Ids(const std::vector<Series>& series) {
-  std::vector<SeriesId> ids;
-  for (const Series& one : series) ids.push_back(one.id);
-  return ids;
-}
-
-// Rows by the `by` labels of their series; std::map sorts them.
-class Grouping {
- public:
-  Grouping(const std::vector<Series>& series, const std::vector<std::string>& by) {
-    for (const Series& one : series) group_of_.emplace(one.id, &groups_[one.labels.Only(by)]);
-    size_t index = 0;
-    for (auto& [labels, group] : groups_) group = index++;
-  }
-  // Index of the group of a series; groups are numbered in label order.
-  size_t Of(SeriesId id) const { return *group_of_.at(id); }
-  size_t size() const { return groups_.size(); }
-  std::vector<LabelSet> Labels() const {
-    std::vector<LabelSet> labels;
-    for (const auto& [set, group] : groups_) labels.push_back(set);
-    return labels;
-  }
-
- private:
-  std::map<LabelSet, size_t> groups_;
-  std::unordered_map<SeriesId, const size_t*> group_of_;
-};
+constexpr int64_t kHourNs = 3600 * static_cast<int64_t>(kNsPerSecond);
 
 // Start of the step that `time_ns` lies in; the whole range is one step when step_ns is 0.
 class Steps {
@@ -60,6 +35,8 @@ class Steps {
     if (step_ns_ == 0) return range_.from_ns;
     return time_ns - time_ns % step_ns_;  // stored times are never negative
   }
+  // Hourly sums do as well.
+  bool Hourly() const { return step_ns_ == 0 || step_ns_ % kHourNs == 0; }
   static Status TooMany() {
     return InvalidArgumentError(
         StrFormat("more than %s points in one line: ask for a larger step or a shorter range", FormatCount(kMaxSteps)));
@@ -87,25 +64,27 @@ bool AsksWholeNodes(const Selector& selector) {
 }
 
 // Sum of the agents' own counters over the nodes of a selection.
-StatusOr<profile::Accounting> NodeAccounting(const store::StoreReader& reader, const Selector& selector,
-                                             TimeRange range, const std::set<std::string>& nodes) {
+StatusOr<profile::Accounting> NodeAccounting(const Engine& engine, const Selector& selector, TimeRange range,
+                                             const std::set<std::string>& nodes) {
   profile::Accounting accounting;
   // Sessions count in their own series: the same condition on `session` applies to the counters.
   store::SeriesFilter filter = selector.Filter();
+  filter.tenant = engine.tenant();
   std::erase_if(filter.matchers,
                 [](const store::LabelMatcher& matcher) { return matcher.name() != profile::kLabelSession; });
   const auto add = [&](std::string_view type, const std::function<void(const LabelSet&, uint64_t)>& sink) -> Status {
     filter.type = type;
-    ASSIGN_OR_RETURN(const std::vector<Series> series, reader.FindSeries(filter));
+    ASSIGN_OR_RETURN(const std::vector<Series> series, engine.reader().FindSeries(filter));
     std::unordered_map<SeriesId, const LabelSet*> labels;
-    std::vector<SeriesId> ids;
+    store::Selection selection;
     for (const Series& one : series) {
       if (!nodes.contains(std::string(one.labels.Get(profile::kLabelNode)))) continue;
       labels.emplace(one.id, &one.labels);
-      ids.push_back(one.id);
+      selection.series.push_back(one.id);
     }
-    return reader.ScanTotals(ids, range,
-                             [&](const store::WindowTotal& total) { sink(*labels.at(total.series), total.value); });
+    return engine.reader().ScanTotals(
+        selection, range, false, [&](const store::WindowTotal& total) { sink(*labels.at(total.series), total.value); },
+        engine.budget());
   };
   const auto by_reason = [](std::map<std::string, uint64_t>* table) {
     return [table](const LabelSet& labels, uint64_t value) {
@@ -134,7 +113,7 @@ StatusOr<profile::Accounting> NodeAccounting(const store::StoreReader& reader, c
 
 StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRange range,
                                                 const MergeOptions& options) const {
-  ASSIGN_OR_RETURN(const std::vector<Series> series, reader_.FindSeries(selector.Filter()));
+  ASSIGN_OR_RETURN(const Found found, Find(reader_, tenant_, selector, options.group_by));
   profile::Profile merged;
   const bool samples_only = selector.type.starts_with("pyrometer_");
   merged.value_types = {{"samples", "count"}};
@@ -144,22 +123,20 @@ StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRa
   }
   merged.period_type = {selector.type, UnitOf(selector.type)};
 
-  // Per trie and kept labels one exact sum; per trie one look at the stacks of all of them.
-  std::map<TrieId, std::map<LabelSet, std::vector<SeriesId>>> tries;
   std::set<std::string> nodes;
-  for (const Series& one : series) {
-    tries[one.trie][one.labels.Only(options.group_by)].push_back(one.id);
-    nodes.emplace(one.labels.Get(profile::kLabelNode));
-  }
+  for (const Series& one : found.series) nodes.emplace(one.labels.Get(profile::kLabelNode));
+  // Per trie and kept labels one exact sum; per trie one look at the stacks of all of them.
+  const std::vector<StackPart> parts = StackParts(found, options.group_by);
   int64_t end_ns = 0;
   bool first = true;
   bool same_period = true;
   uint64_t samples = 0;
-  for (const auto& [trie, groups] : tries) {
+  for (size_t begin = 0, end = 0; begin < parts.size(); begin = end) {
+    const store::TrieId trie = parts[begin].selection.trie;
     std::vector<std::pair<profile::LabelSetId, store::StackSums>> sums;
-    std::vector<store::NodeId> stack_nodes;
-    for (const auto& [labels, ids] : groups) {
-      ASSIGN_OR_RETURN(store::StackSums sum, reader_.SumStacks(trie, ids, range));
+    std::vector<store::LeafId> leaves;
+    for (; end < parts.size() && parts[end].selection.trie == trie; ++end) {
+      ASSIGN_OR_RETURN(store::StackSums sum, reader_.SumStacks(parts[end].selection, range, budget_));
       if (sum.points == 0) continue;
       const auto period = static_cast<int64_t>(std::min<uint64_t>(sum.period_ns, INT64_MAX));
       if (first) merged.period = period;
@@ -167,17 +144,17 @@ StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRa
       if (first || sum.first_ns < merged.time_ns) merged.time_ns = sum.first_ns;
       end_ns = std::max(end_ns, sum.end_ns);
       first = false;
-      for (const store::StackSum& row : sum.sums) stack_nodes.push_back(row.node);
-      sums.emplace_back(merged.dictionary.InternLabelSet(labels), std::move(sum));
+      for (const store::StackSum& row : sum.sums) leaves.push_back(row.leaf);
+      sums.emplace_back(merged.dictionary.InternLabelSet(parts[end].labels), std::move(sum));
     }
-    std::sort(stack_nodes.begin(), stack_nodes.end());
-    stack_nodes.erase(std::unique(stack_nodes.begin(), stack_nodes.end()), stack_nodes.end());
+    std::sort(leaves.begin(), leaves.end());
+    leaves.erase(std::unique(leaves.begin(), leaves.end()), leaves.end());
     ASSIGN_OR_RETURN(const std::vector<profile::StackId> stacks,
-                     reader_.ResolveStacks(trie, stack_nodes, &merged.dictionary));
+                     reader_.ResolveStacks(trie, leaves, &merged.dictionary, budget_));
     for (const auto& [labels, sum] : sums) {
       size_t at = 0;
       for (const store::StackSum& row : sum.sums) {
-        while (stack_nodes[at] != row.node) ++at;  // both sorted
+        while (leaves[at] != row.leaf) ++at;  // both sorted
         samples = SaturatingAdd(samples, row.count);
         if (samples_only) {
           merged.Add(labels, stacks[at], {ToSigned(row.count)});
@@ -190,7 +167,7 @@ StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRa
   if (!same_period) merged.period = 0;
   if (end_ns > merged.time_ns) merged.duration_ns = static_cast<uint64_t>(end_ns - merged.time_ns);
 
-  ASSIGN_OR_RETURN(profile::Accounting node_wide, NodeAccounting(reader_, selector, range, nodes));
+  ASSIGN_OR_RETURN(profile::Accounting node_wide, NodeAccounting(*this, selector, range, nodes));
   const bool counters_known = node_wide.taken != 0 || node_wide.delivered != 0 || !node_wide.dropped.empty();
   if (AsksWholeNodes(selector) && counters_known) {
     merged.accounting = std::move(node_wide);
@@ -207,21 +184,27 @@ StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRa
 
 StatusOr<ExemplarResult> Engine::ExemplarProfile(const Selector& selector, TimeRange range, uint64_t min_ns,
                                                  uint64_t max_ns) const {
-  ASSIGN_OR_RETURN(const std::vector<Series> series, reader_.FindSeries(selector.Filter()));
+  store::SeriesFilter filter = selector.Filter();
+  filter.tenant = tenant_;
+  ASSIGN_OR_RETURN(const std::vector<Series> series, reader_.FindSeries(filter));
   ExemplarResult result;
   result.profile.value_types = {{"calls", "count"}, {"latency", UnitOf(selector.type)}};
   result.profile.default_value = 1;
   result.profile.period_type = result.profile.value_types[1];
-  struct Found {
+  struct Stored {
     const Series* series;
     store::StoredExemplar exemplar;
   };
-  std::map<TrieId, std::vector<Found>> found;
+  std::map<store::TrieId, std::vector<Stored>> found;
   std::unordered_map<SeriesId, const Series*> by_id;
-  for (const Series& one : series) by_id.emplace(one.id, &one);
+  store::Selection selection;  // sums of groups have no exemplars
+  for (const Series& one : series) {
+    by_id.emplace(one.id, &one);
+    selection.series.push_back(one.id);
+  }
   int64_t first_ns = INT64_MAX;
   int64_t end_ns = 0;
-  RETURN_IF_ERROR(reader_.ScanHistograms(Ids(series), range, [&](const store::HistogramWindow& window) {
+  const auto collect = [&](const store::HistogramWindow& window) {
     const Series* one = by_id.at(window.series);
     first_ns = std::min(first_ns, window.time_ns);
     end_ns = std::max(end_ns, window.time_ns + static_cast<int64_t>(
@@ -229,16 +212,17 @@ StatusOr<ExemplarResult> Engine::ExemplarProfile(const Selector& selector, TimeR
     for (const store::StoredExemplar& exemplar : window.exemplars) {
       if (exemplar.value >= min_ns && exemplar.value <= max_ns) found[one->trie].push_back({one, exemplar});
     }
-  }));
+  };
+  RETURN_IF_ERROR(reader_.ScanHistograms(selection, range, false, collect, budget_));
   if (end_ns > 0) {
     result.profile.time_ns = first_ns;
     result.profile.duration_ns = static_cast<uint64_t>(end_ns - first_ns);
   }
   for (const auto& [trie, list] : found) {
-    std::vector<store::NodeId> nodes;
-    for (const Found& one : list) nodes.push_back(one.exemplar.node);
+    std::vector<store::LeafId> leaves;
+    for (const Stored& one : list) leaves.push_back(one.exemplar.leaf);
     ASSIGN_OR_RETURN(const std::vector<profile::StackId> stacks,
-                     reader_.ResolveStacks(trie, nodes, &result.profile.dictionary));
+                     reader_.ResolveStacks(trie, leaves, &result.profile.dictionary, budget_));
     for (size_t i = 0; i < list.size(); ++i) {
       const store::StoredExemplar& exemplar = list[i].exemplar;
       result.profile.Add(0, stacks[i], {1, ToSigned(exemplar.value)});
@@ -255,21 +239,22 @@ StatusOr<ExemplarResult> Engine::ExemplarProfile(const Selector& selector, TimeR
 
 StatusOr<std::vector<TimeSeriesRow>> Engine::TimeSeries(const Selector& selector, TimeRange range, uint64_t step_ns,
                                                         const std::vector<std::string>& by) const {
-  ASSIGN_OR_RETURN(const std::vector<Series> series, reader_.FindSeries(selector.Filter()));
-  const Grouping grouping(series, by);
+  ASSIGN_OR_RETURN(const Found found, Find(reader_, tenant_, selector, by));
+  const Grouping grouping(found, by);
   const Steps steps(range, step_ns);
   std::vector<std::map<int64_t, SeriesPoint>> groups(grouping.size());
   bool too_many = false;
-  RETURN_IF_ERROR(reader_.ScanTotals(Ids(series), range, [&](const store::WindowTotal& total) {
+  const auto add = [&](const store::WindowTotal& total) {
     if (too_many) return;
-    auto& group = groups[grouping.Of(total.series)];
+    auto& group = groups[grouping.Of(total)];
     const int64_t start = steps.Start(total.time_ns);
     SeriesPoint& point = group[start];
     point.time_ns = start;
     point.count = SaturatingAdd(point.count, total.count);
     point.value = SaturatingAdd(point.value, total.value);
     too_many = group.size() > kMaxSteps;
-  }));
+  };
+  RETURN_IF_ERROR(reader_.ScanTotals(found.All(), range, steps.Hourly(), add, budget_));
   if (too_many) return Steps::TooMany();
   std::vector<TimeSeriesRow> rows;
   const std::vector<LabelSet> labels = grouping.Labels();
@@ -284,18 +269,20 @@ StatusOr<std::vector<TimeSeriesRow>> Engine::TimeSeries(const Selector& selector
 
 StatusOr<std::vector<HistogramRow>> Engine::Histograms(const Selector& selector, TimeRange range,
                                                        const std::vector<std::string>& by) const {
-  ASSIGN_OR_RETURN(const std::vector<Series> series, reader_.FindSeries(selector.Filter()));
-  const Grouping grouping(series, by);
+  ASSIGN_OR_RETURN(const Found found, Find(reader_, tenant_, selector, by));
+  const Grouping grouping(found, by);
   std::vector<HistogramRow> groups(grouping.size());
   std::vector<bool> seen(grouping.size());
-  RETURN_IF_ERROR(reader_.ScanHistograms(Ids(series), range, [&](const store::HistogramWindow& window) {
-    const size_t index = grouping.Of(window.series);
+  // Windows one by one: sums of groups do not tell how many exemplars there are.
+  const auto add = [&](const store::HistogramWindow& window) {
+    const size_t index = grouping.Of(window);
     HistogramRow& row = groups[index];
     seen[index] = true;
     row.histogram.Merge(window.histogram);
     for (const auto& [error_number, count] : window.errors) row.errors[error_number] += count;
     row.exemplars += window.exemplars.size();
-  }));
+  };
+  RETURN_IF_ERROR(reader_.ScanHistograms(found.All(), range, false, add, budget_));
   std::vector<HistogramRow> rows;
   std::vector<LabelSet> labels = grouping.Labels();
   for (size_t i = 0; i < groups.size(); ++i) {
@@ -309,21 +296,22 @@ StatusOr<std::vector<HistogramRow>> Engine::Histograms(const Selector& selector,
 StatusOr<std::vector<HistogramSeriesRow>> Engine::HistogramSeries(const Selector& selector, TimeRange range,
                                                                   uint64_t step_ns,
                                                                   const std::vector<std::string>& by) const {
-  ASSIGN_OR_RETURN(const std::vector<Series> series, reader_.FindSeries(selector.Filter()));
-  const Grouping grouping(series, by);
+  ASSIGN_OR_RETURN(const Found found, Find(reader_, tenant_, selector, by));
+  const Grouping grouping(found, by);
   const Steps steps(range, step_ns);
   std::vector<std::map<int64_t, HistogramStep>> groups(grouping.size());
   bool too_many = false;
-  RETURN_IF_ERROR(reader_.ScanHistograms(Ids(series), range, [&](const store::HistogramWindow& window) {
+  const auto add = [&](const store::HistogramWindow& window) {
     if (too_many) return;
-    auto& group = groups[grouping.Of(window.series)];
+    auto& group = groups[grouping.Of(window)];
     const int64_t start = steps.Start(window.time_ns);
     HistogramStep& step = group[start];
     step.time_ns = start;
     step.histogram.Merge(window.histogram);
     for (const auto& [error_number, count] : window.errors) step.errors = SaturatingAdd(step.errors, count);
     too_many = group.size() > kMaxSteps;
-  }));
+  };
+  RETURN_IF_ERROR(reader_.ScanHistograms(found.All(), range, steps.Hourly(), add, budget_));
   if (too_many) return Steps::TooMany();
   std::vector<HistogramSeriesRow> rows;
   std::vector<LabelSet> labels = grouping.Labels();
@@ -338,9 +326,15 @@ StatusOr<std::vector<HistogramSeriesRow>> Engine::HistogramSeries(const Selector
 
 StatusOr<std::vector<ContainerSummary>> Engine::Containers(TimeRange range) const {
   const Selector selector{.type = std::string(profile::kTypeCpu)};
-  ASSIGN_OR_RETURN(const std::vector<Series> series, reader_.FindSeries(selector.Filter()));
+  store::SeriesFilter filter = selector.Filter();
+  filter.tenant = tenant_;
+  ASSIGN_OR_RETURN(const std::vector<Series> series, reader_.FindSeries(filter));
   std::unordered_map<SeriesId, const Series*> by_id;
-  for (const Series& one : series) by_id.emplace(one.id, &one);
+  store::Selection selection;
+  for (const Series& one : series) {
+    by_id.emplace(one.id, &one);
+    selection.series.push_back(one.id);
+  }
   struct Sum {
     ContainerSummary summary;
     std::vector<profile::Label> common;
@@ -348,7 +342,7 @@ StatusOr<std::vector<ContainerSummary>> Engine::Containers(TimeRange range) cons
   };
   // Node, then the container, or outside of containers the service.
   std::map<std::pair<std::string, std::string>, Sum> sums;
-  RETURN_IF_ERROR(reader_.ScanTotals(Ids(series), range, [&](const store::WindowTotal& total) {
+  const auto add = [&](const store::WindowTotal& total) {
     const LabelSet& labels = by_id.at(total.series)->labels;
     std::string key = "id:" + std::string(labels.Get(profile::kLabelContainerId));
     if (key.size() == 3) key = "name:" + std::string(labels.Get(profile::kLabelContainerName));
@@ -375,7 +369,8 @@ StatusOr<std::vector<ContainerSummary>> Engine::Containers(TimeRange range) cons
     summary.samples = SaturatingAdd(summary.samples, total.count);
     summary.first_ns = std::min(summary.first_ns, total.time_ns);
     summary.last_ns = std::max(summary.last_ns, total.time_ns);
-  }));
+  };
+  RETURN_IF_ERROR(reader_.ScanTotals(selection, range, false, add, budget_));
   std::vector<ContainerSummary> result;
   for (auto& [key, sum] : sums) {
     ASSIGN_OR_RETURN(sum.summary.labels, LabelSet::Make(std::move(sum.common)));
@@ -388,15 +383,16 @@ StatusOr<std::vector<ContainerSummary>> Engine::Containers(TimeRange range) cons
 }
 
 StatusOr<SumTotals> Engine::Totals(const Selector& selector, TimeRange range) const {
-  ASSIGN_OR_RETURN(const std::vector<Series> series, reader_.FindSeries(selector.Filter()));
+  ASSIGN_OR_RETURN(const Found found, Find(reader_, tenant_, selector, {}));
   SumTotals totals;
-  std::set<SeriesId> seen;
-  RETURN_IF_ERROR(reader_.ScanTotals(Ids(series), range, [&](const store::WindowTotal& total) {
+  std::set<std::pair<SeriesId, store::GroupId>> seen;
+  const auto add = [&](const store::WindowTotal& total) {
     totals.samples = SaturatingAdd(totals.samples, total.count);
     totals.value = SaturatingAdd(totals.value, total.value);
-    ++totals.windows;
-    seen.insert(total.series);
-  }));
+    totals.windows += total.points;
+    seen.emplace(total.series, total.group);
+  };
+  RETURN_IF_ERROR(reader_.ScanTotals(found.All(), range, false, add, budget_));
   totals.series = seen.size();
   return totals;
 }

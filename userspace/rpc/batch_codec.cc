@@ -5,12 +5,12 @@
 
 #include <limits>
 #include <map>
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include "proto/pyrometer/v1/pyrometer.pb.h"
 #include "userspace/base/strings.h"
+#include "userspace/rpc/stream_tables.h"
 #include "userspace/rpc/types.h"
 #include "userspace/rpc/wire_tables.h"
 
@@ -59,6 +59,13 @@ struct StreamEncoder::Tables {
   std::map<profile::SeriesKey, uint32_t> series;  // -> wire id
   bool fresh = true;                              // nothing sent yet with these tables
   bool first_of_stream = true;
+
+  // About what they take at the other end (stream_tables.h).
+  uint64_t ReceiverBytes() const {
+    const profile::Dictionary& d = writer.tables;
+    return writer.string_bytes() + d.string_count() * 16 + d.function_count() * 24 + d.frame_count() * 56 +
+           d.stack_count() * 16 + series.size() * 256;
+  }
 };
 
 StreamEncoder::StreamEncoder() : tables_(std::make_unique<Tables>()) {}
@@ -118,6 +125,7 @@ class BatchWriter {
       wire->add_counts(sample.count);
       if (!derived) wire->add_values(sample.value);
     }
+    wire->mutable_offsets_ms()->Assign(point.offsets_ms.begin(), point.offsets_ms.end());
   }
 
   void WriteHistogram(const profile::HistogramPoint& point) {
@@ -160,7 +168,8 @@ Status StreamEncoder::Encode(const profile::Batch& batch, v1::Batch* message) {
     tables_->first_of_stream = first;
   };
   if (tables_->writer.tables.stack_count() > kSoftMaxStacks || tables_->series.size() > kSoftMaxSeries ||
-      tables_->writer.string_bytes() > kSoftMaxTableBytes) {
+      tables_->writer.string_bytes() > kSoftMaxTableBytes ||
+      (max_table_bytes_ != 0 && tables_->ReceiverBytes() > max_table_bytes_)) {
     start_new_tables();
   }
   message->Clear();
@@ -186,6 +195,7 @@ StatusOr<std::string> SerializeBatch(const profile::Batch& batch) {
   RETURN_IF_ERROR(StreamEncoder().Encode(batch, &message));
   message.set_agent_id(WireText(batch.agent_id, kMaxCommBytes));
   message.set_node(WireText(batch.node, kMaxCommBytes));
+  message.set_tenant(WireText(batch.tenant, kMaxCommBytes));
   std::string bytes;
   {
     google::protobuf::io::StringOutputStream stream(&bytes);
@@ -199,19 +209,32 @@ StatusOr<std::string> SerializeBatch(const profile::Batch& batch) {
 // ---- Decoding --------------------------------------------------------------------------------------
 
 struct StreamDecoder::Tables {
-  TableReader reader{kMaxTableEntries, kMaxTableBytes};
+  StreamTables definitions{kMaxTableEntries, kMaxTableBytes};
   std::vector<profile::SeriesKey> series = {{}};  // by wire id
   size_t label_bytes = 0;                         // of all series
 };
 
-StreamDecoder::StreamDecoder(std::string agent_id, std::string node)
-    : agent_id_(std::move(agent_id)), node_(std::move(node)), tables_(std::make_unique<Tables>()) {}
+StreamDecoder::StreamDecoder(std::string agent_id, std::string node, std::string tenant)
+    : agent_id_(std::move(agent_id)),
+      node_(std::move(node)),
+      tenant_(std::move(tenant)),
+      tables_(std::make_unique<Tables>()) {}
 StreamDecoder::~StreamDecoder() = default;
 StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
 
+uint64_t StreamDecoder::bytes() const {
+  return tables_->definitions.bytes() + tables_->series.capacity() * sizeof(profile::SeriesKey) +
+         2 * tables_->label_bytes;
+}
+
 namespace {
 
-StatusOr<profile::SeriesKey> ReadSeries(const v1::Series& wire, const TableReader& reader, size_t* label_bytes) {
+StatusOr<std::string> ReadString(const StreamTables& tables, uint32_t id) {
+  if (id < tables.string_count()) return std::string(tables.string(id));
+  return InvalidArgumentError(StrFormat("string %d was never defined (%d are)", id, tables.string_count() - 1));
+}
+
+StatusOr<profile::SeriesKey> ReadSeries(const v1::Series& wire, const StreamTables& tables, size_t* label_bytes) {
   if (!IsTypeName(wire.type())) {
     return InvalidArgumentError(StrFormat("'%s' is no name of a profile type", WireText(wire.type(), kMaxTypeBytes)));
   }
@@ -225,9 +248,10 @@ StatusOr<profile::SeriesKey> ReadSeries(const v1::Series& wire, const TableReade
   }
   std::vector<profile::Label> labels;
   for (int i = 0; i < wire.label_names_size(); ++i) {
-    ASSIGN_OR_RETURN(const profile::StringId name, reader.String(wire.label_names(i)));
-    ASSIGN_OR_RETURN(const profile::StringId value, reader.String(wire.label_values(i)));
-    labels.push_back({std::string(reader.tables.string(name)), std::string(reader.tables.string(value))});
+    profile::Label label;
+    ASSIGN_OR_RETURN(label.name, ReadString(tables, wire.label_names(i)));
+    ASSIGN_OR_RETURN(label.value, ReadString(tables, wire.label_values(i)));
+    labels.push_back(std::move(label));
     *label_bytes += labels.back().name.size() + labels.back().value.size();
   }
   // The same few strings may be named by millions of series: bound what they grow to.
@@ -240,10 +264,8 @@ StatusOr<profile::SeriesKey> ReadSeries(const v1::Series& wire, const TableReade
 
 class BatchReader {
  public:
-  BatchReader(const TableReader& reader, const std::vector<profile::SeriesKey>& series, profile::Batch* batch)
-      : reader_(reader), series_(series), mapper_(reader.tables, &batch->dictionary), batch_(*batch) {
-    batch_series_.assign(series.size(), std::nullopt);
-  }
+  BatchReader(const StreamTables& tables, size_t series_count, DecodedBatch* batch)
+      : tables_(tables), series_count_(series_count), batch_(*batch) {}
 
   Status Read(const v1::Batch& message) {
     const size_t points = static_cast<size_t>(message.profiles_size()) +
@@ -254,28 +276,20 @@ class BatchReader {
     for (const v1::ProfilePoint& wire : message.profiles()) RETURN_IF_ERROR(ReadProfile(wire));
     for (const v1::HistogramPoint& wire : message.histograms()) RETURN_IF_ERROR(ReadHistogram(wire));
     for (const v1::CounterPoint& wire : message.counters()) {
-      ASSIGN_OR_RETURN(const uint32_t series, Series(wire.series()));
-      batch_.counters.push_back({series, wire.time_ns(), wire.duration_ns(), wire.value()});
+      RETURN_IF_ERROR(CheckSeries(wire.series()));
+      batch_.counters.push_back({wire.series(), wire.time_ns(), wire.duration_ns(), wire.value()});
     }
     return OkStatus();
   }
 
  private:
-  StatusOr<uint32_t> Series(uint32_t wire_id) {
-    if (wire_id == 0 || wire_id >= series_.size()) {
-      return InvalidArgumentError(StrFormat("series %d was never defined (%d are)", wire_id, series_.size() - 1));
-    }
-    std::optional<uint32_t>& index = batch_series_[wire_id];
-    if (!index) {
-      index = static_cast<uint32_t>(batch_.series.size());
-      batch_.series.push_back(series_[wire_id]);
-    }
-    return *index;
+  Status CheckSeries(uint32_t id) const {
+    if (id != 0 && id < series_count_) return OkStatus();
+    return InvalidArgumentError(StrFormat("series %d was never defined (%d are)", id, series_count_ - 1));
   }
-
-  StatusOr<profile::StackId> Stack(uint32_t wire_id) {
-    ASSIGN_OR_RETURN(const profile::StackId id, reader_.Stack(wire_id));
-    return mapper_.Stack(id);
+  Status CheckStack(uint32_t id) const {
+    if (id < tables_.stack_count()) return OkStatus();
+    return InvalidArgumentError(StrFormat("stack %d was never defined (%d are)", id, tables_.stack_count() - 1));
   }
 
   Status ReadProfile(const v1::ProfilePoint& wire) {
@@ -284,14 +298,16 @@ class BatchReader {
       return InvalidArgumentError(StrFormat("a profile with columns of %d stacks, %d counts, %d values",
                                             wire.stacks_size(), wire.counts_size(), wire.values_size()));
     }
-    profile::ProfilePoint point{
-        .time_ns = wire.time_ns(), .duration_ns = wire.duration_ns(), .period_ns = wire.period_ns()};
-    ASSIGN_OR_RETURN(point.series, Series(wire.series()));
+    RETURN_IF_ERROR(CheckSeries(wire.series()));
+    profile::ProfilePoint point{.series = wire.series(),
+                                .time_ns = wire.time_ns(),
+                                .duration_ns = wire.duration_ns(),
+                                .period_ns = wire.period_ns()};
     point.samples.reserve(static_cast<size_t>(wire.stacks_size()));
     uint64_t counts = 0, values = 0;
     for (int i = 0; i < wire.stacks_size(); ++i) {
-      profile::ProfilePoint::Sample sample{.count = wire.counts(i)};
-      ASSIGN_OR_RETURN(sample.stack, Stack(wire.stacks(i)));
+      profile::ProfilePoint::Sample sample{.stack = wire.stacks(i), .count = wire.counts(i)};
+      if (sample.stack >= tables_.stack_count()) return CheckStack(sample.stack);
       if (wire.values_size() != 0) {
         sample.value = wire.values(i);
       } else if (__builtin_mul_overflow(sample.count, point.period_ns, &sample.value)) {
@@ -301,6 +317,17 @@ class BatchReader {
         return InvalidArgumentError("a profile whose total is out of range");
       }
       point.samples.push_back(sample);
+    }
+    if (wire.offsets_ms_size() != 0) {
+      if (static_cast<uint64_t>(wire.offsets_ms_size()) != counts) {
+        return InvalidArgumentError(
+            StrFormat("a profile with %d offsets of %d samples", wire.offsets_ms_size(), counts));
+      }
+      point.offsets_ms.reserve(counts);
+      for (const uint32_t offset : wire.offsets_ms()) {
+        if (offset > UINT16_MAX) return InvalidArgumentError(StrFormat("an offset of %d ms", offset));
+        point.offsets_ms.push_back(static_cast<uint16_t>(offset));
+      }
     }
     batch_.profiles.push_back(std::move(point));
     return OkStatus();
@@ -315,8 +342,9 @@ class BatchReader {
       return InvalidArgumentError(
           StrFormat("a histogram with %d buckets; there are %d", wire.buckets_size(), profile::kHistogramBuckets));
     }
-    profile::HistogramPoint point{.time_ns = wire.time_ns(), .duration_ns = wire.duration_ns()};
-    ASSIGN_OR_RETURN(point.series, Series(wire.series()));
+    RETURN_IF_ERROR(CheckSeries(wire.series()));
+    profile::HistogramPoint point{
+        .series = wire.series(), .time_ns = wire.time_ns(), .duration_ns = wire.duration_ns()};
     uint64_t counts = 0;
     for (int i = 0; i < wire.buckets_size(); ++i) {
       if (wire.buckets(i) >= profile::kHistogramBuckets || !AddBounded(wire.counts(i), &counts)) {
@@ -331,48 +359,63 @@ class BatchReader {
       point.errors[error] = calls;
     }
     for (const v1::Exemplar& from : wire.exemplars()) {
-      profile::Exemplar exemplar{.time_ns = from.time_ns(), .value = from.value(), .tid = from.tid()};
-      ASSIGN_OR_RETURN(exemplar.stack, Stack(from.stack()));
-      ASSIGN_OR_RETURN(const profile::StringId comm, reader_.String(from.comm()));
-      if (reader_.tables.string(comm).size() > kMaxCommBytes) {
+      profile::Exemplar exemplar{
+          .time_ns = from.time_ns(), .value = from.value(), .stack = from.stack(), .tid = from.tid()};
+      RETURN_IF_ERROR(CheckStack(from.stack()));
+      ASSIGN_OR_RETURN(exemplar.comm, ReadString(tables_, from.comm()));
+      if (exemplar.comm.size() > kMaxCommBytes) {
         return InvalidArgumentError(StrFormat("a thread name over %d bytes", kMaxCommBytes));
       }
-      exemplar.comm = reader_.tables.string(comm);
       point.exemplars.push_back(std::move(exemplar));
     }
     batch_.histograms.push_back(std::move(point));
     return OkStatus();
   }
 
-  const TableReader& reader_;
-  const std::vector<profile::SeriesKey>& series_;
-  profile::DictionaryMapper mapper_;
-  profile::Batch& batch_;
-  std::vector<std::optional<uint32_t>> batch_series_;  // wire id -> index in batch_.series
+  const StreamTables& tables_;
+  const size_t series_count_;  // with entry 0
+  DecodedBatch& batch_;
 };
 
 }  // namespace
 
-StatusOr<profile::Batch> StreamDecoder::Decode(const v1::Batch& message) {
+StatusOr<DecodedBatch> StreamDecoder::DecodeInPlace(const v1::Batch& message) {
   if (broken_) return InvalidArgumentError("an earlier batch of this stream was malformed");
   broken_ = true;  // until all of it has been read
   if (message.sequence() == 0) return InvalidArgumentError("a batch without sequence number");
-  if (message.reset_tables()) tables_ = std::make_unique<Tables>();
-  RETURN_IF_ERROR(tables_->reader.Read(message));
+  if (message.reset_tables()) {
+    tables_ = std::make_unique<Tables>();
+    ++generation_;
+  }
+  RETURN_IF_ERROR(tables_->definitions.Read(message));
   if (tables_->series.size() + static_cast<size_t>(message.series_size()) > kMaxTableEntries) {
     return InvalidArgumentError(StrFormat("more than %d series", kMaxTableEntries));
   }
   for (const v1::Series& wire : message.series()) {
-    ASSIGN_OR_RETURN(profile::SeriesKey key, ReadSeries(wire, tables_->reader, &tables_->label_bytes));
+    ASSIGN_OR_RETURN(profile::SeriesKey key, ReadSeries(wire, tables_->definitions, &tables_->label_bytes));
     tables_->series.push_back(std::move(key));
   }
-  profile::Batch batch;
-  batch.agent_id = agent_id_;
-  batch.node = node_;
-  batch.sequence = message.sequence();
-  RETURN_IF_ERROR(BatchReader(tables_->reader, tables_->series, &batch).Read(message));
+  DecodedBatch batch{.sequence = message.sequence()};
+  RETURN_IF_ERROR(BatchReader(tables_->definitions, tables_->series.size(), &batch).Read(message));
   broken_ = false;
   return batch;
+}
+
+profile::BatchView StreamDecoder::View(const DecodedBatch& decoded) const {
+  return {.tenant = tenant_,
+          .agent_id = agent_id_,
+          .node = node_,
+          .sequence = decoded.sequence,
+          .definitions = &tables_->definitions,
+          .series = tables_->series,
+          .profiles = decoded.profiles,
+          .histograms = decoded.histograms,
+          .counters = decoded.counters};
+}
+
+StatusOr<profile::Batch> StreamDecoder::Decode(const v1::Batch& message) {
+  ASSIGN_OR_RETURN(const DecodedBatch decoded, DecodeInPlace(message));
+  return profile::CopyBatch(View(decoded));
 }
 
 StatusOr<profile::Batch> ParseBatch(std::string_view bytes) {
@@ -385,7 +428,7 @@ StatusOr<profile::Batch> ParseBatch(std::string_view bytes) {
   if (!message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return InvalidArgumentError("not a batch in protobuf form");
   }
-  return StreamDecoder(message.agent_id(), message.node()).Decode(message);
+  return StreamDecoder(message.agent_id(), message.node(), message.tenant()).Decode(message);
 }
 
 }  // namespace pyrometer::rpc

@@ -15,9 +15,9 @@
 // A decoder trusts nothing: every id, column length and limit is checked before use, and a bad
 // message leaves it unusable (the stream's tables may be half extended), so the stream has to end.
 //
-// Threads: none shared. Cost, either way: 0.4 µs of CPU per definition that a batch refers to, 0.7 µs when it is new
-// (measured: 200,000 samples on 350,000 definitions take 140 and 250 ms, 0.8 and 5.8 MB). The tables of a stream take
-// what profile::Dictionary says, on each side.
+// Threads: none shared. Cost: an encoder takes 0.4 µs of CPU per definition that a batch refers to, 0.7 µs when it is
+// new; a decoder 10 ns per sample and 50 ns per new definition. Tables take what profile::Dictionary says at the
+// sender's end, a third of that at the receiver's (stream_tables.h).
 #pragma once
 
 #include <cstddef>
@@ -26,6 +26,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "userspace/base/status.h"
 #include "userspace/profile/batch.h"
@@ -61,26 +62,51 @@ class StreamEncoder {
   // Replaces `*message`. INVALID_ARGUMENT when the batch can never be sent (larger than
   // kMaxMessageBytes, stacks too deep); the encoder stays usable: skip the message and go on.
   Status Encode(const profile::Batch& batch, v1::Batch* message);
+  // The receiver's wish (Welcome.max_table_bytes): new tables before they take more at its end. 0 = only the soft
+  // limits.
+  void set_max_table_bytes(uint64_t bytes) { max_table_bytes_ = bytes; }
 
  private:
   struct Tables;
   std::unique_ptr<Tables> tables_;
+  uint64_t max_table_bytes_ = 0;
+};
+
+class StreamTables;
+
+// A batch as it came: its points, and views of the stream's tables.
+struct DecodedBatch {
+  uint64_t sequence = 0;
+  std::vector<profile::ProfilePoint> profiles;
+  std::vector<profile::HistogramPoint> histograms;
+  std::vector<profile::CounterPoint> counters;
 };
 
 class StreamDecoder {
  public:
-  StreamDecoder(std::string agent_id, std::string node);
+  StreamDecoder(std::string agent_id, std::string node, std::string tenant = "");
   ~StreamDecoder();
   StreamDecoder(StreamDecoder&&) noexcept;
 
   // INVALID_ARGUMENT for anything malformed or over a limit; the decoder must not be used after.
+  StatusOr<DecodedBatch> DecodeInPlace(const v1::Batch& message);
+  // `decoded`, seen whole; valid until the next batch.
+  profile::BatchView View(const DecodedBatch& decoded) const;
+  // The same as a batch of its own.
   StatusOr<profile::Batch> Decode(const v1::Batch& message);
+
+  // Rises when the agent starts new tables: what was made of the old ones means nothing any more.
+  uint64_t generation() const { return generation_; }
+  // What the tables take.
+  uint64_t bytes() const;
 
  private:
   struct Tables;
   std::string agent_id_;
   std::string node_;
+  std::string tenant_;
   std::unique_ptr<Tables> tables_;
+  uint64_t generation_ = 1;
   bool broken_ = false;
 };
 

@@ -117,6 +117,7 @@ void WriteHello(const Hello& hello, v1::Hello* wire) {
   wire->set_agent_id(Text(hello.agent_id));
   wire->set_node(Text(hello.node));
   wire->set_version(std::string(kVersion));
+  wire->set_tenant(Text(hello.tenant));
   WriteNodeStatus(hello.status, wire->mutable_status());
 }
 
@@ -124,7 +125,8 @@ Hello ReadHello(const v1::Hello& wire) {
   return {.agent_id = wire.agent_id(),
           .node = wire.node(),
           .version = Text(wire.version()),
-          .status = ReadNodeStatus(wire.status())};
+          .status = ReadNodeStatus(wire.status()),
+          .tenant = wire.tenant()};
 }
 
 void WriteSessionSpec(const SessionSpec& spec, v1::SessionSpec* wire) {

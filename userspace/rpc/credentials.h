@@ -26,6 +26,7 @@ struct Credentials {
   std::string cert_file;  // PEM client certificate, for a store that asks for one
   std::string key_file;   // PEM private key of cert_file
   std::string token;      // bearer token; "" = none
+  std::string tenant;     // whose data; "" = the default tenant
 
   bool UsesTls() const { return tls || !ca_file.empty() || !cert_file.empty(); }
 };

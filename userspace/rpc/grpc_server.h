@@ -5,9 +5,11 @@
 //   server->port();
 //   server->Shutdown();
 //
-// Threads: gRPC's own, one per running call or stream (an agent's stream holds one while connected).
-// Limits: kMaxMessageBytes per message, max_threads calls and streams at a time; more are answered
-// RESOURCE_EXHAUSTED.
+// Threads: streams of agents hold none while nothing comes; what came is decoded and stored by `ingest_threads`
+// threads, which mostly wait for the disk together. A question holds a thread of gRPC's. Limits: kMaxMessageBytes per
+// message, max_streams agents, max_threads threads for questions; more are answered RESOURCE_EXHAUSTED. Tables of all
+// streams together: stream_memory_bytes; each agent is told its share and starts new tables before it exceeds it, and
+// one that exceeds it by far is sent away (UNAVAILABLE) to start over.
 #pragma once
 
 #include <cstdint>
@@ -26,11 +28,16 @@ namespace pyrometer::rpc {
 class AgentConnection {
  public:
   virtual ~AgentConnection() = default;
-  // Any thread. UNAVAILABLE when the connection is over. May block for as long as the agent does not read.
+  // Any thread. UNAVAILABLE when the connection is over, or the agent has not read for long.
   virtual Status StartSession(const SessionSpec& spec) = 0;
   virtual Status StopSession(const std::string& id) = 0;
   // Ends the stream; the agent sees CANCELLED.
   virtual void Cancel() = 0;
+
+  // What the handler keeps beside the tables of this stream (Received alone touches it); let go when the agent starts
+  // new tables. `stream_state_bytes`: what it takes, for the budget.
+  std::shared_ptr<void> stream_state;
+  uint64_t stream_state_bytes = 0;
 };
 
 // All methods from any thread; those of one connection one after the other.
@@ -41,7 +48,7 @@ class IngestHandler {
   virtual StatusOr<Welcome> Connected(const Hello& hello, std::shared_ptr<AgentConnection> connection) = 0;
   // INVALID_ARGUMENT: the batch is rejected and the stream goes on. Another error ends the stream,
   // and the agent keeps the batch. OK: durable.
-  virtual StatusOr<Ack> Received(AgentConnection& connection, const profile::Batch& batch) = 0;
+  virtual StatusOr<Ack> Received(AgentConnection& connection, const profile::BatchView& batch) = 0;
   // A batch that could not be decoded; the stream ends afterwards.
   virtual void Malformed(AgentConnection& connection, const Status& status) = 0;
   virtual void SessionUpdated(AgentConnection& connection, const SessionUpdate& update) = 0;
@@ -58,7 +65,10 @@ class GrpcServer {
     std::string tls_key_file;    // PEM
     std::string client_ca_file;  // PEM; clients must show a certificate of this authority
     std::string token;           // every call must carry it; "" = none asked
-    int max_threads = 2048;      // running calls and streams
+    int max_threads = 512;       // for questions, and gRPC's own
+    int max_streams = 20'000;    // agents connected at a time
+    int ingest_threads = 32;
+    uint64_t stream_memory_bytes = 256u << 20;
   };
 
   // The handlers must outlive the server. UNAVAILABLE when the port is taken (the message says which).

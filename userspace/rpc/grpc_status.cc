@@ -63,7 +63,8 @@ Status FromGrpc(const grpc::Status& status, const grpc::ClientContext& context, 
       target, text));
 }
 
-void AddToken(grpc::ClientContext* context, const std::string& token) {
+void AddToken(grpc::ClientContext* context, const std::string& token, const std::string& tenant) {
+  if (!tenant.empty()) context->AddMetadata(kTenantKey, tenant);
   if (!token.empty()) context->AddMetadata("authorization", "Bearer " + token);
 }
 

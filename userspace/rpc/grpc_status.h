@@ -18,7 +18,9 @@ grpc::Status ToGrpc(const Status& status);
 // `target` as the user wrote it. Errors of the connection get the remedy; those of the store stay as they are.
 Status FromGrpc(const grpc::Status& status, const grpc::ClientContext& context, const std::string& target);
 
-void AddToken(grpc::ClientContext* context, const std::string& token);
+// Whose data a call is about: metadata by the name that Cortex, Mimir and Pyroscope use.
+inline constexpr char kTenantKey[] = "x-scope-orgid";
+void AddToken(grpc::ClientContext* context, const std::string& token, const std::string& tenant = "");
 
 // gRPC and protobuf write to stderr by default; errors reach the caller as Status already. GRPC_VERBOSITY=… in the
 // environment keeps its voice.

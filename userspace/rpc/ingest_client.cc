@@ -98,7 +98,9 @@ Status IngestClient::Impl::ReadWelcome() {
   const v1::Welcome& wire = message.welcome();
   RETURN_IF_ERROR(CheckStoreProtocol(wire.protocol(), WireText(wire.version(), 64), options.target));
   std::lock_guard lock(mutex);
-  welcome = {.version = WireText(wire.version(), 64), .last_sequence = wire.last_sequence()};
+  welcome = {.version = WireText(wire.version(), 64),
+             .last_sequence = wire.last_sequence(),
+             .max_table_bytes = wire.max_table_bytes()};
   welcomed = true;
   deadline.reset();
   changed.notify_all();
@@ -143,7 +145,11 @@ void IngestClient::Impl::Dispatch(const v1::StoreMessage& message) {
   }
   switch (message.body_case()) {
     case v1::StoreMessage::kAck:
-      if (callbacks.ack) callbacks.ack({.sequence = message.ack().sequence(), .duplicate = message.ack().duplicate()});
+      if (callbacks.ack) {
+        callbacks.ack({.sequence = message.ack().sequence(),
+                       .duplicate = message.ack().duplicate(),
+                       .notice = message.ack().notice()});
+      }
       return;
     case v1::StoreMessage::kReject:
       if (callbacks.reject) callbacks.reject(message.reject().sequence(), message.reject().message());
@@ -207,14 +213,22 @@ StatusOr<std::unique_ptr<IngestClient>> IngestClient::Connect(std::shared_ptr<gr
   std::unique_lock lock(state.mutex);
   state.reader = std::thread([&state] { state.ReadLoop(); });
   state.changed.wait(lock, [&state] { return state.welcomed || state.over; });
-  if (state.welcomed) return client;
+  if (state.welcomed) {
+    const uint64_t max_table_bytes = state.welcome.max_table_bytes;
+    lock.unlock();
+    std::lock_guard write_lock(state.write_mutex);
+    state.encoder.set_max_table_bytes(max_table_bytes);
+    return client;
+  }
   return state.end;
 }
 
 StatusOr<std::unique_ptr<IngestClient>> IngestClient::Connect(const std::string& target, const Credentials& credentials,
                                                               const Hello& hello, Callbacks callbacks) {
   ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, Dial(target, credentials));
-  return Connect(std::move(channel), {.token = credentials.token, .target = target}, hello, std::move(callbacks));
+  Hello mine = hello;
+  if (mine.tenant.empty()) mine.tenant = credentials.tenant;
+  return Connect(std::move(channel), {.token = credentials.token, .target = target}, mine, std::move(callbacks));
 }
 
 const Welcome& IngestClient::welcome() const { return impl_->welcome; }

@@ -29,8 +29,9 @@ class QueryApi {
   virtual StatusOr<profile::Profile> MergeProfile(const MergeProfileRequest& request) = 0;
   virtual StatusOr<TimeSeriesReply> TimeSeries(const TimeSeriesRequest& request) = 0;
   virtual StatusOr<std::vector<LabelledHistogram>> Histograms(const HistogramsRequest& request) = 0;
-  // Every node that ever delivered or is connected; sorted by name.
-  virtual StatusOr<std::vector<NodeInfo>> ListNodes() = 0;
+  // Every node of a tenant that ever delivered or is connected; sorted by name. A client asks with its own tenant.
+  virtual StatusOr<std::vector<NodeInfo>> ListNodes(const std::string& tenant) = 0;
+  StatusOr<std::vector<NodeInfo>> ListNodes() { return ListNodes(""); }
   virtual StatusOr<std::vector<std::string>> LabelValues(const LabelValuesRequest& request) = 0;
 
   // `spec.id` is ignored. NOT_FOUND lists the known nodes; UNAVAILABLE when the node is offline.
@@ -45,7 +46,8 @@ class QueryApi {
   virtual StatusOr<SymbolUpload> UploadSymbols(const std::string& name,
                                                const std::function<StatusOr<std::string>()>& next) = 0;
   // Newest first.
-  virtual StatusOr<std::vector<SessionInfo>> ListSessions() = 0;
+  virtual StatusOr<std::vector<SessionInfo>> ListSessions(const std::string& tenant) = 0;
+  StatusOr<std::vector<SessionInfo>> ListSessions() { return ListSessions(""); }
 };
 
 }  // namespace pyrometer::rpc

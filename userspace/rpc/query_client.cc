@@ -27,7 +27,7 @@ class GrpcQueryClient : public QueryClient {
   GrpcQueryClient(std::shared_ptr<grpc::Channel> channel, std::string target, std::string token, Options options)
       : target_(std::move(target)),
         token_(std::move(token)),
-        options_(options),
+        options_(std::move(options)),
         channel_(std::move(channel)),
         stub_(v1::Query::NewStub(channel_)) {}
 
@@ -110,7 +110,7 @@ class GrpcQueryClient : public QueryClient {
     return ReadHistogramsReply(reply);
   }
 
-  StatusOr<std::vector<NodeInfo>> ListNodes() override {
+  StatusOr<std::vector<NodeInfo>> ListNodes(const std::string&) override {
     v1::ListNodesReply reply;
     RETURN_IF_ERROR(Call(&v1::Query::Stub::ListNodes, v1::ListNodesRequest(), &reply));
     std::vector<NodeInfo> nodes;
@@ -150,7 +150,7 @@ class GrpcQueryClient : public QueryClient {
     return ReadSessionInfo(reply);
   }
 
-  StatusOr<std::vector<SessionInfo>> ListSessions() override {
+  StatusOr<std::vector<SessionInfo>> ListSessions(const std::string&) override {
     v1::ListSessionsReply reply;
     RETURN_IF_ERROR(Call(&v1::Query::Stub::ListSessions, v1::ListSessionsRequest(), &reply));
     std::vector<SessionInfo> sessions;
@@ -161,7 +161,7 @@ class GrpcQueryClient : public QueryClient {
  private:
   void Prepare(grpc::ClientContext* context, uint64_t timeout_ns) {
     SetTimeout(context, timeout_ns);
-    AddToken(context, token_);
+    AddToken(context, token_, options_.tenant);
   }
 
   template <typename Method, typename Request, typename Reply>
@@ -188,8 +188,9 @@ StatusOr<std::unique_ptr<QueryClient>> QueryClient::Connect(std::shared_ptr<grpc
                                                             const std::string& target, const std::string& token,
                                                             Options options) {
   SilenceGrpc();
-  auto client = std::make_unique<GrpcQueryClient>(std::move(channel), target, token, options);
-  const StatusOr<StoreStatus> status = client->GetStatusWithin(options.connect_timeout_ns);
+  const uint64_t connect_timeout_ns = options.connect_timeout_ns;
+  auto client = std::make_unique<GrpcQueryClient>(std::move(channel), target, token, std::move(options));
+  const StatusOr<StoreStatus> status = client->GetStatusWithin(connect_timeout_ns);
   if (!status.ok()) return status.status();
   return std::unique_ptr<QueryClient>(std::move(client));
 }
@@ -197,7 +198,8 @@ StatusOr<std::unique_ptr<QueryClient>> QueryClient::Connect(std::shared_ptr<grpc
 StatusOr<std::unique_ptr<QueryClient>> QueryClient::Connect(const std::string& target, const Credentials& credentials,
                                                             Options options) {
   ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, Dial(target, credentials));
-  return Connect(std::move(channel), target, credentials.token, options);
+  options.tenant = credentials.tenant;
+  return Connect(std::move(channel), target, credentials.token, std::move(options));
 }
 
 }  // namespace pyrometer::rpc

@@ -23,6 +23,7 @@ class QueryClient : public QueryApi {
     // Of each call; merges over weeks of a large fleet take seconds.
     uint64_t timeout_ns = 60 * kNsPerSecond;
     uint64_t connect_timeout_ns = 10 * kNsPerSecond;
+    std::string tenant;  // "" = the default tenant
   };
 
   static StatusOr<std::unique_ptr<QueryClient>> Connect(const std::string& target, const Credentials& credentials,

@@ -37,7 +37,8 @@ struct Target {
 std::string TargetText(const Target& target);
 
 struct SessionSpec {
-  std::string id;  // set by the store
+  std::string id;      // set by the store
+  std::string tenant;  // whose node; "" = the default tenant; travels beside the request
   std::string node;
   Target target;
   uint64_t duration_ns = 0;
@@ -91,6 +92,7 @@ struct NodeStatus {
 };
 
 struct NodeInfo {
+  std::string tenant;  // "" = the default tenant; not told to clients
   std::string node;
   std::string agent_id;
   std::string version;  // "" when not seen since the store started
@@ -105,17 +107,20 @@ struct Hello {
   std::string node;      // host name
   std::string version;   // of the agent's software; IngestClient sets it
   NodeStatus status;
+  std::string tenant;  // whose data; "" = the default tenant
 };
 
 struct Welcome {
-  std::string version;         // of the store's software
-  uint64_t last_sequence = 0;  // newest batch of this agent that is durable there
+  std::string version;           // of the store's software
+  uint64_t last_sequence = 0;    // newest batch of this agent that is durable there
+  uint64_t max_table_bytes = 0;  // what the stream's tables may take at the store's end; 0 = any
 };
 
 // Everything up to `sequence` is durable.
 struct Ack {
   uint64_t sequence = 0;
   bool duplicate = false;
+  std::string notice;  // what the store folded because of which limit
 };
 
 struct StoreStatus {
@@ -134,6 +139,7 @@ struct MergeProfileRequest {
   int64_t from_ns = 0;
   int64_t to_ns = 0;
   std::vector<std::string> by;  // labels kept on samples
+  std::string tenant;           // "" = the default tenant; travels beside the request
   // For histogram types: exemplars of this duration only. max_ns 0 = no upper bound.
   uint64_t min_ns = 0;
   uint64_t max_ns = 0;
@@ -145,6 +151,7 @@ struct TimeSeriesRequest {
   int64_t to_ns = 0;
   uint64_t step_ns = 0;  // 0 = one point for the whole range
   std::vector<std::string> by;
+  std::string tenant;  // "" = the default tenant; travels beside the request
 };
 
 struct TimeSeriesRow {
@@ -164,6 +171,7 @@ struct HistogramsRequest {
   int64_t from_ns = 0;
   int64_t to_ns = 0;
   std::vector<std::string> by;
+  std::string tenant;  // "" = the default tenant; travels beside the request
 };
 
 struct LabelledHistogram {
@@ -177,6 +185,7 @@ struct LabelValuesRequest {
   std::string query;  // "" = of every series
   int64_t from_ns = 0;
   int64_t to_ns = 0;
+  std::string tenant;  // "" = the default tenant; travels beside the request
 };
 
 // A file of symbols that the store has taken.

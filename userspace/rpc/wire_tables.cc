@@ -156,7 +156,6 @@ Status TableReader::Read(const Message& message) {
 
 template Status TableWriter::Emit(v1::Batch* message);
 template Status TableWriter::Emit(v1::ProfileChunk* message);
-template Status TableReader::Read(const v1::Batch& message);
 template Status TableReader::Read(const v1::ProfileChunk& message);
 
 }  // namespace pyrometer::rpc

@@ -14,6 +14,8 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "userspace/rpc/grpc_server.h"
@@ -25,6 +27,9 @@ namespace pyrometer::server {
 class AgentRegistry {
  public:
   struct Online {
+    // Tenant and agent id: the same id of two tenants is two agents.
+    std::string key;
+    std::string tenant;
     std::string agent_id;
     std::string node;
     std::shared_ptr<rpc::AgentConnection> connection;
@@ -41,10 +46,12 @@ class AgentRegistry {
   bool Disconnect(const rpc::AgentConnection& connection, int64_t now_ns);
 
   // The agent of a node that connected last; nullopt when none is connected.
-  std::optional<Online> FindNode(const std::string& node) const;
+  std::optional<Online> FindNode(const std::string& tenant, const std::string& node) const;
   size_t online_count() const;
-  // What is known of agents connected since the start and of those in `stored`; sorted by node, then agent id.
-  std::vector<rpc::NodeInfo> List(const std::vector<store::AgentInfo>& stored) const;
+  // What is known of a tenant's agents, connected since the start or in `stored`; sorted by node, then agent id.
+  std::vector<rpc::NodeInfo> List(const std::string& tenant, const std::vector<store::AgentInfo>& stored) const;
+
+  static std::string Key(std::string_view tenant, std::string_view agent_id);
 
  private:
   struct Agent {
@@ -55,7 +62,8 @@ class AgentRegistry {
   Agent* FindLocked(const rpc::AgentConnection& connection);
 
   mutable std::mutex mutex_;
-  std::map<std::string, Agent> agents_;  // by agent id; those that connected since the start
+  std::map<std::string, Agent> agents_;                                // by key; those that connected since the start
+  std::unordered_map<const rpc::AgentConnection*, std::string> keys_;  // of agents online
   uint64_t next_order_ = 1;
 };
 

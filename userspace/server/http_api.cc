@@ -13,12 +13,13 @@ struct Route {
   std::string_view method;
   std::string_view path;
   ApiCall* call;
+  bool reads_data = true;  // takes its turn among the questions
 };
 
 constexpr std::string_view kSessionPrefix = "/api/v1/sessions/";
 
 constexpr Route kRoutes[] = {
-    {"GET", "/api/v1/status", GetStatusCall},
+    {"GET", "/api/v1/status", GetStatusCall, false},
     {"GET", "/api/v1/nodes", GetNodes},
     {"GET", "/api/v1/containers", GetContainers},
     {"GET", "/api/v1/types", GetTypes},
@@ -27,15 +28,17 @@ constexpr Route kRoutes[] = {
     {"GET", "/api/v1/series", GetSeries},
     {"GET", "/api/v1/flame", GetFlame},
     {"GET", "/api/v1/top", GetTop},
+    {"GET", "/api/v1/function", GetFunction},
     {"GET", "/api/v1/export", GetExport},
     {"GET", "/api/v1/histograms", GetHistograms},
     {"GET", "/api/v1/heatmap", GetHeatmap},
     {"GET", "/api/v1/exemplars", GetExemplars},
     {"GET", "/api/v1/peers", GetPeers},
-    {"GET", "/api/v1/sessions", ListSessionsCall},
-    {"POST", "/api/v1/sessions", StartSessionCall},
-    {"DELETE", kSessionPrefix, StopSessionCall},
-    {"GET", "/metrics", GetMetrics},
+    {"GET", "/api/v1/tenants", GetTenants, false},
+    {"GET", "/api/v1/sessions", ListSessionsCall, false},
+    {"POST", "/api/v1/sessions", StartSessionCall, false},
+    {"DELETE", kSessionPrefix, StopSessionCall, false},
+    {"GET", "/metrics", GetMetrics, false},
 };
 
 bool Matches(const Route& route, std::string_view path) {
@@ -74,6 +77,16 @@ HttpReply PageReply(const HttpRequest& request) {
                      "This pyrometer was built without its page. The API is at /api/v1/status.\n");
   }
   return ErrorReply(NotFoundError(StrFormat("no file %s", ToUtf8(path))));
+}
+
+// Header as Cortex, Mimir and Pyroscope have it, or parameter; the header counts.
+StatusOr<std::string> TenantOf(const HttpRequest& request) {
+  std::string_view tenant = request.Header("x-scope-orgid");
+  if (tenant.empty()) tenant = request.Param("tenant");
+  if (!store::IsTenantName(tenant)) {
+    return InvalidArgumentError(StrFormat("'%s' is no tenant name", ToUtf8(tenant)));
+  }
+  return std::string(tenant);
 }
 
 }  // namespace
@@ -142,7 +155,18 @@ HttpReply HttpApi::Dispatch(const HttpRequest& request) const {
       allowed += (allowed.empty() ? "" : ", ") + std::string(route.method);
       continue;
     }
-    StatusOr<HttpReply> reply = route.call(context_, request);
+    const StatusOr<std::string> tenant = TenantOf(request);
+    if (!tenant.ok()) return ErrorReply(tenant.status());
+    std::unique_ptr<QuestionGate::Pass> pass;
+    if (route.reads_data) {
+      StatusOr<std::unique_ptr<QuestionGate::Pass>> entered = context_.gate->Enter();
+      if (!entered.ok()) return ErrorReply(entered.status());
+      pass = *std::move(entered);
+    }
+    const query::Engine engine = context_.engine->For(*tenant, pass == nullptr ? nullptr : pass->budget());
+    ApiContext mine = context_;
+    mine.engine = &engine;
+    StatusOr<HttpReply> reply = route.call(mine, request);
     return reply.ok() ? *std::move(reply) : ErrorReply(reply.status(), request.Param("query"));
   }
   if (allowed.empty()) return ErrorReply(NotFoundError(StrFormat("no call %s; see docs/api.md", ToUtf8(path))));

@@ -17,6 +17,7 @@
 #include "userspace/server/agent_registry.h"
 #include "userspace/server/counters.h"
 #include "userspace/server/http_message.h"
+#include "userspace/server/question_gate.h"
 #include "userspace/server/questions.h"
 #include "userspace/server/session_manager.h"
 
@@ -24,7 +25,7 @@ namespace pyrometer::server {
 
 // What the calls work with. All must outlive the API.
 struct ApiContext {
-  const query::Engine* engine;
+  const query::Engine* engine;  // of the caller's tenant, within what one question may take
   Questions* questions;
   AgentRegistry* registry;
   SessionManager* sessions;
@@ -34,6 +35,7 @@ struct ApiContext {
   std::string mode;              // "up" or "store"
   std::string node;              // with "up"
   int64_t started_ns = 0;
+  QuestionGate* gate = nullptr;
 };
 
 class HttpApi {
@@ -54,10 +56,10 @@ class HttpApi {
 using ApiCall = StatusOr<HttpReply>(const ApiContext& context, const HttpRequest& request);
 
 // http_nodes.cc
-ApiCall GetStatusCall, GetNodes, GetContainers, GetTypes, GetLabels, GetLabelValues;
+ApiCall GetStatusCall, GetNodes, GetContainers, GetTypes, GetLabels, GetLabelValues, GetTenants;
 ApiCall ListSessionsCall, StartSessionCall, StopSessionCall;
 // http_profiles.cc
-ApiCall GetSeries, GetFlame, GetTop, GetExport;
+ApiCall GetSeries, GetFlame, GetTop, GetFunction, GetExport;
 // http_latency.cc
 ApiCall GetHistograms, GetHeatmap, GetExemplars, GetPeers;
 // metrics.cc

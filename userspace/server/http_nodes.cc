@@ -30,16 +30,18 @@ constexpr uint64_t kSparkPoints = 30;
 struct TypeSeries {
   std::vector<store::Series> series;
   std::unordered_map<store::SeriesId, const LabelSet*> labels;
-  std::vector<store::SeriesId> ids;
+  store::Selection all;
 };
 
 StatusOr<TypeSeries> FindType(const ApiContext& context, std::string_view type) {
   TypeSeries found;
   const query::Selector selector{.type = std::string(type)};
-  ASSIGN_OR_RETURN(found.series, context.engine->reader().FindSeries(selector.Filter()));
+  store::SeriesFilter filter = selector.Filter();
+  filter.tenant = context.engine->tenant();
+  ASSIGN_OR_RETURN(found.series, context.engine->reader().FindSeries(filter));
   for (const store::Series& one : found.series) {
     found.labels.emplace(one.id, &one.labels);
-    found.ids.push_back(one.id);
+    found.all.series.push_back(one.id);
   }
   return found;
 }
@@ -49,14 +51,17 @@ Status ScanType(const ApiContext& context, std::string_view type, TimeRange rang
                 const std::function<void(const LabelSet&, const WindowTotal&)>& sink) {
   ASSIGN_OR_RETURN(const TypeSeries found, FindType(context, type));
   return context.engine->reader().ScanTotals(
-      found.ids, range, [&](const WindowTotal& total) { sink(*found.labels.at(total.series), total); });
+      found.all, range, false, [&](const WindowTotal& total) { sink(*found.labels.at(total.series), total); },
+      context.engine->budget());
 }
 // The same for whole histograms.
 Status ScanHistogramType(const ApiContext& context, std::string_view type, TimeRange range,
                          const std::function<void(const LabelSet&, const store::HistogramWindow&)>& sink) {
   ASSIGN_OR_RETURN(const TypeSeries found, FindType(context, type));
   return context.engine->reader().ScanHistograms(
-      found.ids, range, [&](const store::HistogramWindow& window) { sink(*found.labels.at(window.series), window); });
+      found.all, range, false,
+      [&](const store::HistogramWindow& window) { sink(*found.labels.at(window.series), window); },
+      context.engine->budget());
 }
 
 // Per node, the last minute of windows of `type` that have arrived.
@@ -255,7 +260,7 @@ StatusOr<rpc::SessionSpec> ParseSessionSpec(std::string_view body) {
 
 StatusOr<HttpReply> GetStatusCall(const ApiContext& context, const HttpRequest&) {
   ASSIGN_OR_RETURN(const rpc::StoreStatus status, context.questions->GetStatus());
-  ASSIGN_OR_RETURN(const std::vector<rpc::NodeInfo> nodes, context.questions->ListNodes());
+  ASSIGN_OR_RETURN(const std::vector<rpc::NodeInfo> nodes, context.questions->ListNodes(context.engine->tenant()));
   return JsonReply({{"version", std::string(kVersion)},
                     {"startedMs", ToMs(context.started_ns)},
                     {"nowMs", ToMs(context.now())},
@@ -273,7 +278,7 @@ StatusOr<HttpReply> GetStatusCall(const ApiContext& context, const HttpRequest&)
 }
 
 StatusOr<HttpReply> GetNodes(const ApiContext& context, const HttpRequest&) {
-  ASSIGN_OR_RETURN(const std::vector<rpc::NodeInfo> nodes, context.questions->ListNodes());
+  ASSIGN_OR_RETURN(const std::vector<rpc::NodeInfo> nodes, context.questions->ListNodes(context.engine->tenant()));
   ASSIGN_OR_RETURN(const auto numbers_of, ReadNodeNumbers(context, context.now()));
   OrderedJson list = OrderedJson::array();
   for (const rpc::NodeInfo& info : nodes) {
@@ -369,7 +374,8 @@ StatusOr<HttpReply> GetContainers(const ApiContext& context, const HttpRequest& 
 }
 
 StatusOr<HttpReply> GetTypes(const ApiContext& context, const HttpRequest&) {
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, context.engine->reader().ProfileTypes());
+  ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                   context.engine->reader().ProfileTypes(context.engine->tenant()));
   OrderedJson list = OrderedJson::array();
   for (const std::string& name : names) {
     const ProfileType type = TypeInfo(name);
@@ -382,21 +388,41 @@ StatusOr<HttpReply> GetTypes(const ApiContext& context, const HttpRequest&) {
 }
 
 StatusOr<HttpReply> GetLabels(const ApiContext& context, const HttpRequest& request) {
-  ASSIGN_OR_RETURN(const store::SeriesFilter filter, ParseFilter(request.Param("query")));
+  ASSIGN_OR_RETURN(store::SeriesFilter filter, ParseFilter(request.Param("query")));
+  filter.tenant = context.engine->tenant();
   ASSIGN_OR_RETURN(const std::vector<std::string> names, context.engine->reader().LabelNames(filter));
   return JsonReply({{"labels", names}});
 }
 
 StatusOr<HttpReply> GetLabelValues(const ApiContext& context, const HttpRequest& request) {
   ASSIGN_OR_RETURN(const std::vector<std::string> values,
-                   context.questions->LabelValues(
-                       {.label = std::string(request.Param("label")), .query = std::string(request.Param("query"))}));
+                   context.questions->LabelValues({.label = std::string(request.Param("label")),
+                                                   .query = std::string(request.Param("query")),
+                                                   .tenant = context.engine->tenant()}));
   return JsonReply({{"values", values}});
+}
+
+StatusOr<HttpReply> GetTenants(const ApiContext& context, const HttpRequest&) {
+  ASSIGN_OR_RETURN(const std::vector<store::TenantInfo> tenants, context.engine->reader().Tenants());
+  OrderedJson list = OrderedJson::array();
+  for (const store::TenantInfo& tenant : tenants) {
+    list.push_back({{"tenant", tenant.tenant},
+                    {"series", Number(tenant.series)},
+                    {"stacks", Number(tenant.nodes)},
+                    {"bytes", Number(tenant.bytes)},
+                    {"samples", Number(tenant.samples)},
+                    {"foldedSamples", Number(tenant.folded_samples)},
+                    {"foldedPoints", Number(tenant.folded_series)},
+                    {"throttled", Number(tenant.throttled)},
+                    {"keptSinceMs", ToMs(tenant.kept_since_ns)}});
+  }
+  return JsonReply({{"tenants", std::move(list)}});
 }
 
 StatusOr<HttpReply> ListSessionsCall(const ApiContext& context, const HttpRequest&) {
   OrderedJson list = OrderedJson::array();
-  for (const rpc::SessionInfo& info : context.sessions->List()) list.push_back(SessionJson(info));
+  for (const rpc::SessionInfo& info : context.sessions->List(context.engine->tenant()))
+    list.push_back(SessionJson(info));
   return JsonReply({{"sessions", std::move(list)}});
 }
 
@@ -407,7 +433,8 @@ StatusOr<HttpReply> StartSessionCall(const ApiContext& context, const HttpReques
   if (type != "application/json") {
     return InvalidArgumentError("send the session as JSON, with Content-Type: application/json");
   }
-  ASSIGN_OR_RETURN(const rpc::SessionSpec spec, ParseSessionSpec(request.body));
+  ASSIGN_OR_RETURN(rpc::SessionSpec spec, ParseSessionSpec(request.body));
+  spec.tenant = context.engine->tenant();
   ASSIGN_OR_RETURN(const rpc::SessionInfo info, context.questions->StartSession(spec));
   return JsonReply(SessionJson(info));
 }

@@ -6,6 +6,7 @@
 #include "ui-export/formats/viewer_json.h"
 #include "userspace/base/strings.h"
 #include "userspace/profile/batch.h"
+#include "userspace/query/function_history.h"
 #include "userspace/server/http_api.h"
 #include "userspace/server/profile_types.h"
 #include "userspace/server/reshape.h"
@@ -105,6 +106,18 @@ StatusOr<HttpReply> GetTop(const ApiContext& context, const HttpRequest& request
   return JsonReply({{"unit", profile.value_types[profile.default_value].unit},
                     {"total", table.total},
                     {"functions", std::move(functions)}});
+}
+
+StatusOr<HttpReply> GetFunction(const ApiContext& context, const HttpRequest& request) {
+  ASSIGN_OR_RETURN(const query::Selector selector, ReadSelector(request, profile::kTypeCpu));
+  ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
+  ASSIGN_OR_RETURN(const std::vector<query::FunctionPoint> points,
+                   query::FunctionHistory(*context.engine, selector, request.Param("name"), range));
+  OrderedJson list = OrderedJson::array();
+  for (const query::FunctionPoint& point : points) {
+    list.push_back({ToMs(point.time_ns), Number(point.self), Number(point.total)});
+  }
+  return JsonReply({{"unit", std::string(TypeInfo(selector.type).unit)}, {"points", std::move(list)}});
 }
 
 StatusOr<HttpReply> GetExport(const ApiContext& context, const HttpRequest& request) {

@@ -22,7 +22,7 @@ class Ingest : public rpc::IngestHandler {
       : store_(*store), registry_(*registry), sessions_(*sessions), counters_(*counters), now_(std::move(now)) {}
 
   StatusOr<rpc::Welcome> Connected(const rpc::Hello& hello, std::shared_ptr<rpc::AgentConnection> connection) override;
-  StatusOr<rpc::Ack> Received(rpc::AgentConnection& connection, const profile::Batch& batch) override;
+  StatusOr<rpc::Ack> Received(rpc::AgentConnection& connection, const profile::BatchView& batch) override;
   void Malformed(rpc::AgentConnection& connection, const Status& status) override;
   void SessionUpdated(rpc::AgentConnection& connection, const rpc::SessionUpdate& update) override;
   void StatusUpdated(rpc::AgentConnection& connection, const rpc::NodeStatus& status) override;

@@ -69,7 +69,14 @@ StatusOr<HttpReply> GetMetrics(const ApiContext& context, const HttpRequest&) {
   out.Single("pyrometer_store_batches_total", "counter", "Batches applied, all time.", stats.batches);
   out.Single("pyrometer_store_samples_total", "counter", "Samples applied, all time.", stats.samples);
   out.Single("pyrometer_store_folded_samples_total", "counter",
-             "Samples counted under the stack limit of their service.", stats.folded_samples);
+             "Samples counted under the stack limit of their tenant.", stats.folded_samples);
+  out.Single("pyrometer_store_duplicate_batches_total", "counter", "Resends recognised since the start.",
+             stats.duplicates);
+  out.Single("pyrometer_store_fresh_points", "gauge", "Points that housekeeping has not taken up yet.",
+             stats.fresh_points);
+  out.Single("pyrometer_store_syncs_total", "counter", "Syncs of the log since the start.", stats.syncs);
+  out.Single("pyrometer_store_write_errors_total", "counter", "Writes refused by disk or database since the start.",
+             stats.write_errors);
   out.Single("pyrometer_store_sequence_gaps_total", "counter",
              "Batches that agents dropped before they could be delivered.", stats.gaps);
   return TextReply(200, "text/plain; version=0.0.4; charset=utf-8", out.Take());

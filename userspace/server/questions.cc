@@ -78,8 +78,9 @@ StatusOr<rpc::StoreStatus> Questions::GetStatus() {
 StatusOr<profile::Profile> Questions::MergeProfile(const rpc::MergeProfileRequest& request) {
   ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeCpu));
   ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
-  ASSIGN_OR_RETURN(profile::Profile profile,
-                   StacksOf(engine_, selector, range, request.by, request.min_ns, request.max_ns));
+  ASSIGN_OR_RETURN(const std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
+  ASSIGN_OR_RETURN(profile::Profile profile, StacksOf(engine_.For(request.tenant, pass->budget()), selector, range,
+                                                      request.by, request.min_ns, request.max_ns));
   if (symbols_ != nullptr) symbols_->Name(&profile);
   return profile;
 }
@@ -104,8 +105,10 @@ StatusOr<rpc::SymbolUpload> Questions::UploadSymbols(const std::string& name,
 StatusOr<rpc::TimeSeriesReply> Questions::TimeSeries(const rpc::TimeSeriesRequest& request) {
   ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeCpu));
   ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
-  ASSIGN_OR_RETURN(const std::vector<query::TimeSeriesRow> rows,
-                   engine_.TimeSeries(selector, range, request.step_ns, request.by));
+  ASSIGN_OR_RETURN(const std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
+  ASSIGN_OR_RETURN(
+      const std::vector<query::TimeSeriesRow> rows,
+      engine_.For(request.tenant, pass->budget()).TimeSeries(selector, range, request.step_ns, request.by));
   rpc::TimeSeriesReply reply{.unit = std::string(TypeInfo(selector.type).unit)};
   for (const query::TimeSeriesRow& row : rows) {
     rpc::TimeSeriesRow& to = reply.series.emplace_back();
@@ -122,7 +125,9 @@ StatusOr<rpc::TimeSeriesReply> Questions::TimeSeries(const rpc::TimeSeriesReques
 StatusOr<std::vector<rpc::LabelledHistogram>> Questions::Histograms(const rpc::HistogramsRequest& request) {
   ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeSyscallLatency));
   ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
-  ASSIGN_OR_RETURN(std::vector<query::HistogramRow> rows, engine_.Histograms(selector, range, request.by));
+  ASSIGN_OR_RETURN(const std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
+  ASSIGN_OR_RETURN(std::vector<query::HistogramRow> rows,
+                   engine_.For(request.tenant, pass->budget()).Histograms(selector, range, request.by));
   std::vector<rpc::LabelledHistogram> histograms;
   for (query::HistogramRow& row : rows) {
     histograms.push_back({std::move(row.labels), std::move(row.histogram), std::move(row.errors)});
@@ -130,19 +135,20 @@ StatusOr<std::vector<rpc::LabelledHistogram>> Questions::Histograms(const rpc::H
   return histograms;
 }
 
-StatusOr<std::vector<rpc::NodeInfo>> Questions::ListNodes() {
+StatusOr<std::vector<rpc::NodeInfo>> Questions::ListNodes(const std::string& tenant) {
   ASSIGN_OR_RETURN(const std::vector<store::AgentInfo> stored, engine_.reader().Agents());
-  return registry_.List(stored);
+  return registry_.List(tenant, stored);
 }
 
 StatusOr<std::vector<std::string>> Questions::LabelValues(const rpc::LabelValuesRequest& request) {
   if (request.label.empty()) return InvalidArgumentError("which label? Name one, for example node");
-  ASSIGN_OR_RETURN(const store::SeriesFilter filter, ParseFilter(request.query));
+  ASSIGN_OR_RETURN(store::SeriesFilter filter, ParseFilter(request.query));
+  filter.tenant = request.tenant;
   return engine_.reader().LabelValues(request.label, filter);
 }
 
 StatusOr<rpc::SessionInfo> Questions::StartSession(const rpc::SessionSpec& spec) {
-  ASSIGN_OR_RETURN(const std::vector<rpc::NodeInfo> nodes, ListNodes());
+  ASSIGN_OR_RETURN(const std::vector<rpc::NodeInfo> nodes, ListNodes(spec.tenant));
   const auto known = [&] {
     std::vector<std::string> names;
     for (const rpc::NodeInfo& node : nodes) {
@@ -156,7 +162,7 @@ StatusOr<rpc::SessionInfo> Questions::StartSession(const rpc::SessionSpec& spec)
     return names.empty() ? std::string("none has connected yet") : Join(names, ", ");
   };
   if (spec.node.empty()) return InvalidArgumentError(StrFormat("which node? Known: %s", known()));
-  if (const std::optional<AgentRegistry::Online> agent = registry_.FindNode(spec.node)) {
+  if (const std::optional<AgentRegistry::Online> agent = registry_.FindNode(spec.tenant, spec.node)) {
     return sessions_.Start(spec, *agent);
   }
   for (const rpc::NodeInfo& node : nodes) {

@@ -10,6 +10,7 @@
 #include "userspace/rpc/query_api.h"
 #include "userspace/server/agent_registry.h"
 #include "userspace/server/late_symbols.h"
+#include "userspace/server/question_gate.h"
 #include "userspace/server/session_manager.h"
 
 namespace pyrometer::server {
@@ -17,9 +18,9 @@ namespace pyrometer::server {
 class Questions : public rpc::QueryApi {
  public:
   // All must outlive this.
-  Questions(const query::Engine* engine, AgentRegistry* registry, SessionManager* sessions,
+  Questions(const query::Engine* engine, QuestionGate* gate, AgentRegistry* registry, SessionManager* sessions,
             std::function<int64_t()> now)
-      : engine_(*engine), registry_(*registry), sessions_(*sessions), now_(std::move(now)) {}
+      : engine_(*engine), gate_(*gate), registry_(*registry), sessions_(*sessions), now_(std::move(now)) {}
 
   StatusOr<rpc::StoreStatus> GetStatus() override;
   StatusOr<profile::Profile> MergeProfile(const rpc::MergeProfileRequest& request) override;
@@ -27,12 +28,14 @@ class Questions : public rpc::QueryApi {
   StatusOr<rpc::SymbolUpload> UploadSymbols(const std::string& name,
                                             const std::function<StatusOr<std::string>()>& next) override;
   StatusOr<std::vector<rpc::LabelledHistogram>> Histograms(const rpc::HistogramsRequest& request) override;
-  StatusOr<std::vector<rpc::NodeInfo>> ListNodes() override;
+  StatusOr<std::vector<rpc::NodeInfo>> ListNodes(const std::string& tenant) override;
   StatusOr<std::vector<std::string>> LabelValues(const rpc::LabelValuesRequest& request) override;
   StatusOr<rpc::SessionInfo> StartSession(const rpc::SessionSpec& spec) override;
   StatusOr<rpc::SessionInfo> StopSession(const std::string& id) override { return sessions_.Stop(id); }
   StatusOr<rpc::SessionInfo> GetSession(const std::string& id) override { return sessions_.Get(id); }
-  StatusOr<std::vector<rpc::SessionInfo>> ListSessions() override { return sessions_.List(); }
+  StatusOr<std::vector<rpc::SessionInfo>> ListSessions(const std::string& tenant) override {
+    return sessions_.List(tenant);
+  }
 
   // Null: no symbols are kept. Set before the first question.
   void set_symbols(LateSymbols* symbols) { symbols_ = symbols; }
@@ -43,6 +46,7 @@ class Questions : public rpc::QueryApi {
 
   LateSymbols* symbols_ = nullptr;
   const query::Engine& engine_;
+  QuestionGate& gate_;
   AgentRegistry& registry_;
   SessionManager& sessions_;
   const std::function<int64_t()> now_;

@@ -64,7 +64,10 @@ class RunningServer : public Server {
                    .max_running_per_node = options_.max_running_sessions,
                    .now = options_.now}),
         ingest_(store, &registry_, &sessions_, &counters_, options_.now),
-        questions_(engine, &registry_, &sessions_, options_.now),
+        gate_({.timeout_ns = options_.query_timeout_ns,
+               .memory_bytes = options_.query_memory_bytes,
+               .max_running = options_.max_questions}),
+        questions_(engine, &gate_, &registry_, &sessions_, options_.now),
         api_({.engine = engine,
               .questions = &questions_,
               .registry = &registry_,
@@ -74,7 +77,8 @@ class RunningServer : public Server {
               .token = options_.token,
               .mode = options_.mode,
               .node = options_.node,
-              .started_ns = options_.now()}) {}
+              .started_ns = options_.now(),
+              .gate = &gate_}) {}
   ~RunningServer() override { Shutdown(); }
 
   Status Run() {
@@ -101,7 +105,8 @@ class RunningServer : public Server {
                                                     .tls_cert_file = options_.tls_cert_file,
                                                     .tls_key_file = options_.tls_key_file,
                                                     .client_ca_file = options_.client_ca_file,
-                                                    .token = options_.token},
+                                                    .token = options_.token,
+                                                    .stream_memory_bytes = options_.stream_memory_bytes},
                                                    &ingest_, &questions_));
     return OkStatus();
   }
@@ -139,6 +144,7 @@ class RunningServer : public Server {
   AgentRegistry registry_;
   SessionManager sessions_;
   Ingest ingest_;
+  QuestionGate gate_;
   Questions questions_;
   HttpApi api_;
   std::unique_ptr<LateSymbols> symbols_;

@@ -9,7 +9,8 @@
 //
 // Safe by default: both listen on loopback; another address is refused unless TLS and a token are given. On loopback
 // the Host header must name the loopback (DNS rebinding). Threads: own pools, see the limits below.
-// Cost: max_http_threads threads, one thread per connected agent. Not promised: HTTP/2 for the page, TLS 1.1.
+// Cost: max_http_threads threads; agents that are silent take memory and no thread. Not promised: HTTP/2 for the page,
+// TLS 1.1.
 #pragma once
 
 #include <cstddef>
@@ -46,7 +47,11 @@ struct Options {
   size_t max_running_sessions = 16;       // per node
   std::string symbols_folder;             // where uploaded debug files are kept; "" = none are taken
   std::vector<std::string> debuginfod;  // servers to ask for debug files (debuginfod.h), flag --debuginfod; none = off
-  std::function<void(const std::string&)> log;  // one line per event that somebody should know of; may be empty
+  std::function<void(const std::string&)> log;    // one line per event that somebody should know of; may be empty
+  uint64_t query_timeout_ns = 30 * kNsPerSecond;  // flag --query-timeout; of one question
+  uint64_t query_memory_bytes = 128u << 20;       // flag --query-memory; of all questions together
+  int max_questions = 8;                          // worked on at a time
+  uint64_t stream_memory_bytes = 64u << 20;       // tables of the agents' streams; of --memory
   // Unix nanoseconds; tests set it.
   std::function<int64_t()> now = [] { return UnixNowNs(); };
 };

@@ -49,7 +49,7 @@ StatusOr<rpc::SessionInfo> SessionManager::Start(rpc::SessionSpec spec, const Ag
     std::lock_guard lock(mutex_);
     ExpireLocked();
     const auto running = std::count_if(sessions_.begin(), sessions_.end(), [&](const auto& entry) {
-      return entry.second.agent_id == agent.agent_id && !rpc::IsFinal(entry.second.info.state);
+      return entry.second.agent_key == agent.key && !rpc::IsFinal(entry.second.info.state);
     });
     if (static_cast<size_t>(running) >= options_.max_running_per_node) {
       return ResourceExhaustedError(
@@ -59,7 +59,7 @@ StatusOr<rpc::SessionInfo> SessionManager::Start(rpc::SessionSpec spec, const Ag
     Session& session = sessions_[spec.id];
     session.info.spec = spec;
     session.info.state = rpc::SessionState::kPending;
-    session.agent_id = agent.agent_id;
+    session.agent_key = agent.key;
     session.connection = agent.connection;
     session.created_ns = options_.now();
     order_.push_back(spec.id);
@@ -108,11 +108,14 @@ StatusOr<rpc::SessionInfo> SessionManager::Get(const std::string& id) {
   return session->info;
 }
 
-std::vector<rpc::SessionInfo> SessionManager::List() {
+std::vector<rpc::SessionInfo> SessionManager::List(const std::string& tenant) {
   std::lock_guard lock(mutex_);
   ExpireLocked();
   std::vector<rpc::SessionInfo> list;
-  for (auto id = order_.rbegin(); id != order_.rend(); ++id) list.push_back(sessions_.at(*id).info);
+  for (auto id = order_.rbegin(); id != order_.rend(); ++id) {
+    const rpc::SessionInfo& info = sessions_.at(*id).info;
+    if (info.spec.tenant == tenant) list.push_back(info);
+  }
   return list;
 }
 
@@ -128,10 +131,10 @@ uint64_t SessionManager::started_count() {
   return started_;
 }
 
-void SessionManager::Update(const std::string& agent_id, const rpc::SessionUpdate& update, uint64_t durable_sequence) {
+void SessionManager::Update(const std::string& agent_key, const rpc::SessionUpdate& update, uint64_t durable_sequence) {
   std::lock_guard lock(mutex_);
   const auto found = sessions_.find(update.id);
-  if (found == sessions_.end() || found->second.agent_id != agent_id) return;
+  if (found == sessions_.end() || found->second.agent_key != agent_key) return;
   Session& session = found->second;
   if (rpc::IsFinal(session.info.state)) return;
   session.info.samples = std::max(session.info.samples, update.samples);
@@ -161,27 +164,27 @@ void SessionManager::Update(const std::string& agent_id, const rpc::SessionUpdat
   }
 }
 
-void SessionManager::Durable(const std::string& agent_id, uint64_t sequence) {
+void SessionManager::Durable(const std::string& agent_key, uint64_t sequence) {
   std::lock_guard lock(mutex_);
   for (const std::string& id : std::deque<std::string>(order_)) {
     const auto found = sessions_.find(id);
     if (found == sessions_.end()) continue;  // trimmed by FinishLocked of an earlier one
     Session& session = found->second;
-    if (session.agent_id == agent_id && session.awaited_sequence != 0 && session.awaited_sequence <= sequence &&
+    if (session.agent_key == agent_key && session.awaited_sequence != 0 && session.awaited_sequence <= sequence &&
         !rpc::IsFinal(session.info.state)) {
       FinishLocked(&session, session.awaited_state, session.info.error);
     }
   }
 }
 
-void SessionManager::AgentGone(const std::string& agent_id) {
+void SessionManager::AgentGone(const std::string& agent_key) {
   std::lock_guard lock(mutex_);
   for (const std::string& id : std::deque<std::string>(order_)) {
     const auto found = sessions_.find(id);
     if (found == sessions_.end()) continue;
     Session& session = found->second;
     // A session whose samples lie in the agent's spool only waits for it to come back.
-    if (session.agent_id != agent_id || rpc::IsFinal(session.info.state) || session.awaited_sequence != 0) continue;
+    if (session.agent_key != agent_key || rpc::IsFinal(session.info.state) || session.awaited_sequence != 0) continue;
     FinishLocked(&session, rpc::SessionState::kFailed,
                  StrFormat("node %s disconnected during the session; what it had sent until then is in the store",
                            session.info.spec.node));

@@ -48,20 +48,20 @@ class SessionManager {
   // NOT_FOUND. Stopping a finished session changes nothing.
   StatusOr<rpc::SessionInfo> Stop(const std::string& id);
   StatusOr<rpc::SessionInfo> Get(const std::string& id);
-  std::vector<rpc::SessionInfo> List();  // newest first
+  std::vector<rpc::SessionInfo> List(const std::string& tenant = "");  // newest first
   size_t running_count();
   uint64_t started_count();  // since the start, running ones included
 
   // From the agent. Updates on sessions of other agents are ignored.
-  void Update(const std::string& agent_id, const rpc::SessionUpdate& update, uint64_t durable_sequence);
+  void Update(const std::string& agent_key, const rpc::SessionUpdate& update, uint64_t durable_sequence);
   // Everything of the agent up to `sequence` is durable.
-  void Durable(const std::string& agent_id, uint64_t sequence);
-  void AgentGone(const std::string& agent_id);
+  void Durable(const std::string& agent_key, uint64_t sequence);
+  void AgentGone(const std::string& agent_key);
 
  private:
   struct Session {
     rpc::SessionInfo info;
-    std::string agent_id;
+    std::string agent_key;  // AgentRegistry::Key
     std::shared_ptr<rpc::AgentConnection> connection;
     int64_t created_ns = 0;
     // The agent has finished; waits until this sequence is durable. 0 = not yet.

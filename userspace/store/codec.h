@@ -52,6 +52,12 @@ class Decoder {
   // Everything was read.
   bool done() const { return at_ == end_; }
   size_t remaining() const { return static_cast<size_t>(end_ - at_); }
+  // All that follows, which counts as read.
+  std::string_view Rest() {
+    const std::string_view rest(at_, remaining());
+    at_ = end_;
+    return rest;
+  }
   void Fail() {
     ok_ = false;
     at_ = end_;

@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <rocksdb/cache.h>
+#include <rocksdb/compaction_filter.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/merge_operator.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_buffer_manager.h>
@@ -24,16 +26,17 @@
 namespace pyrometer::store {
 namespace {
 
-constexpr std::array<std::string_view, kFamilies> kFamilyNames = {"default",  "names",      "tries",  "series",
-                                                                  "profiles", "histograms", "totals", "agents"};
+constexpr std::array<std::string_view, kFamilies> kFamilyNames = {"default", "names",   "tries",     "series",
+                                                                  "windows", "cells",   "offsets",   "histograms",
+                                                                  "totals",  "rollups", "functions", "agents"};
 constexpr std::string_view kFormatKey = "format";
 
 // How long a look at the free space of the file system counts.
 constexpr uint64_t kSpaceCheckIntervalNs = kNsPerSecond / 2;
+// Files are rewritten at least this often, so that what has expired gives its space back.
+constexpr uint64_t kPeriodicCompactionSeconds = 86'400;
 constexpr uint64_t kMinMemoryBudget = 16u << 20;
 
-// RocksDB's own log file is not written: it aborts the process (an assertion in Debian's build of 7.8) when the disk is
-// full, which is just when the store has to go on and say so. Whatever matters comes back as a Status.
 class SilentLogger : public rocksdb::Logger {
  public:
   using rocksdb::Logger::Logv;
@@ -54,6 +57,53 @@ pid_t LockHolder(const std::string& path) {
 
 constexpr std::string_view kHeldByUs = "lock hold by current process";
 
+// Lets expired records go when RocksDB rewrites a file anyway.
+class RetentionFilter : public rocksdb::CompactionFilter {
+ public:
+  RetentionFilter(Family family, std::shared_ptr<const RetentionTable::Content> content)
+      : family_(family), content_(std::move(content)) {}
+  const char* Name() const override { return "pyrometer.Retention"; }
+  bool Filter(int, const rocksdb::Slice& key, const rocksdb::Slice&, std::string*, bool*) const override {
+    return RetentionTable::Expired(*content_, family_, ToView(key));
+  }
+  bool FilterMergeOperand(int, const rocksdb::Slice& key, const rocksdb::Slice&) const override {
+    return RetentionTable::Expired(*content_, family_, ToView(key));
+  }
+
+ private:
+  const Family family_;
+  const std::shared_ptr<const RetentionTable::Content> content_;
+};
+
+class RetentionFilterFactory : public rocksdb::CompactionFilterFactory {
+ public:
+  RetentionFilterFactory(Family family, std::shared_ptr<RetentionTable> table)
+      : family_(family), table_(std::move(table)) {}
+  const char* Name() const override { return "pyrometer.Retention"; }
+  std::unique_ptr<rocksdb::CompactionFilter> CreateCompactionFilter(
+      const rocksdb::CompactionFilter::Context&) override {
+    return std::make_unique<RetentionFilter>(family_, table_->Get());
+  }
+
+ private:
+  const Family family_;
+  const std::shared_ptr<RetentionTable> table_;
+};
+
+// Values of the function index and of the index of names are lists of entries that speak for themselves: merging is
+// appending.
+class AppendOperator : public rocksdb::AssociativeMergeOperator {
+ public:
+  const char* Name() const override { return "pyrometer.Append"; }
+  bool Merge(const rocksdb::Slice&, const rocksdb::Slice* existing, const rocksdb::Slice& value, std::string* result,
+             rocksdb::Logger*) const override {
+    result->clear();
+    if (existing != nullptr) result->assign(existing->data(), existing->size());
+    result->append(value.data(), value.size());
+    return true;
+  }
+};
+
 bool IsLockError(const rocksdb::Status& status) {
   const std::string text = status.ToString();
   return status.IsIOError() &&
@@ -61,6 +111,95 @@ bool IsLockError(const rocksdb::Status& status) {
 }
 
 }  // namespace
+
+std::shared_ptr<rocksdb::Logger> SilentLog() { return std::make_shared<SilentLogger>(); }
+
+std::string_view FamilyName(Family family) { return kFamilyNames[static_cast<size_t>(family)]; }
+
+std::string_view BlastRadius(Family family) {
+  switch (family) {
+    case Family::kMeta:
+      return "the store does not open";
+    case Family::kNames:
+      return "flame graphs that need one of the names in the block";
+    case Family::kTries:
+      return "stacks of the services in the block, and their new samples";
+    case Family::kSeries:
+      return "questions whose labels are in the block";
+    case Family::kWindows:
+    case Family::kCells:
+      return "stacks of the services and hours in the block; time lines and longer sums go on";
+    case Family::kOffsets:
+      return "sub-second views of the windows in the block";
+    case Family::kHistograms:
+      return "histograms of the series and hours in the block";
+    case Family::kTotals:
+      return "time lines of the series and hours in the block";
+    case Family::kRollups:
+      return "stacks of the groups and hours in the block when asked as a whole";
+    case Family::kFunctions:
+      return "history of the functions in the block; `pyrometer store fsck` tells which";
+    case Family::kAgents:
+      return "the store does not open";
+  }
+  return "";
+}
+
+void RetentionTable::Set(std::shared_ptr<const Content> content) {
+  const std::lock_guard lock(mutex_);
+  content_ = std::move(content);
+}
+
+std::shared_ptr<const RetentionTable::Content> RetentionTable::Get() const {
+  const std::lock_guard lock(mutex_);
+  return content_;
+}
+
+bool RetentionTable::Expired(const Content& content, Family family, std::string_view key) {
+  // Where in the key trie and hour stand, and which cutoff counts; see keys.h.
+  size_t trie_at = 0, hour_at = 0;
+  uint32_t Cutoffs::*which = &Cutoffs::windows;
+  bool is_day = false;
+  switch (family) {
+    case Family::kOffsets:
+      which = &Cutoffs::offsets;
+      [[fallthrough]];
+    case Family::kWindows:
+    case Family::kCells:
+      trie_at = 4;
+      break;
+    case Family::kHistograms:
+    case Family::kTotals:
+      if (!key.empty() && key.front() == 'g') which = &Cutoffs::rollups;
+      trie_at = 1;
+      hour_at = 9;
+      break;
+    case Family::kRollups:
+      which = &Cutoffs::rollups;
+      trie_at = 1;
+      hour_at = 9;
+      break;
+    case Family::kFunctions:
+      which = &Cutoffs::rollups;
+      hour_at = 12;
+      is_day = true;
+      break;
+    default:
+      return false;
+  }
+  if (key.size() < std::max(trie_at, hour_at) + 4) return false;
+  const auto number = [&](size_t at) {
+    Decoder in(key.substr(at));
+    return in.BigEndian32();
+  };
+  const uint32_t trie = number(trie_at);
+  if (trie >= content.tenant_of_trie.size()) return false;
+  const uint32_t tenant = content.tenant_of_trie[trie];
+  if (tenant == 0 || tenant >= content.cutoffs.size()) return false;
+  const uint32_t cutoff = content.cutoffs[tenant].*which;
+  const uint32_t hour = number(hour_at);
+  return is_day ? (uint64_t{hour} + 1) * 24 <= cutoff : hour < cutoff;
+}
 
 Database::~Database() {
   if (db_ == nullptr) return;
@@ -74,10 +213,18 @@ Database::~Database() {
   db_->Close().PermitUncheckedError();
 }
 
-StatusOr<std::unique_ptr<Database>> Database::Open(const std::string& path, const StoreOptions& options) {
+StatusOr<std::unique_ptr<Database>> Database::Open(const std::string& path, const StoreOptions& options,
+                                                   rocksdb::Env* env, OpenMode mode) {
   std::unique_ptr<Database> database(new Database(path, options));
-  RETURN_IF_ERROR(database->CheckFolder());
-  RETURN_IF_ERROR(database->OpenRocks());
+  if (mode == OpenMode::kReadWrite) {
+    RETURN_IF_ERROR(database->CheckFolder());
+  } else if (!std::filesystem::exists(path + "/CURRENT")) {
+    return FailedPreconditionError(StrFormat("there is no store in %s; check --data", path));
+  } else if (const pid_t holder = LockHolder(path); holder > 0) {
+    return FailedPreconditionError(StrFormat(
+        "data folder %s is in use by another pyrometer store (process %d); stop that one first", path, holder));
+  }
+  RETURN_IF_ERROR(database->OpenRocks(env, mode));
   return database;
 }
 
@@ -115,26 +262,31 @@ Status Database::CheckFolder() {
   return OkStatus();
 }
 
-Status Database::OpenRocks() {
+Status Database::OpenRocks(rocksdb::Env* env, OpenMode mode) {
   const uint64_t budget = std::max(options_.memory_budget_bytes, kMinMemoryBudget) / 2;
   cache_ = rocksdb::NewLRUCache(budget);
 
   rocksdb::DBOptions db_options;
+  if (env != nullptr) db_options.env = env;
   db_options.create_if_missing = true;
   db_options.create_missing_column_families = true;
   db_options.paranoid_checks = true;
-  // Write buffers are charged to the block cache: one number bounds both.
-  db_options.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(budget / 2, cache_);
+  // Write buffers are charged to the block cache: one number bounds both; and writers wait rather than exceed it.
+  db_options.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(budget / 2, cache_, true);
   db_options.max_total_wal_size = std::max<uint64_t>(budget / 2, 8u << 20);
   db_options.max_background_jobs = 2;
   db_options.max_open_files = 512;
   db_options.bytes_per_sync = 1 << 20;
-  db_options.info_log = std::make_shared<SilentLogger>();
+  db_options.info_log = SilentLog();
   db_options.stats_dump_period_sec = 0;
   // Only a record torn at the very end of the log is forgiven (it was never acknowledged); damage before it is an
   // error, not silently fewer batches.
   db_options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   db_options.track_and_verify_wals_in_manifest = true;
+  if (mode == OpenMode::kReadOnlySalvage) {
+    db_options.wal_recovery_mode = rocksdb::WALRecoveryMode::kSkipAnyCorruptedRecords;
+    db_options.track_and_verify_wals_in_manifest = false;
+  }
   // Preallocated tails would make small data folders look large.
   db_options.allow_fallocate = false;
 
@@ -154,8 +306,20 @@ Status Database::OpenRocks() {
   scan_options.disable_auto_compactions = true;  // until the format is known to be ours
   scan_options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
 
+  // Stack samples are at their entropy already.
+  rocksdb::ColumnFamilyOptions packed_options = scan_options;
+  packed_options.compression = rocksdb::kNoCompression;
+
   rocksdb::ColumnFamilyOptions lookup_options = scan_options;  // mostly single keys, often absent ones
-  table.block_size = 4 << 10;
+  // Names are many short records that resemble each other: the files that stay share a dictionary.
+  lookup_options.bottommost_compression = rocksdb::kZSTD;
+  lookup_options.bottommost_compression_opts.enabled = true;
+  lookup_options.bottommost_compression_opts.level = 9;
+  lookup_options.bottommost_compression_opts.max_dict_bytes = 16 << 10;
+  lookup_options.bottommost_compression_opts.zstd_max_train_bytes = 100 * (16 << 10);
+  lookup_options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  // Names are looked up by ids that are there, and by buckets that nearly always are.
+  rocksdb::ColumnFamilyOptions names_options = lookup_options;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   lookup_options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
 
@@ -166,11 +330,27 @@ Status Database::OpenRocks() {
       return FromRocks(listed, "opening");
     }
   }
+  // Opening creates the families that are missing: a folder of another format or program must not be touched.
+  const bool complete = std::all_of(kFamilyNames.begin(), kFamilyNames.end(), [&](std::string_view name) {
+    return std::find(existing.begin(), existing.end(), name) != existing.end();
+  });
+  if (exists && !complete) RETURN_IF_ERROR(CheckFormatBefore(db_options));
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
   for (size_t i = 0; i < kFamilies; ++i) {
     const auto family = static_cast<Family>(i);
-    const bool lookups = family == Family::kMeta || family == Family::kNames || family == Family::kSeries;
-    descriptors.emplace_back(std::string(kFamilyNames[i]), lookups ? lookup_options : scan_options);
+    const bool lookups = family == Family::kMeta || family == Family::kSeries;
+    const bool packed = family == Family::kWindows || family == Family::kCells || family == Family::kOffsets ||
+                        family == Family::kRollups;
+    rocksdb::ColumnFamilyOptions family_options = family == Family::kNames ? names_options
+                                                  : lookups                ? lookup_options
+                                                  : packed                 ? packed_options
+                                                                           : scan_options;
+    family_options.periodic_compaction_seconds = kPeriodicCompactionSeconds;
+    family_options.compaction_filter_factory = std::make_shared<RetentionFilterFactory>(family, retention_);
+    if (family == Family::kFunctions || family == Family::kNames) {
+      family_options.merge_operator = std::make_shared<AppendOperator>();
+    }
+    descriptors.emplace_back(std::string(kFamilyNames[i]), family_options);
   }
   for (const std::string& name : existing) {
     if (std::find(kFamilyNames.begin(), kFamilyNames.end(), name) == kFamilyNames.end()) {
@@ -180,9 +360,10 @@ Status Database::OpenRocks() {
 
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
-  if (const rocksdb::Status opened = rocksdb::DB::Open(db_options, path_, descriptors, &handles, &db); !opened.ok()) {
-    return FromRocks(opened, "opening");
-  }
+  const rocksdb::Status opened = mode == OpenMode::kReadWrite
+                                     ? rocksdb::DB::Open(db_options, path_, descriptors, &handles, &db)
+                                     : rocksdb::DB::OpenForReadOnly(db_options, path_, descriptors, &handles, &db);
+  if (!opened.ok()) return FromRocks(opened, "opening");
   db_.reset(db);
   std::copy_n(handles.begin(), kFamilies, handles_.begin());
   foreign_handles_.assign(handles.begin() + kFamilies, handles.end());
@@ -194,33 +375,39 @@ Status Database::OpenRocks() {
                   "was it made by another program?",
                   path_, foreign_handles_.front()->GetName()));
   }
+  if (mode != OpenMode::kReadWrite) return OkStatus();
   const rocksdb::Status enabled = db_->EnableAutoCompaction({handles_.begin(), handles_.end()});
   return enabled.ok() ? OkStatus() : FromRocks(enabled, "opening");
 }
 
-Status Database::CheckFormat(bool created) {
+Status Database::CheckFormatBefore(const rocksdb::DBOptions& db_options) const {
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* raw = nullptr;
+  const std::vector<rocksdb::ColumnFamilyDescriptor> only_meta = {
+      {std::string(FamilyName(Family::kMeta)), rocksdb::ColumnFamilyOptions()}};
+  // What cannot be read has its error from the real opening.
+  if (!rocksdb::DB::OpenForReadOnly(db_options, path_, only_meta, &handles, &raw).ok()) return OkStatus();
+  const std::unique_ptr<rocksdb::DB> db(raw);
   std::string value;
-  ASSIGN_OR_RETURN(const bool found, Get(Family::kMeta, kFormatKey, &value));
-  if (!found) {
-    // Killed between creating the files and writing the version: then nothing else is in it.
-    bool empty = true;
-    RETURN_IF_ERROR(Scan(Family::kMeta, "", "", [&](std::string_view, std::string_view) -> StatusOr<bool> {
-      empty = false;
-      return false;
-    }));
-    if (!empty || (!created && !foreign_handles_.empty())) {
-      return FailedPreconditionError(
-          StrFormat("data folder %s is a RocksDB database, but not a pyrometer store; "
-                    "pass --data with another folder",
-                    path_));
-    }
-    rocksdb::WriteBatch batch;
-    PutVarint(kFormatVersion, &value);
-    if (const rocksdb::Status put = batch.Put(family(Family::kMeta), ToSlice(kFormatKey), ToSlice(value)); !put.ok()) {
-      return FromRocks(put, "creating");
-    }
-    return Write(&batch, true);
+  const rocksdb::Status got = db->Get(rocksdb::ReadOptions(), handles.front(), ToSlice(kFormatKey), &value);
+  Status result = OkStatus();
+  if (got.ok()) {
+    result = CheckVersion(value);
+  } else if (got.IsNotFound()) {
+    const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(rocksdb::ReadOptions(), handles.front()));
+    it->SeekToFirst();
+    if (it->Valid()) result = NotOurs();
   }
+  db->DestroyColumnFamilyHandle(handles.front()).PermitUncheckedError();
+  return result;
+}
+
+Status Database::NotOurs() const {
+  return FailedPreconditionError(StrFormat(
+      "data folder %s is a RocksDB database, but not a pyrometer store; pass --data with another folder", path_));
+}
+
+Status Database::CheckVersion(std::string_view value) const {
   Decoder in(value);
   const uint64_t version = in.Varint();
   if (!in.ok()) return DataLossError(StrFormat("data folder %s: the format version is unreadable", path_));
@@ -231,12 +418,31 @@ Status Database::CheckFormat(bool created) {
                   path_, version, kFormatVersion));
   }
   if (version < kFormatVersion) {
-    return FailedPreconditionError(
-        StrFormat("data folder %s is of an older format (version %d; this program reads version %d): "
-                  "run the older pyrometer, or pass --data with another folder",
-                  path_, version, kFormatVersion));
+    return FailedPreconditionError(StrFormat(
+        "data folder %s is of an older format (version %d; this program reads version %d) and was left as it is: "
+        "run the older pyrometer to read it, or move it away and start anew, or pass --data with another folder",
+        path_, version, kFormatVersion));
   }
   return OkStatus();
+}
+
+Status Database::CheckFormat(bool created) {
+  std::string value;
+  ASSIGN_OR_RETURN(const bool found, Get(Family::kMeta, kFormatKey, &value));
+  if (found) return CheckVersion(value);
+  // Killed between creating the files and writing the version: then nothing else is in it.
+  bool empty = true;
+  RETURN_IF_ERROR(Scan(Family::kMeta, "", "", [&](std::string_view, std::string_view) -> StatusOr<bool> {
+    empty = false;
+    return false;
+  }));
+  if (!empty || (!created && !foreign_handles_.empty())) return NotOurs();
+  rocksdb::WriteBatch batch;
+  PutVarint(kFormatVersion, &value);
+  if (const rocksdb::Status put = batch.Put(family(Family::kMeta), ToSlice(kFormatKey), ToSlice(value)); !put.ok()) {
+    return FromRocks(put, "creating");
+  }
+  return Write(&batch, true);
 }
 
 Status Database::FromRocks(const rocksdb::Status& status, std::string_view doing) const {
@@ -282,10 +488,12 @@ Status Database::FromRocks(const rocksdb::Status& status, std::string_view doing
   return InternalError(StrFormat("store %s: %s: %s", path_, doing, detail));
 }
 
-StatusOr<bool> Database::Get(Family family_id, std::string_view key, std::string* value) const {
-  const rocksdb::Status got = db_->Get(rocksdb::ReadOptions(), family(family_id), ToSlice(key), value);
+StatusOr<bool> Database::Get(Family family_id, std::string_view key, std::string* value, const ReadView* view) const {
+  rocksdb::ReadOptions read_options;
+  if (view != nullptr) read_options.snapshot = view->get();
+  const rocksdb::Status got = db_->Get(read_options, family(family_id), ToSlice(key), value);
   if (got.IsNotFound()) return false;
-  if (!got.ok()) return FromRocks(got, "reading");
+  if (!got.ok()) return FromRocks(got, StrFormat("reading %s", FamilyName(family_id)));
   return true;
 }
 
@@ -299,7 +507,7 @@ Status Database::MultiGet(Family family_id, const std::vector<std::string>& keys
   found->assign(keys.size(), false);
   for (size_t i = 0; i < keys.size(); ++i) {
     if (statuses[i].IsNotFound()) continue;
-    if (!statuses[i].ok()) return FromRocks(statuses[i], "reading");
+    if (!statuses[i].ok()) return FromRocks(statuses[i], StrFormat("reading %s", FamilyName(family_id)));
     (*values)[i].assign(pinned[i].data(), pinned[i].size());
     (*found)[i] = true;
   }
@@ -307,8 +515,10 @@ Status Database::MultiGet(Family family_id, const std::vector<std::string>& keys
 }
 
 Status Database::Scan(Family family_id, std::string_view from, std::string_view to,
-                      const std::function<StatusOr<bool>(std::string_view, std::string_view)>& visit) const {
+                      const std::function<StatusOr<bool>(std::string_view, std::string_view)>& visit,
+                      const ReadView* view) const {
   rocksdb::ReadOptions read_options;
+  if (view != nullptr) read_options.snapshot = view->get();
   const rocksdb::Slice upper = ToSlice(to);
   if (!to.empty()) read_options.iterate_upper_bound = &upper;
   const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(read_options, family(family_id)));
@@ -316,11 +526,18 @@ Status Database::Scan(Family family_id, std::string_view from, std::string_view 
     ASSIGN_OR_RETURN(const bool more, visit(ToView(it->key()), ToView(it->value())));
     if (!more) return OkStatus();
   }
-  return FromRocks(it->status(), "reading");
+  return FromRocks(it->status(), StrFormat("reading %s", FamilyName(family_id)));
 }
 
-std::unique_ptr<rocksdb::Iterator> Database::NewIterator(Family family_id) const {
-  return std::unique_ptr<rocksdb::Iterator>(db_->NewIterator(rocksdb::ReadOptions(), family(family_id)));
+std::unique_ptr<rocksdb::Iterator> Database::NewIterator(Family family_id, const ReadView* view,
+                                                         bool sequential) const {
+  rocksdb::ReadOptions read_options;
+  if (view != nullptr) read_options.snapshot = view->get();
+  if (sequential) {
+    read_options.readahead_size = 1 << 20;
+    read_options.fill_cache = false;
+  }
+  return std::unique_ptr<rocksdb::Iterator>(db_->NewIterator(read_options, family(family_id)));
 }
 
 Status Database::CheckFreeSpace() {
@@ -340,19 +557,42 @@ Status Database::CheckFreeSpace() {
 }
 
 Status Database::Write(rocksdb::WriteBatch* batch, bool sync) {
-  if (sync) RETURN_IF_ERROR(CheckFreeSpace());  // retention's deletes are what makes room again
-  if (!write_error_.ok()) {
-    const rocksdb::Status resumed = db_->Resume();
-    // Busy: RocksDB itself waits for room on the disk (it looks every few seconds) and is not done yet.
-    if (resumed.IsBusy()) return write_error_;
-    if (!resumed.ok()) return FromRocks(resumed, "writing");
-    write_error_ = OkStatus();
+  {
+    const std::lock_guard lock(write_mutex_);
+    if (sync) RETURN_IF_ERROR(CheckFreeSpace());  // retention's deletes are what makes room again
+    if (!write_error_.ok()) {
+      const rocksdb::Status resumed = db_->Resume();
+      // Busy: RocksDB itself waits for room on the disk (it looks every few seconds) and is not done yet.
+      if (resumed.IsBusy()) return write_error_;
+      if (!resumed.ok()) return FromRocks(resumed, "writing");
+      write_error_ = OkStatus();
+    }
   }
   rocksdb::WriteOptions write_options;
   write_options.sync = sync;
   const rocksdb::Status written = db_->Write(write_options, batch);
-  if (!written.ok()) write_error_ = FromRocks(written, "writing");
-  return written.ok() ? OkStatus() : write_error_;
+  if (written.ok()) {
+    if (sync) syncs_.fetch_add(1, std::memory_order_relaxed);
+    return OkStatus();
+  }
+  write_errors_.fetch_add(1, std::memory_order_relaxed);
+  const std::lock_guard lock(write_mutex_);
+  write_error_ = FromRocks(written, "writing");
+  return write_error_;
+}
+
+Status Database::Compact(Family family_id, std::string_view from, std::string_view to) {
+  const rocksdb::Slice begin = ToSlice(from), end = ToSlice(to);
+  rocksdb::CompactRangeOptions options;
+  options.exclusive_manual_compaction = false;
+  options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+  return FromRocks(
+      db_->CompactRange(options, family(family_id), from.empty() ? nullptr : &begin, to.empty() ? nullptr : &end),
+      "compacting");
+}
+
+Status Database::Flush() {
+  return FromRocks(db_->Flush(rocksdb::FlushOptions(), {handles_.begin(), handles_.end()}), "flushing");
 }
 
 uint64_t Database::MemoryBytes() const {

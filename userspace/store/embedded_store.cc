@@ -1,38 +1,42 @@
+// The writing half of EmbeddedStore.
 #include "userspace/store/embedded_store.h"
 
 #include <algorithm>
+#include <chrono>
+#include <utility>
 
 #include "userspace/base/check.h"
 #include "userspace/base/strings.h"
+#include "userspace/store/housekeeping.h"
+#include "userspace/store/keys.h"
 #include "userspace/store/validate.h"
 
 namespace pyrometer::store {
 namespace {
 
-constexpr std::string_view kCountersKey = "counters";
 // A group shares one sync; larger groups would only make the first caller wait longer.
-constexpr size_t kMaxGroupBatches = 64;
-constexpr size_t kMaxGroupSamples = 4u << 20;
-// Series looked at by maintenance while it holds up appends.
-constexpr size_t kMaintenanceSeries = 256;
-// The cutoff of retention moves in steps of at least this, so that each series gets few range deletions.
-constexpr uint64_t kMinCutoffStepNs = 60 * kNsPerSecond;
-constexpr uint64_t kMaxCutoffStepNs = 3600 * kNsPerSecond;
+constexpr size_t kMaxGroupBatches = 256;
+constexpr uint64_t kMaxGroupBytes = 32u << 20;
+// A batch that found the budget for batches on their way used up waits so long; then its stream ends with UNAVAILABLE.
+constexpr auto kMaxFlightWait = std::chrono::seconds(10);
+// What a batch takes while it is staged and written: measured 40 bytes per sample row and 200 per point.
+constexpr uint64_t kFlightBytesPerRow = 40;
+constexpr uint64_t kFlightBytesPerPoint = 200;
 
-size_t Weight(const profile::Batch& batch) {
-  size_t weight = batch.histograms.size() + batch.counters.size();
-  for (const profile::ProfilePoint& point : batch.profiles) weight += 1 + point.samples.size();
-  return weight;
+uint64_t FlightBytes(const profile::BatchView& batch) {
+  uint64_t rows = 0;
+  for (const profile::ProfilePoint& point : batch.profiles) rows += point.samples.size();
+  return rows * kFlightBytesPerRow +
+         (batch.profiles.size() + batch.histograms.size() + batch.counters.size()) * kFlightBytesPerPoint;
 }
 
 }  // namespace
 
 std::string EncodeCounters(const Counters& counters) {
   std::string out;
-  for (const uint64_t number :
-       {uint64_t{counters.next_name}, uint64_t{counters.next_frame}, uint64_t{counters.next_series},
-        uint64_t{counters.next_trie}, counters.next_ordinal, counters.live_series, counters.nodes, counters.batches,
-        counters.samples, counters.folded_samples}) {
+  for (const uint64_t number : {counters.next_name, counters.next_function, counters.next_frame, counters.next_series,
+                                counters.next_group, counters.next_trie, counters.next_ordinal, counters.nodes,
+                                counters.leaves, counters.batches, counters.samples, counters.housekept_until_hour}) {
     PutVarint(number, &out);
   }
   return out;
@@ -41,16 +45,20 @@ std::string EncodeCounters(const Counters& counters) {
 StatusOr<Counters> DecodeCounters(std::string_view bytes) {
   Decoder in(bytes);
   Counters counters;
-  counters.next_name = in.Varint32();
-  counters.next_frame = in.Varint32();
-  counters.next_series = in.Varint32();
-  counters.next_trie = in.Varint32();
-  for (uint64_t* number : {&counters.next_ordinal, &counters.live_series, &counters.nodes, &counters.batches,
-                           &counters.samples, &counters.folded_samples}) {
+  for (uint64_t* number : {&counters.next_name, &counters.next_function, &counters.next_frame, &counters.next_series,
+                           &counters.next_group, &counters.next_trie}) {
+    *number = in.Varint32();
+  }
+  for (uint64_t* number : {&counters.next_ordinal, &counters.nodes, &counters.leaves, &counters.batches,
+                           &counters.samples, &counters.housekept_until_hour}) {
     *number = in.Varint();
   }
   if (!in.ok() || !in.done()) return DataLossError("damaged counters record");
   return counters;
+}
+
+std::string AgentKey(std::string_view tenant, std::string_view agent_id) {
+  return std::string(tenant) + '\0' + std::string(agent_id);
 }
 
 std::string EncodeAgent(const AgentInfo& agent) {
@@ -65,10 +73,13 @@ std::string EncodeAgent(const AgentInfo& agent) {
   return out;
 }
 
-StatusOr<AgentInfo> DecodeAgent(std::string_view agent_id, std::string_view bytes) {
+StatusOr<AgentInfo> DecodeAgent(std::string_view key, std::string_view bytes) {
   Decoder in(bytes);
   AgentInfo agent;
-  agent.agent_id = agent_id;
+  const size_t end = key.find('\0');
+  if (end == std::string_view::npos) return DataLossError("damaged key of an agent");
+  agent.tenant = key.substr(0, end);
+  agent.agent_id = key.substr(end + 1);
   agent.node = in.String();
   agent.last_sequence = in.Varint();
   agent.first_seen_ns = static_cast<int64_t>(in.Varint());
@@ -80,21 +91,65 @@ StatusOr<AgentInfo> DecodeAgent(std::string_view agent_id, std::string_view byte
   return agent;
 }
 
-StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path, StoreOptions options) {
-  ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(path, options));
+std::string FreshKey(uint32_t hour, TrieId trie) { return LetterKey('F', {hour, trie}); }
+std::string DenseKey(uint32_t hour, TrieId trie) { return LetterKey('H', {hour, trie}); }
+
+std::string EncodeFresh(const FreshRecord& record) {
+  std::string out;
+  PutVarint(record.points, &out);
+  PutVarint(record.bytes, &out);
+  PutVarint(static_cast<uint64_t>(std::max<int64_t>(record.arrived_ns, 0)), &out);
+  return out;
+}
+
+StatusOr<FreshRecord> DecodeFresh(std::string_view bytes) {
+  Decoder in(bytes);
+  FreshRecord record;
+  record.points = in.Varint();
+  record.bytes = in.Varint();
+  record.arrived_ns = static_cast<int64_t>(in.Varint());
+  if (!in.ok() || !in.done()) return DataLossError("damaged record of fresh points");
+  return record;
+}
+
+StatusOr<AppendResult> StoreWriter::Append(const profile::Batch& batch) {
+  const profile::DictionaryDefinitions definitions(&batch.dictionary);
+  return Append(
+      profile::BatchView{
+          .tenant = batch.tenant,
+          .agent_id = batch.agent_id,
+          .node = batch.node,
+          .sequence = batch.sequence,
+          .definitions = &definitions,
+          .series = batch.series,
+          .profiles = batch.profiles,
+          .histograms = batch.histograms,
+          .counters = batch.counters,
+      },
+      nullptr);
+}
+
+StatusOr<std::unique_ptr<Store>> OpenWithEnv(const std::string& path, StoreOptions options, rocksdb::Env* env) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(path, options, env));
   auto store = std::make_unique<EmbeddedStore>(std::move(database), options);
   RETURN_IF_ERROR(WithContext(store->Load(), StrFormat("data folder %s", path)));
   return std::unique_ptr<Store>(std::move(store));
 }
 
+StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path, StoreOptions options) {
+  return OpenWithEnv(path, std::move(options), nullptr);
+}
+
 EmbeddedStore::EmbeddedStore(std::unique_ptr<Database> database, const StoreOptions& options)
     : options_(options),
       database_(std::move(database)),
-      name_writer_(database_.get(), options.memory_budget_bytes / 16),
-      series_writer_(database_.get(), &name_writer_, options.memory_budget_bytes / 16),
-      name_reader_(database_.get(), options.memory_budget_bytes / 16),
-      series_reader_(database_.get(), &name_reader_, options.memory_budget_bytes / 16),
-      tries_(options.memory_budget_bytes / 4, [this](TrieId id, StackTrie* trie) { return LoadTrie(id, trie); }) {}
+      tenants_(options_),
+      definitions_(database_.get(), options.memory_budget_bytes / 16),
+      name_reader_(database_.get(), options.memory_budget_bytes / 32),
+      series_reader_(database_.get(), &name_reader_, options.memory_budget_bytes / 32),
+      tries_(options.memory_budget_bytes / 8, [this](TrieId id, StackTrie* trie) { return LoadTrie(id, trie); }),
+      stager_(&options_, database_.get(), &tenants_, &tries_, &definitions_, &next_ordinal_),
+      read_pool_(options.read_threads) {}
 
 Status EmbeddedStore::Load() {
   std::string bytes;
@@ -103,31 +158,156 @@ Status EmbeddedStore::Load() {
     ASSIGN_OR_RETURN(counters_, DecodeCounters(bytes));
   }
   durable_counters_ = counters_;
-  name_writer_.next_name = counters_.next_name;
-  name_writer_.next_frame = counters_.next_frame;
-  series_writer_.next_series = counters_.next_series;
-  series_writer_.next_trie = counters_.next_trie;
-  series_writer_.live = counters_.live_series;
-  return database_->Scan(Family::kAgents, "", "",
-                         [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
-                           ASSIGN_OR_RETURN(AgentInfo agent, DecodeAgent(key, value));
-                           agents_.emplace(key, std::move(agent));
-                           return true;
-                         });
+  definitions_.names.next_name = static_cast<NameId>(counters_.next_name);
+  definitions_.names.next_function = static_cast<FunctionId>(counters_.next_function);
+  definitions_.names.next_frame = static_cast<FrameKeyId>(counters_.next_frame);
+  definitions_.series.next_series = static_cast<SeriesId>(counters_.next_series);
+  definitions_.series.next_group = static_cast<GroupId>(counters_.next_group);
+  definitions_.series.next_trie = static_cast<TrieId>(counters_.next_trie);
+  next_ordinal_ = counters_.next_ordinal;
+
+  RETURN_IF_ERROR(
+      database_->Scan(Family::kMeta, "T", "U", [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
+        Decoder in(key.substr(1));
+        const TenantId id = in.BigEndian32();
+        ASSIGN_OR_RETURN(TenantRecord record, DecodeTenant(value));
+        if (!in.ok() || id == 0) return DataLossError("damaged key of a tenant");
+        tenants_.Load(id, std::move(record));
+        return true;
+      }));
+  RETURN_IF_ERROR(
+      database_->Scan(Family::kTries, "I", "J", [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
+        Decoder in(key.substr(1));
+        const TrieId id = in.BigEndian32();
+        ASSIGN_OR_RETURN(const TrieRecord record, DecodeTrieRecord(value));
+        if (tenant_of_trie_.size() <= id) tenant_of_trie_.resize(id + 1);
+        tenant_of_trie_[id] = record.tenant;
+        grown_tries_.insert(id);  // perhaps; housekeeping looks
+        return true;
+      }));
+  const auto each_hour = [this](const char* from, const char* to, const auto& visit) {
+    return database_->Scan(Family::kMeta, from, to,
+                           [&](std::string_view key, std::string_view value) -> StatusOr<bool> {
+                             Decoder in(key.substr(1));
+                             const uint32_t hour = in.BigEndian32();
+                             const TrieId trie = in.BigEndian32();
+                             if (!in.ok() || !in.done()) return DataLossError("damaged key of an hour");
+                             ASSIGN_OR_RETURN(const uint64_t hour_bytes, visit(hour, trie, value));
+                             if (const TenantId tenant = TenantOf(trie); tenant != 0) {
+                               tenants_.AddBytes(tenant, hour, static_cast<int64_t>(hour_bytes));
+                             }
+                             return true;
+                           });
+  };
+  RETURN_IF_ERROR(each_hour("F", "G", [&](uint32_t hour, TrieId trie, std::string_view value) -> StatusOr<uint64_t> {
+    ASSIGN_OR_RETURN(const FreshRecord record, DecodeFresh(value));
+    fresh_[{hour, trie}] = record;
+    fresh_points_ += record.points;
+    return record.bytes;
+  }));
+  RETURN_IF_ERROR(each_hour("H", "I", [&](uint32_t, TrieId, std::string_view value) -> StatusOr<uint64_t> {
+    Decoder in(value);
+    const uint64_t dense = in.Varint();
+    if (!in.ok() || !in.done()) return DataLossError("damaged record of an hour");
+    return dense;
+  }));
+  durable_fresh_points_ = fresh_points_;
+  RETURN_IF_ERROR(
+      database_->Scan(Family::kAgents, "", "", [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
+        ASSIGN_OR_RETURN(AgentInfo agent, DecodeAgent(key, value));
+        agents_.emplace(key, std::move(agent));
+        return true;
+      }));
+  return Housekeeper(this, options_.now(), 0).UpdateCutoffs();
 }
 
-StatusOr<uint64_t> EmbeddedStore::LastSequence(std::string_view agent_id) const {
+TenantId EmbeddedStore::TenantOf(TrieId trie) const {
   const std::lock_guard lock(state_mutex_);
-  const auto found = agents_.find(agent_id);
+  return trie < tenant_of_trie_.size() ? tenant_of_trie_[trie] : 0;
+}
+
+StatusOr<uint64_t> EmbeddedStore::LastSequence(std::string_view tenant, std::string_view agent_id) const {
+  const std::lock_guard lock(state_mutex_);
+  const auto found = agents_.find(AgentKey(tenant, agent_id));
   return found == agents_.end() ? uint64_t{0} : found->second.last_sequence;
 }
 
-StatusOr<AppendResult> EmbeddedStore::Append(const profile::Batch& batch) {
-  RETURN_IF_ERROR(ValidateBatch(batch, options_.now()));
+StatusOr<AppendResult> EmbeddedStore::CheckSequence(const profile::BatchView& batch) const {
+  const std::lock_guard lock(state_mutex_);
+  const auto known = agents_.find(AgentKey(batch.tenant, batch.agent_id));
+  if (known == agents_.end()) {
+    if (agents_.size() >= kMaxAgents) {
+      return ResourceExhaustedError(StrFormat("the store knows %s agents, its limit; agent %s is not among them",
+                                              FormatCount(kMaxAgents), batch.agent_id));
+    }
+    return AppendResult{};
+  }
+  const uint64_t last = known->second.last_sequence;
+  return AppendResult{.duplicate = batch.sequence <= last, .last_sequence = last};
+}
+
+StatusOr<AppendResult> EmbeddedStore::Append(const profile::BatchView& batch, StreamMemo* stream_memo) {
+  Memo own;
+  Memo* memo = stream_memo == nullptr ? &own : static_cast<Memo*>(stream_memo);
+  RETURN_IF_ERROR(ValidateBatch(batch, &memo->checked, options_.now()));
+  ASSIGN_OR_RETURN(const AppendResult known, CheckSequence(batch));
+  if (known.duplicate) {
+    const std::lock_guard lock(state_mutex_);
+    ++duplicates_;
+    ++agents_.find(AgentKey(batch.tenant, batch.agent_id))->second.duplicates;
+    return known;
+  }
+  if (const TenantId tenant = tenants_.Find(batch.tenant); tenant != 0) {
+    RETURN_IF_ERROR(tenants_.AwaitRate(tenant));
+  }
+
+  const uint64_t flight = FlightBytes(batch);
+  {
+    std::unique_lock lock(flight_mutex_);
+    const uint64_t most = options_.memory_budget_bytes / 8;
+    // One batch may always go, however large.
+    const bool room = flight_changed_.wait_for(lock, kMaxFlightWait,
+                                               [&] { return flight_bytes_ == 0 || flight_bytes_ + flight <= most; });
+    if (!room) {
+      return UnavailableError(
+          StrFormat("the store has %s of batches on their way and its limit is %s (an eighth of --memory): "
+                    "the agents keep theirs and come back",
+                    FormatBytes(flight_bytes_), FormatBytes(most)));
+    }
+    flight_bytes_ += flight;
+  }
   Request request(batch);
+  for (;;) {
+    const uint64_t epoch = definitions_.epoch.load();
+    if (memo->epoch != epoch) memo->Reset(epoch);
+    StatusOr<StagedBatch> staged = stager_.Stage(batch, memo);
+    if (!staged.ok()) {
+      request.result = staged.status();
+      // What it knew of the stream may be half true.
+      memo->Reset(0);
+      break;
+    }
+    request.staged = *std::move(staged);
+    request.done = request.restage = false;
+    Commit(&request);
+    if (!request.restage) break;
+  }
+  {
+    const std::lock_guard lock(flight_mutex_);
+    flight_bytes_ -= flight;
+  }
+  flight_changed_.notify_all();
+  if (request.result.ok() && !request.result->duplicate) {
+    request.result->notice = std::move(request.staged.notice);
+    tenants_.ChargeRate(request.staged.tenant, request.staged.bytes);
+  }
+  return std::move(request.result);
+}
+
+void EmbeddedStore::Commit(Request* request) {
   std::unique_lock lock(queue_mutex_);
-  queue_.push_back(&request);
-  while (!request.done) {
+  queue_.push_back(request);
+  while (!request->done) {
     if (leader_active_) {
       queue_changed_.wait(lock);
       continue;
@@ -135,467 +315,250 @@ StatusOr<AppendResult> EmbeddedStore::Append(const profile::Batch& batch) {
     // Lead a group: as many of the waiting as fit, in the order in which they came.
     leader_active_ = true;
     std::vector<Request*> group;
-    size_t weight = 0;
+    uint64_t bytes = 0;
     for (Request* waiting : queue_) {
-      weight += Weight(waiting->batch);
-      if (!group.empty() && (group.size() == kMaxGroupBatches || weight > kMaxGroupSamples)) break;
+      bytes += waiting->staged.bytes;
+      if (!group.empty() && (group.size() == kMaxGroupBatches || bytes > kMaxGroupBytes)) break;
       group.push_back(waiting);
     }
+    queue_.erase(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(group.size()));
     lock.unlock();
-    const size_t taken = ApplyGroup(group);
+    CommitGroup(group);
     lock.lock();
-    for (size_t i = 0; i < taken; ++i) {
-      group[i]->done = true;
-      queue_.pop_front();
-    }
+    for (Request* done : group) done->done = true;
     leader_active_ = false;
     queue_changed_.notify_all();
   }
-  return std::move(request.result);
 }
 
-size_t EmbeddedStore::ApplyGroup(const std::vector<Request*>& requests) {
-  const std::lock_guard apply_lock(apply_mutex_);
-  Group group;
-  group.counters = counters_;
-  size_t taken = 0;
-  bool abandon = false;
-  bool any_write = false;
-  for (Request* request : requests) {
-    group.writes.SetSavePoint();
-    const uint64_t live_before = series_writer_.live;
-    request->result = Stage(request->batch, &group);
-    ++taken;
-    if (!request->result.ok()) {
-      series_writer_.live = live_before;
-      // What it staged in memory must go, and with it what the ones before it staged there: write those, and let the
-      // rest wait for the next group.
-      const rocksdb::Status undone = group.writes.RollbackToSavePoint();
-      CHECK(undone.ok());
-      abandon = true;
-      break;
-    }
-    group.writes.PopSavePoint().PermitUncheckedError();
-    any_write = any_write || !request->result->duplicate;
-  }
+Counters EmbeddedStore::CountersNow() const {
+  Counters counters = counters_;
+  counters.next_name = definitions_.names.next_name;
+  counters.next_function = definitions_.names.next_function;
+  counters.next_frame = definitions_.names.next_frame;
+  counters.next_series = definitions_.series.next_series;
+  counters.next_group = definitions_.series.next_group;
+  counters.next_trie = definitions_.series.next_trie;
+  counters.next_ordinal = next_ordinal_.load();
+  return counters;
+}
 
-  Status written = OkStatus();
-  if (any_write) {
-    // Ids that were handed out stay handed out, also those of a request that failed.
-    group.counters.next_name = name_writer_.next_name;
-    group.counters.next_frame = name_writer_.next_frame;
-    group.counters.next_series = series_writer_.next_series;
-    group.counters.next_trie = series_writer_.next_trie;
-    group.counters.live_series = series_writer_.live;
-    written = PutCounters(group.counters, &group.writes);
-    if (written.ok()) written = database_->Write(&group.writes, true);
-  }
-  if (!written.ok()) {
-    // A duplicate may be one of a batch in this very group: it is not to be acknowledged either.
-    for (size_t i = 0; i < taken; ++i) {
-      if (requests[i]->result.ok()) requests[i]->result = written;
-    }
-    // The log may hold the failed write all the same (synced badly, read back after a crash): no id or key of it is
-    // ever used again.
-    counters_.next_ordinal = group.counters.next_ordinal;
-    series_writer_.live = counters_.live_series;
-    abandon = true;
-  }
-
-  if (abandon) Abandon(group);
+void EmbeddedStore::CommitGroup(const std::vector<Request*>& group) {
+  const std::lock_guard commit_lock(commit_mutex_);
+  // Definitions that the group needs, and perhaps some that only later ones need.
+  rocksdb::WriteBatch writes;
+  std::unordered_map<TrieId, std::shared_ptr<StackTrie>> tries;
+  std::map<TenantId, TenantUsage> usage;
+  std::map<TrieId, TenantId> services;
+  std::vector<FrameKeyId> redescribed;
+  uint64_t epoch = 0;
+  Counters counters;
   {
-    const std::lock_guard lock(state_mutex_);
-    if (written.ok() && any_write) {
-      counters_ = group.counters;
-      durable_counters_ = group.counters;
-      for (auto& [id, agent] : group.agents) {
-        const auto [entry, added] = agents_.try_emplace(id);
-        const uint64_t duplicates = entry->second.duplicates;
-        entry->second = std::move(agent);
-        entry->second.duplicates = duplicates;
-      }
-    }
-    for (size_t i = 0; i < taken; ++i) {
-      if (!requests[i]->result.ok() || !requests[i]->result->duplicate) continue;
-      ++duplicates_;
-      if (const auto found = agents_.find(requests[i]->batch.agent_id); found != agents_.end()) {
-        ++found->second.duplicates;
-      }
-    }
-  }
-  name_reader_.Invalidate(name_writer_.redescribed);
-  name_writer_.redescribed.clear();
-  name_writer_.Trim();
-  series_writer_.Trim();
-  group.tries.clear();
-  tries_.Trim();
-  const std::lock_guard lock(state_mutex_);
-  writer_bytes_ = name_writer_.bytes() + series_writer_.bytes();
-  return taken;
-}
-
-void EmbeddedStore::Abandon(const Group& group) {
-  name_writer_.Forget();
-  series_writer_.Forget();
-  for (const auto& [id, trie] : group.tries) {
-    if (trie != nullptr) tries_.Drop(id, trie->size());
-  }
-}
-
-Status EmbeddedStore::PutCounters(const Counters& counters, rocksdb::WriteBatch* writes) const {
-  return database_->FromRocks(
-      writes->Put(database_->family(Family::kMeta), ToSlice(kCountersKey), EncodeCounters(counters)), "writing");
-}
-
-Status EmbeddedStore::CheckSeriesLimit(const profile::Batch& batch) {
-  // Only when it could matter: looking up twice is not free.
-  if (series_writer_.live + batch.series.size() <= options_.max_series) return OkStatus();
-  uint64_t added = 0;
-  for (const profile::SeriesKey& key : batch.series) {
-    ASSIGN_OR_RETURN(const SeriesWriter::Found found, series_writer_.Find(key));
-    if (found.id == 0) ++added;
-  }
-  if (series_writer_.live + added <= options_.max_series) return OkStatus();
-  return ResourceExhaustedError(StrFormat(
-      "the store's limit of %s series is reached (%s now, %d more asked by agent %s): raise it with --max-series, "
-      "or lower the number of distinct labels",
-      FormatCount(options_.max_series), FormatCount(series_writer_.live), added, batch.agent_id));
-}
-
-// Turns one batch into writes: ids of the batch become ids of the store.
-class EmbeddedStore::BatchApplier {
- public:
-  BatchApplier(EmbeddedStore* store, const profile::Batch& batch, Group* group)
-      : store_(*store), batch_(batch), dictionary_(batch.dictionary), group_(*group) {}
-
-  Status Apply() {
-    for (const profile::SeriesKey& key : batch_.series) {
-      ASSIGN_OR_RETURN(const SeriesWriter::Found found, store_.series_writer_.FindOrAdd(key, &group_.writes));
-      series_.push_back(found);
-    }
-    // Trie by trie, so that one memo of stacks serves each in turn.
-    std::vector<TrieId> tries;
-    for (const profile::ProfilePoint& point : batch_.profiles) tries.push_back(series_[point.series].trie);
-    for (const profile::HistogramPoint& point : batch_.histograms) {
-      if (!point.exemplars.empty()) tries.push_back(series_[point.series].trie);
-    }
-    std::sort(tries.begin(), tries.end());
-    tries.erase(std::unique(tries.begin(), tries.end()), tries.end());
-    // Histograms without exemplars need no trie; put them with trie 0.
-    for (const TrieId trie : tries) RETURN_IF_ERROR(ApplyTrie(trie));
-    for (const profile::HistogramPoint& point : batch_.histograms) {
-      if (point.exemplars.empty()) RETURN_IF_ERROR(PutHistogram(point));
-    }
-    for (const profile::CounterPoint& point : batch_.counters) {
-      const PointKey key = NextKey(series_[point.series].id, point.time_ns);
-      RETURN_IF_ERROR(Put(Family::kTotals, EncodePointKey(key),
-                          EncodeTotal({PointKind::kCounter, point.duration_ns, 0, point.value})));
-    }
-    return OkStatus();
+    const std::lock_guard lock(definitions_.mutex);
+    writes = std::move(definitions_.pending);
+    definitions_.pending.Clear();
+    tries = std::exchange(definitions_.pending_tries, {});
+    usage = std::exchange(definitions_.pending_usage, {});
+    services = std::exchange(definitions_.pending_services, {});
+    redescribed = std::exchange(definitions_.names.redescribed, {});
+    epoch = definitions_.epoch.load();
+    counters_.nodes += std::exchange(definitions_.pending_nodes, 0);
+    counters_.leaves += std::exchange(definitions_.pending_leaves, 0);
+    counters = CountersNow();
   }
 
- private:
-  Status Put(Family family, const std::string& key, const std::string& value) {
-    return store_.database_->FromRocks(group_.writes.Put(store_.database_->family(family), key, value), "writing");
-  }
-
-  PointKey NextKey(SeriesId series, int64_t time_ns) { return {series, time_ns, group_.counters.next_ordinal++}; }
-
-  StatusOr<NameId> Name(profile::StringId id) {
-    if (names_.empty()) names_.resize(dictionary_.string_count());
-    if (id != 0 && names_[id] == 0) {
-      ASSIGN_OR_RETURN(names_[id], store_.name_writer_.Intern(dictionary_.string(id), &group_.writes));
+  Status failed = OkStatus();
+  const auto put = [&](Family family, const std::string& key, std::string_view value) {
+    if (failed.ok()) {
+      failed = database_->FromRocks(writes.Put(database_->family(family), key, ToSlice(value)), "writing");
     }
-    return names_[id];
-  }
-
-  StatusOr<FrameKeyId> Frame(profile::FrameId id) {
-    if (frames_.empty()) frames_.resize(dictionary_.frame_count());
-    if (frames_[id] != 0) return frames_[id];
-    const profile::Frame& frame = dictionary_.frame(id);
-    const profile::Mapping& mapping = dictionary_.mapping(frame.mapping);
-    FrameRecord record;
-    record.kind = frame.kind;
-    record.address = frame.address.value;
-    ASSIGN_OR_RETURN(record.build_id, Name(mapping.build_id));
-    ASSIGN_OR_RETURN(record.file, Name(mapping.file));
-    ASSIGN_OR_RETURN(record.miss, Name(frame.miss));
-    for (const profile::Line& line : frame.lines) {
-      const profile::Function& function = dictionary_.function(line.function);
-      FrameRecord::Line stored{.start_line = function.start_line, .line = line.line, .column = line.column};
-      ASSIGN_OR_RETURN(stored.name, Name(function.name));
-      ASSIGN_OR_RETURN(stored.system_name, Name(function.system_name));
-      ASSIGN_OR_RETURN(stored.file, Name(function.file));
-      record.lines.push_back(stored);
-    }
-    ASSIGN_OR_RETURN(frames_[id], store_.name_writer_.InternFrame(record, &group_.writes));
-    return frames_[id];
-  }
-
-  // Marks `stack` and its ancestors as needed in the trie at hand.
-  void Need(profile::StackId stack) {
-    for (; stack != profile::kEmptyStack && epochs_[stack] != epoch_; stack = dictionary_.stack(stack).parent) {
-      epochs_[stack] = epoch_;
-      needed_.push_back(stack);
-    }
-  }
-
-  Status MapStacks(TrieId trie_id) {
-    std::shared_ptr<StackTrie>& trie = group_.tries[trie_id];
-    if (trie == nullptr) {
-      ASSIGN_OR_RETURN(trie, store_.tries_.Get(trie_id));
-    }
-    // Parents come before children in the batch's dictionary.
-    std::sort(needed_.begin(), needed_.end());
-    for (const profile::StackId stack : needed_) {
-      ASSIGN_OR_RETURN([[maybe_unused]] const FrameKeyId frame, Frame(dictionary_.stack(stack).frame));
-    }
-    fold_ = 0;
-    FrameKeyId fold_frame = 0;
-    if (trie->size() + needed_.size() > store_.options_.max_nodes_per_trie) {
-      FrameRecord record{.kind = profile::FrameKind::kSynthetic};
-      record.lines.emplace_back();
-      ASSIGN_OR_RETURN(record.lines[0].name, store_.name_writer_.Intern(kFoldedStacksName, &group_.writes));
-      ASSIGN_OR_RETURN(fold_frame, store_.name_writer_.InternFrame(record, &group_.writes));
-    }
-    std::string segment;
-    size_t first = 0;
-    {
-      const std::unique_lock lock(trie->mutex);
-      first = trie->size();
-      for (const profile::StackId stack : needed_) {
-        const profile::StackNode node = dictionary_.stack(stack);
-        const NodeId parent = nodes_[node.parent];
-        if (fold_ != 0 && parent == fold_) {
-          nodes_[stack] = fold_;
-          continue;
-        }
-        NodeId child = trie->Find(parent, frames_[node.frame]);
-        if (child == 0) {
-          if (trie->size() >= store_.options_.max_nodes_per_trie && fold_frame != 0) {
-            if (fold_ == 0) fold_ = trie->Find(0, fold_frame);
-            if (fold_ == 0) fold_ = trie->Add(0, fold_frame);
-            child = fold_;
-          } else {
-            child = trie->Add(parent, frames_[node.frame]);
-          }
-        }
-        nodes_[stack] = child;
-      }
-      if (trie->size() > first) segment = trie->EncodeSegment(static_cast<NodeId>(first));
-    }
-    if (segment.empty()) return OkStatus();
-    group_.counters.nodes += trie->size() - first;
-    std::string key = "n";
-    PutBigEndian32(trie_id, &key);
-    PutBigEndian32(static_cast<uint32_t>(first), &key);
-    return Put(Family::kTries, key, segment);
-  }
-
-  Status ApplyTrie(TrieId trie) {
-    if (epochs_.empty()) {
-      epochs_.resize(dictionary_.stack_count());
-      nodes_.resize(dictionary_.stack_count());
-    }
-    ++epoch_;
-    needed_.clear();
-    for (const profile::ProfilePoint& point : batch_.profiles) {
-      if (series_[point.series].trie != trie) continue;
-      for (const profile::ProfilePoint::Sample& sample : point.samples) Need(sample.stack);
-    }
-    for (const profile::HistogramPoint& point : batch_.histograms) {
-      if (series_[point.series].trie != trie) continue;
-      for (const profile::Exemplar& exemplar : point.exemplars) Need(exemplar.stack);
-    }
-    RETURN_IF_ERROR(MapStacks(trie));
-    for (const profile::ProfilePoint& point : batch_.profiles) {
-      if (series_[point.series].trie == trie) RETURN_IF_ERROR(PutProfile(point));
-    }
-    for (const profile::HistogramPoint& point : batch_.histograms) {
-      if (series_[point.series].trie == trie && !point.exemplars.empty()) RETURN_IF_ERROR(PutHistogram(point));
-    }
-    return OkStatus();
-  }
-
-  Status PutProfile(const profile::ProfilePoint& point) {
-    ProfileChunk chunk{.duration_ns = point.duration_ns, .period_ns = point.period_ns};
-    TotalRecord total{.kind = PointKind::kProfile, .duration_ns = point.duration_ns};
-    for (const profile::ProfilePoint::Sample& sample : point.samples) {
-      if (sample.count == 0 && sample.value == 0) continue;
-      const NodeId node = nodes_[sample.stack];
-      chunk.rows.push_back({node, sample.count, sample.value});
-      total.count += sample.count;
-      total.value += sample.value;
-      if (fold_ != 0 && node == fold_) group_.counters.folded_samples += sample.count;
-    }
-    std::sort(chunk.rows.begin(), chunk.rows.end(),
-              [](const StackSum& a, const StackSum& b) { return a.node < b.node; });
-    size_t kept = 0;
-    for (const StackSum& row : chunk.rows) {
-      if (kept > 0 && chunk.rows[kept - 1].node == row.node) {
-        chunk.rows[kept - 1].count += row.count;
-        chunk.rows[kept - 1].value += row.value;
-      } else {
-        chunk.rows[kept++] = row;
-      }
-    }
-    chunk.rows.resize(kept);
-    group_.counters.samples += total.count;
-    samples_ += total.count;
-    const std::string key = EncodePointKey(NextKey(series_[point.series].id, point.time_ns));
-    if (!chunk.rows.empty()) RETURN_IF_ERROR(Put(Family::kProfiles, key, EncodeProfileChunk(chunk)));
-    return Put(Family::kTotals, key, EncodeTotal(total));
-  }
-
-  Status PutHistogram(const profile::HistogramPoint& point) {
-    HistogramChunk chunk{.duration_ns = point.duration_ns, .histogram = point.histogram, .errors = point.errors};
-    for (const profile::Exemplar& exemplar : point.exemplars) {
-      ASSIGN_OR_RETURN(const NameId comm, store_.name_writer_.Intern(exemplar.comm, &group_.writes));
-      chunk.exemplars.push_back({exemplar.time_ns, exemplar.value, nodes_[exemplar.stack], comm, exemplar.tid});
-    }
-    const std::string key = EncodePointKey(NextKey(series_[point.series].id, point.time_ns));
-    RETURN_IF_ERROR(Put(Family::kHistograms, key, EncodeHistogramChunk(chunk, point.time_ns)));
-    return Put(Family::kTotals, key,
-               EncodeTotal({PointKind::kHistogram, point.duration_ns, point.histogram.count(), point.histogram.sum()}));
-  }
-
- public:
-  uint64_t samples() const { return samples_; }
-
- private:
-  EmbeddedStore& store_;
-  const profile::Batch& batch_;
-  const profile::Dictionary& dictionary_;
-  Group& group_;
-  std::vector<SeriesWriter::Found> series_;  // by index in the batch
-  std::vector<NameId> names_;                // by string id of the batch; 0 = not yet
-  std::vector<FrameKeyId> frames_;           // by frame id of the batch; 0 = not yet
-  // By stack id of the batch: its node in the trie at hand, valid when the epoch matches.
-  std::vector<NodeId> nodes_;
-  std::vector<uint32_t> epochs_;
-  uint32_t epoch_ = 0;
-  std::vector<profile::StackId> needed_;
-  NodeId fold_ = 0;
-  uint64_t samples_ = 0;
-};
-
-StatusOr<AppendResult> EmbeddedStore::Stage(const profile::Batch& batch, Group* group) {
-  AgentInfo agent;
-  const auto staged = group->agents.find(batch.agent_id);
-  if (staged != group->agents.end()) {
-    agent = staged->second;
-  } else {
-    const std::lock_guard lock(state_mutex_);
-    const auto known = agents_.find(batch.agent_id);
-    if (known != agents_.end()) {
-      agent = known->second;
-    } else if (agents_.size() + group->agents.size() >= kMaxAgents) {
-      return ResourceExhaustedError(StrFormat("the store knows %s agents, its limit; agent %s is not among them",
-                                              FormatCount(kMaxAgents), batch.agent_id));
-    }
-  }
-  if (batch.sequence <= agent.last_sequence) {
-    return AppendResult{.duplicate = true, .last_sequence = agent.last_sequence};
-  }
-  RETURN_IF_ERROR(CheckSeriesLimit(batch));
-  // Counters of a request that fails half-way must not stay.
-  const Counters before = group->counters;
-  BatchApplier applier(this, batch, group);
-  if (Status applied = applier.Apply(); !applied.ok()) {
-    const uint64_t next_ordinal = group->counters.next_ordinal;
-    group->counters = before;
-    group->counters.next_ordinal = next_ordinal;
-    return applied;
-  }
-
-  AppendResult result{.last_sequence = batch.sequence, .gap = batch.sequence - agent.last_sequence - 1};
+  };
+  std::unordered_map<std::string, AgentInfo> agents;
+  std::map<std::pair<uint32_t, TrieId>, FreshRecord> hours;
+  uint64_t fresh_points = fresh_points_;
+  std::vector<Request*> written;
   const int64_t now_ns = options_.now();
-  if (agent.batches == 0) agent.first_seen_ns = now_ns;
-  agent.agent_id = batch.agent_id;
-  agent.node = batch.node;
-  agent.last_sequence = batch.sequence;
-  agent.last_seen_ns = now_ns;
-  agent.batches += 1;
-  agent.gaps += result.gap;
-  agent.samples += applier.samples();
-  RETURN_IF_ERROR(database_->FromRocks(
-      group->writes.Put(database_->family(Family::kAgents), batch.agent_id, EncodeAgent(agent)), "writing"));
-  group->counters.batches += 1;
-  group->agents[batch.agent_id] = std::move(agent);
-  return result;
-}
-
-StatusOr<bool> EmbeddedStore::TrimSeries(SeriesId series, int64_t cutoff_ns, bool* empty) {
-  const std::unique_ptr<rocksdb::Iterator> it = database_->NewIterator(Family::kTotals);
-  const std::string first = PointKeyPrefix(series, 0);
-  const std::string cutoff = PointKeyPrefix(series, cutoff_ns);
-  it->Seek(first);
-  const bool has_old = it->Valid() && ToView(it->key()) < cutoff;
-  if (has_old) {
-    // Totals, samples and histograms of the same points lie in three families, under the same keys.
-    rocksdb::WriteBatch batch;
-    for (const Family family : {Family::kTotals, Family::kProfiles, Family::kHistograms}) {
-      RETURN_IF_ERROR(database_->FromRocks(batch.DeleteRange(database_->family(family), first, cutoff), "trimming"));
+  for (Request* request : group) {
+    const profile::BatchView& batch = request->batch;
+    const StagedBatch& staged = request->staged;
+    if (staged.epoch != epoch) {
+      request->restage = true;
+      continue;
     }
-    RETURN_IF_ERROR(database_->Write(&batch, false));
-    it->Seek(cutoff);
-  }
-  RETURN_IF_ERROR(database_->FromRocks(it->status(), "trimming"));
-  *empty = !it->Valid() || !ToView(it->key()).starts_with(std::string_view(first).substr(0, 4));
-  return has_old;
-}
-
-StatusOr<MaintenanceResult> EmbeddedStore::RunMaintenance(int64_t now_ns) {
-  MaintenanceResult result;
-  if (options_.retention_ns == 0) return result;
-  const auto step = static_cast<int64_t>(std::clamp(options_.retention_ns / 64, kMinCutoffStepNs, kMaxCutoffStepNs));
-  const int64_t oldest = now_ns - static_cast<int64_t>(options_.retention_ns);
-  result.cutoff_ns = std::max<int64_t>(0, oldest - oldest % step);
-  {
-    const std::lock_guard lock(apply_mutex_);
-    if (result.cutoff_ns <= last_cutoff_ns_) return result;
-  }
-  ASSIGN_OR_RETURN(const std::vector<SeriesId> ids, series_reader_.AllIds());
-  for (size_t begin = 0; begin < ids.size(); begin += kMaintenanceSeries) {
-    // Appends get their turn between the pieces.
-    const std::lock_guard lock(apply_mutex_);
-    const size_t end = std::min(ids.size(), begin + kMaintenanceSeries);
-    rocksdb::WriteBatch removals;
-    std::vector<SeriesId> removed;
-    const uint64_t live_before = series_writer_.live;
-    Status failed = OkStatus();
-    for (size_t i = begin; i < end && failed.ok(); ++i) {
-      bool empty = false;
-      const StatusOr<bool> trimmed = TrimSeries(ids[i], result.cutoff_ns, &empty);
-      failed = trimmed.status();
-      if (!failed.ok()) break;
-      if (*trimmed) ++result.series_trimmed;
-      if (!empty) continue;
-      failed = series_writer_.Remove(ids[i], &removals);
-      removed.push_back(ids[i]);
+    // Once more: the same batch may have come by two streams.
+    const std::string agent_key = AgentKey(batch.tenant, batch.agent_id);
+    auto [agent_entry, fresh_agent] = agents.try_emplace(agent_key);
+    AgentInfo& agent = agent_entry->second;
+    if (fresh_agent) {
+      const std::lock_guard lock(state_mutex_);
+      if (const auto known = agents_.find(agent_key); known != agents_.end()) agent = known->second;
     }
-    if (failed.ok() && !removed.empty()) {
-      Counters counters = counters_;
-      counters.live_series = series_writer_.live;
-      failed = PutCounters(counters, &removals);
-      if (failed.ok()) failed = database_->Write(&removals, false);
-      if (failed.ok()) {
-        counters_ = counters;
-        const std::lock_guard state_lock(state_mutex_);
-        durable_counters_ = counters;
+    if (batch.sequence <= agent.last_sequence) {
+      request->result = AppendResult{.duplicate = true, .last_sequence = agent.last_sequence};
+      continue;
+    }
+    for (const StagedBatch::Op& op : staged.ops) put(op.family, op.key, op.value);
+    const uint64_t gap = batch.sequence - agent.last_sequence - 1;
+    if (agent.batches == 0) agent.first_seen_ns = now_ns;
+    agent.tenant = batch.tenant;
+    agent.agent_id = batch.agent_id;
+    agent.node = batch.node;
+    agent.last_sequence = batch.sequence;
+    agent.last_seen_ns = now_ns;
+    agent.batches += 1;
+    agent.gaps += gap;
+    agent.samples += staged.samples;
+    put(Family::kAgents, agent_key, EncodeAgent(agent));
+    for (const auto& [place, fresh] : staged.hours) {
+      const auto [entry, added] = hours.try_emplace(place);
+      if (added) {
+        if (const auto known = fresh_.find(place); known != fresh_.end()) entry->second = known->second;
       }
+      entry->second.points += fresh.points;
+      entry->second.bytes += fresh.bytes;
+      entry->second.arrived_ns = now_ns;
+      fresh_points += fresh.points;
     }
-    if (!failed.ok()) {
-      series_writer_.live = live_before;
-      series_writer_.Forget();
-      return failed;
-    }
-    for (const SeriesId id : removed) series_reader_.Erase(id);
-    result.series_removed += removed.size();
+    usage[staged.tenant].Plus(staged.usage);
+    tenants_.AddUsage(staged.tenant, staged.usage);
+    counters.batches += 1;
+    counters.samples += staged.samples;
+    request->result = AppendResult{.last_sequence = batch.sequence, .gap = gap};
+    written.push_back(request);
   }
-  const std::lock_guard lock(apply_mutex_);
-  last_cutoff_ns_ = std::max(last_cutoff_ns_, result.cutoff_ns);
-  return result;
+  const bool any = writes.Count() > 0;
+  for (const auto& [tenant, unused] : usage)
+    put(Family::kMeta, TenantKey(tenant), EncodeTenant(tenants_.Record(tenant)));
+  for (const auto& [place, record] : hours)
+    put(Family::kMeta, FreshKey(place.first, place.second), EncodeFresh(record));
+  if (!redescribed.empty()) {
+    // Housekeeping looks which histories of functions have to be made anew.
+    std::string ids;
+    for (const FrameKeyId id : redescribed) PutVarint(id, &ids);
+    std::string key = "D";
+    PutBigEndian64(next_ordinal_.fetch_add(1), &key);
+    counters.next_ordinal = next_ordinal_.load();
+    put(Family::kMeta, key, ids);
+  }
+  put(Family::kMeta, kCountersKey, EncodeCounters(counters));
+  if (any && failed.ok()) failed = database_->Write(&writes, true);
+
+  if (!failed.ok()) {
+    // A duplicate may be one of a batch in this very group: it is not to be acknowledged either.
+    for (Request* request : group) {
+      if (!request->restage) request->result = failed;
+    }
+    // The log may hold the failed write all the same (synced badly, read back after a crash): ids and keys of it are
+    // never used again.
+    Abandon(tries, usage);
+    return;
+  }
+  counters_ = counters;
+  fresh_points_ = fresh_points;
+  for (const auto& [place, record] : hours) fresh_[place] = record;
+  for (Request* request : written) {
+    for (const auto& [place, fresh] : request->staged.hours) {
+      tenants_.AddBytes(request->staged.tenant, place.first, static_cast<int64_t>(fresh.bytes));
+    }
+  }
+  {
+    const std::lock_guard lock(state_mutex_);
+    durable_counters_ = counters;
+    durable_fresh_points_ = fresh_points;
+    for (auto& [key, agent] : agents) {
+      if (agent.last_sequence == 0) continue;  // only restaged batches
+      auto [entry, added] = agents_.try_emplace(key);
+      const uint64_t duplicates = entry->second.duplicates;
+      entry->second = std::move(agent);
+      entry->second.duplicates = duplicates;
+    }
+    for (Request* request : group) {
+      if (request->restage || !request->result.ok() || !request->result->duplicate) continue;
+      ++duplicates_;
+      ++agents_.find(AgentKey(request->batch.tenant, request->batch.agent_id))->second.duplicates;
+    }
+    for (const auto& [trie, tenant] : services) {
+      if (tenant_of_trie_.size() <= trie) tenant_of_trie_.resize(trie + 1);
+      tenant_of_trie_[trie] = tenant;
+    }
+  }
+  if (!services.empty()) PublishRetention();
+  if (!redescribed.empty()) {
+    name_reader_.Invalidate(redescribed);
+    const std::lock_guard lock(functions_mutex_);
+    redescribed_.insert(redescribed_.end(), redescribed.begin(), redescribed.end());
+  }
+  for (const auto& [trie, held] : tries) grown_tries_.insert(trie);
+  tries.clear();
+  TrimCaches();
+}
+
+void EmbeddedStore::Abandon(const std::unordered_map<TrieId, std::shared_ptr<StackTrie>>& tries,
+                            const std::map<TenantId, TenantUsage>& usage) {
+  const std::lock_guard lock(definitions_.mutex);
+  definitions_.epoch.fetch_add(1);
+  definitions_.names.Forget();
+  definitions_.series.Forget();
+  definitions_.folded_frame = 0;
+  // What was staged since the write began goes as well: it may refer to what failed.
+  for (const auto* set : {&tries, &std::as_const(definitions_.pending_tries)}) {
+    for (const auto& [id, trie] : *set) {
+      const std::shared_lock trie_lock(trie->mutex);
+      tries_.Drop(id, trie->end());
+    }
+  }
+  for (const auto* more : {&usage, &std::as_const(definitions_.pending_usage)}) {
+    for (const auto& [tenant, one] : *more) tenants_.TakeUsage(tenant, one);
+  }
+  definitions_.pending.Clear();
+  definitions_.pending_tries.clear();
+  definitions_.pending_usage.clear();
+  definitions_.pending_services.clear();
+  definitions_.pending_nodes = definitions_.pending_leaves = 0;
+  definitions_.names.redescribed.clear();
+  counters_.nodes = durable_counters_.nodes;
+  counters_.leaves = durable_counters_.leaves;
+  // Function views know nothing that is not durable but by these tries: their leaves are never asked for again.
+  const std::lock_guard functions_lock(functions_mutex_);
+  functions_.clear();
+}
+
+void EmbeddedStore::TrimCaches() {
+  {
+    const std::lock_guard lock(definitions_.mutex);
+    definitions_.names.Trim();
+    definitions_.series.Trim();
+    const std::lock_guard state_lock(state_mutex_);
+    writer_bytes_ = definitions_.names.bytes() + definitions_.series.bytes();
+  }
+  tries_.Trim();
+  const std::lock_guard lock(functions_mutex_);
+  uint64_t total = 0;
+  std::vector<std::pair<uint64_t, TrieId>> by_use;
+  for (const auto& [id, entry] : functions_) {
+    if (entry.functions.use_count() > 1) continue;  // being read or extended
+    total += entry.functions->bytes();
+    by_use.emplace_back(entry.last_use, id);
+  }
+  std::sort(by_use.begin(), by_use.end());
+  for (const auto& [use, id] : by_use) {
+    if (total <= options_.memory_budget_bytes / 8) break;
+    total -= functions_.at(id).functions->bytes();
+    functions_.erase(id);
+  }
+}
+
+RetentionTable::Cutoffs EmbeddedStore::CutoffsOf(TenantId tenant) const {
+  const std::lock_guard lock(state_mutex_);
+  return tenant < cutoffs_.size() ? cutoffs_[tenant] : RetentionTable::Cutoffs{};
+}
+
+void EmbeddedStore::PublishRetention() {
+  const std::lock_guard lock(state_mutex_);
+  auto content = std::make_shared<RetentionTable::Content>();
+  content->tenant_of_trie = tenant_of_trie_;
+  content->cutoffs = cutoffs_;
+  database_->retention().Set(std::move(content));
 }
 
 }  // namespace pyrometer::store

@@ -1,15 +1,21 @@
-// The dictionary of names: strings and frames with dense u32 ids, on disk in both directions, with
+// The dictionary of names: strings, functions and frames with dense u32 ids, on disk in both directions, with
 // bounded caches in front. Inside this room only.
 //
-// A frame's identity is (build ID, ELF address) where that says everything: machine code of a user
-// space file. Its names are attached to it and may come later (a batch of another agent that had the
+// A frame's identity is (build ID, ELF address) where that says everything: machine code of a user space
+// file. Its names are attached to it and may come later (a batch of another agent that had the
 // symbols): the better description wins, stored samples do not change. Everything else (kernel, whose addresses
 // move at each boot; generated code; interpreters) is identified by its whole content.
 //
-// NameWriter: used by the one thread that applies batches. NameReader: any thread.
+// From content to id leads an index by 30 bits of a hash: the content itself would be stored twice. 14 bits name a
+// bucket, one key; its value is a list of (16 bits more, table, id), to which new entries are only appended (RocksDB's
+// merge), so adding reads nothing. What two entries have in common there, their content tells apart. 5.5 bytes per
+// entry at rest, where a key of its own would take 11.
+//
+// NameWriter: callers hold the lock under which ids are given out. NameReader: any thread.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -26,14 +32,22 @@
 namespace pyrometer::store {
 
 using NameId = uint32_t;      // of a string; 0 = ""
+using FunctionId = uint32_t;  // 0 = none
 using FrameKeyId = uint32_t;  // of a frame; 0 = none
+
+struct FunctionRecord {
+  NameId name = 0;
+  NameId system_name = 0;
+  NameId file = 0;
+  int64_t start_line = 0;
+  bool operator==(const FunctionRecord&) const = default;
+};
+std::string EncodeFunction(const FunctionRecord& function);
+StatusOr<FunctionRecord> DecodeFunction(std::string_view bytes);
 
 struct FrameRecord {
   struct Line {
-    NameId name = 0;
-    NameId system_name = 0;
-    NameId file = 0;
-    int64_t start_line = 0;
+    FunctionId function = 0;
     int64_t line = 0;
     int64_t column = 0;
     bool operator==(const Line&) const = default;
@@ -53,10 +67,18 @@ std::string FrameIdentity(const FrameRecord& frame);
 // 0 no names, 1 functions, 2 functions and lines. Of two descriptions of one frame the higher stays.
 uint8_t DescriptionRank(const FrameRecord& frame);
 
-std::string NameKey(NameId id);
-std::string NameIndexKey(std::string_view text);
-std::string FrameKey(FrameKeyId id);
-std::string FrameIndexKey(std::string_view identity);
+// First bytes of keys in Family::kNames, id -> content.
+enum class NameTable : char {
+  kStrings = 's',
+  kFunctions = 'u',
+  kFrames = 'f',
+};
+std::string NameKey(NameTable table, uint32_t id);
+// The bucket of the index that an entry is in, and the entry; 'X' stands before buckets.
+std::string NameBucketKey(std::string_view identity);
+std::string NameBucketEntry(NameTable table, std::string_view identity, uint32_t id);
+// Ids of a bucket that may have this content.
+StatusOr<std::vector<uint32_t>> NameCandidates(NameTable table, std::string_view identity, std::string_view bucket);
 
 class NameWriter {
  public:
@@ -64,29 +86,43 @@ class NameWriter {
 
   // The id of `text`; a new one is added to `batch` when there is none.
   StatusOr<NameId> Intern(std::string_view text, rocksdb::WriteBatch* batch);
-  // 0 when there is none.
-  StatusOr<NameId> Find(std::string_view text);
+  StatusOr<FunctionId> InternFunction(const FunctionRecord& function, rocksdb::WriteBatch* batch);
   StatusOr<FrameKeyId> InternFrame(const FrameRecord& frame, rocksdb::WriteBatch* batch);
+  // 0 when there is none. Adds nothing.
+  StatusOr<NameId> Find(std::string_view text);
+  StatusOr<FrameKeyId> FindFrame(const FrameRecord& frame);
 
   // Ids that the next new entry gets; set after opening from the stored counters.
   NameId next_name = 1;
+  FunctionId next_function = 1;
   FrameKeyId next_frame = 1;
+  // Bytes of strings added so far; only differences mean something.
+  uint64_t added_text_bytes = 0;
   // Frames whose description changed since the owner last emptied it.
   std::vector<FrameKeyId> redescribed;
 
   // After a write that failed: entries in the caches may not be on disk.
   void Forget();
-  // Between groups, never within one: entries of a group are on disk only after it.
+  // Forgets what has not been used for long; entries since the last call but one stay.
   void Trim();
-  uint64_t bytes() const { return names_.bytes() + frames_.bytes(); }
+  uint64_t bytes() const { return names_.bytes() + functions_.bytes() + frames_.bytes(); }
 
  private:
   struct FrameEntry {
     FrameKeyId id = 0;
     uint8_t rank = 0;
   };
+  // Ids on disk that may have this content. Those that are not on disk yet are in the caches.
+  StatusOr<std::vector<uint32_t>> Candidates(NameTable table, std::string_view identity) const;
+  // A new entry, both directions.
+  Status PutNew(NameTable table, std::string_view identity, std::string_view content, uint32_t id,
+                rocksdb::WriteBatch* batch);
+  StatusOr<FrameEntry> LookUpFrame(const std::string& identity);
+  Status Put(const std::string& key, std::string_view value, rocksdb::WriteBatch* batch);
+
   const Database& database_;
   TwoGenerationCache<std::string, NameId, TransparentStringHash, std::equal_to<>> names_;
+  TwoGenerationCache<std::string, FunctionId, TransparentStringHash, std::equal_to<>> functions_;
   TwoGenerationCache<std::string, FrameEntry, TransparentStringHash, std::equal_to<>> frames_;
 };
 
@@ -96,16 +132,25 @@ class NameReader {
 
   // Same order as the ids. DATA_LOSS for an id that is not on disk.
   StatusOr<std::vector<std::string>> Names(const std::vector<NameId>& ids);
+  StatusOr<std::vector<FunctionRecord>> Functions(const std::vector<FunctionId>& ids);
   StatusOr<std::vector<std::shared_ptr<const FrameRecord>>> Frames(const std::vector<FrameKeyId>& ids);
+  // 0 when there is none.
+  StatusOr<NameId> Find(std::string_view text);
 
   // The frames were described anew: forget what is cached, and what is being read right now.
   void Invalidate(const std::vector<FrameKeyId>& ids);
   uint64_t bytes() const;
 
  private:
+  // Looks `ids` up in `cache`, and what is absent on disk: decode(bytes) -> value, size(value) -> bytes it takes.
+  template <typename Value, typename Decode, typename Size>
+  StatusOr<std::vector<Value>> Read(NameTable table, std::string_view what, const std::vector<uint32_t>& ids,
+                                    TwoGenerationCache<uint32_t, Value>* cache, Decode decode, Size size);
+
   const Database& database_;
   mutable std::mutex mutex_;
   TwoGenerationCache<NameId, std::string> names_;
+  TwoGenerationCache<FunctionId, FunctionRecord> functions_;
   TwoGenerationCache<FrameKeyId, std::shared_ptr<const FrameRecord>> frames_;
   uint64_t invalidations_ = 0;
 };

@@ -1,4 +1,5 @@
 #include "userspace/query/engine.h"
+#include "userspace/query/function_history.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -112,6 +113,34 @@ TEST_F(EngineTest, GroupByKeepsLabels) {
       Value(engine_.MergeProfile(S("cpu"), {kT0 + kStep, kT0 + 2 * kStep}, {.group_by = {"comm", "absent"}}));
   EXPECT_EQ(Folded(p, 0),
             (std::map<std::string, int64_t>{{"{comm=\"nginx\"} main;hot_a", 6}, {"{comm=\"sh\"} main", 5}}));
+}
+
+TEST_F(EngineTest, AFunctionsHistoryIsOfWholeServices) {
+  const auto history = [&](std::string_view selector, std::string_view name) {
+    return FunctionHistory(engine_, S(std::string(selector)), name, {});
+  };
+  const auto sum = [](const std::vector<FunctionPoint>& points) {
+    std::pair<uint64_t, uint64_t> total;
+    for (const FunctionPoint& point : points) total = {total.first + point.self, total.second + point.total};
+    return total;
+  };
+  std::map<std::string, std::pair<uint64_t, uint64_t>> fresh;
+  for (const std::string name : {"main", "hot_a", "hot_b", "absent"}) {
+    fresh[name] = sum(Value(history("cpu{service=\"shop\"}", name)));
+  }
+  EXPECT_EQ(fresh["main"], std::pair(5 * kPeriod, 111 * kPeriod));
+  EXPECT_EQ(fresh["hot_a"], std::pair(66 * kPeriod, 66 * kPeriod));
+  EXPECT_EQ(fresh["absent"], std::pair(uint64_t{0}, uint64_t{0}));
+  // The same from the index, once the hour is over.
+  store::KeepHouse(store_.get(), kT0 + 3 * 3600 * static_cast<int64_t>(kNsPerSecond));
+  EXPECT_GT(store_->HousekeptUntil().value(), kT0);
+  for (const auto& [name, expected] : fresh) {
+    EXPECT_EQ(sum(Value(history("cpu{service=\"shop\"}", name))), expected) << name;
+  }
+  for (const std::string_view part : {"cpu{comm=\"nginx\"}", "cpu{node=\"n1\"}", "cpu{session=\"s1\"}"}) {
+    EXPECT_EQ(history(part, "main").status().code(), StatusCode::kInvalidArgument) << part;
+  }
+  EXPECT_EQ(history("cpu", "").status().code(), StatusCode::kInvalidArgument);
 }
 
 TEST_F(EngineTest, RangesAreHalfOpenByWindowStart) {

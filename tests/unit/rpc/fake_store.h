@@ -43,7 +43,8 @@ class FakeIngest : public IngestHandler {
     });
     return Welcome{.version = "test", .last_sequence = last_sequence};
   }
-  StatusOr<Ack> Received(AgentConnection&, const profile::Batch& batch) override {
+  StatusOr<Ack> Received(AgentConnection&, const profile::BatchView& view) override {
+    const profile::Batch batch = profile::CopyBatch(view);
     StatusOr<Ack> answer = on_batch ? on_batch(batch) : Ack{.sequence = batch.sequence};
     state.Change([&] { batches.push_back(batch); });
     return answer;
@@ -96,7 +97,7 @@ class FakeQuery : public QueryApi {
     if (!fail.ok()) return fail;
     return histograms;
   }
-  StatusOr<std::vector<NodeInfo>> ListNodes() override { return nodes; }
+  StatusOr<std::vector<NodeInfo>> ListNodes(const std::string&) override { return nodes; }
   StatusOr<std::vector<std::string>> LabelValues(const LabelValuesRequest& request) override {
     last_values = request;
     return std::vector<std::string>{"a", "b"};
@@ -111,7 +112,7 @@ class FakeQuery : public QueryApi {
   StatusOr<SessionInfo> GetSession(const std::string& id) override {
     return NotFoundError(StrFormat("no session %s", id));
   }
-  StatusOr<std::vector<SessionInfo>> ListSessions() override {
+  StatusOr<std::vector<SessionInfo>> ListSessions(const std::string&) override {
     return std::vector<SessionInfo>{{.spec = {.id = "s1"}, .state = SessionState::kFailed, .error = "why"}};
   }
 

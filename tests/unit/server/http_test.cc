@@ -227,6 +227,34 @@ TEST_F(HttpTest, Top) {
   EXPECT_EQ(top["functions"][1]["name"], "hot_b");
 }
 
+TEST_F(HttpTest, FunctionOverTime) {
+  const json reply = GetJson("/api/v1/function?name=hot_a&from=-2h&query=" + Encode("cpu{service=\"shop\"}"));
+  EXPECT_EQ(reply["unit"], "nanoseconds");
+  double self = 0, total = 0;
+  for (const json& point : reply["points"]) {
+    EXPECT_EQ(point[0].get<int64_t>() % 3'600'000, 0);
+    self += point[1].get<double>();
+    total += point[2].get<double>();
+  }
+  EXPECT_NEAR(self / (3 * 1'010'101'000ll), 0.6, 1e-9);
+  EXPECT_EQ(self, total);
+  EXPECT_EQ(Error("/api/v1/function?query=cpu", 400)["message"], "which function? Give its name");
+  EXPECT_THAT(
+      Error("/api/v1/function?name=hot_a&query=" + Encode("cpu{node=\"n1\"}"), 400)["message"].get<std::string>(),
+      HasSubstr("kept per service"));
+}
+
+TEST_F(HttpTest, TenantsAreKeptApart) {
+  const json tenants = GetJson("/api/v1/tenants")["tenants"];
+  ASSERT_EQ(tenants.size(), 1u);
+  EXPECT_EQ(tenants[0]["tenant"], "");
+  EXPECT_GT(tenants[0]["samples"].get<int64_t>(), 0);
+  EXPECT_EQ(tenants[0]["foldedSamples"], 0);
+  EXPECT_EQ(GetJson("/api/v1/label-values?label=service&tenant=red")["values"], json::array());
+  EXPECT_EQ(GetJson("/api/v1/flame?tenant=red")["samples"]["node"].size(), 0u);
+  EXPECT_EQ(Error("/api/v1/flame?tenant=" + Encode("no name"), 400)["code"], "invalid_argument");
+}
+
 TEST_F(HttpTest, Histograms) {
   const json reply = GetJson("/api/v1/histograms?by=container.name,syscall");
   EXPECT_EQ(reply["unit"], "nanoseconds");

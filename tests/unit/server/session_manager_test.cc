@@ -49,7 +49,7 @@ class SessionManagerTest : public ::testing::Test {
   int64_t now_ = 1'000'000'000'000;
   SessionManager manager_{{.max_finished = 3, .max_running_per_node = 4, .now = [this] { return now_; }}};
   std::shared_ptr<FakeConnection> connection_ = std::make_shared<FakeConnection>();
-  AgentRegistry::Online agent_{"a1", "n1", connection_};
+  AgentRegistry::Online agent_{.key = "a1", .tenant = "", .agent_id = "a1", .node = "n1", .connection = connection_};
 };
 
 TEST_F(SessionManagerTest, RunsToItsEnd) {

@@ -23,7 +23,7 @@ profile::Batch SmallBatch(const std::string& agent, uint64_t sequence, uint64_t 
 TEST(Append, AppliesOnceAndCountsGaps) {
   const TempFolder folder;
   auto store = MustOpen(folder.path());
-  EXPECT_EQ(store->LastSequence("a").value(), 0u);
+  EXPECT_EQ(store->LastSequence("", "a").value(), 0u);
   AppendResult r = store->Append(SmallBatch("a", 1)).value();
   EXPECT_FALSE(r.duplicate);
   EXPECT_EQ(r.last_sequence, 1u);
@@ -43,7 +43,7 @@ TEST(Append, AppliesOnceAndCountsGaps) {
 
   store.reset();
   store = MustOpen(folder.path());
-  EXPECT_EQ(store->LastSequence("a").value(), 5u);
+  EXPECT_EQ(store->LastSequence("", "a").value(), 5u);
   EXPECT_TRUE(store->Append(SmallBatch("a", 5)).value().duplicate);
   EXPECT_EQ(SampleSum(*store), 12u);
   const std::vector<AgentInfo> agents = store->Agents().value();
@@ -60,6 +60,7 @@ TEST(Append, AppliesOnceAndCountsGaps) {
   EXPECT_EQ(stats.samples, 12u);
   EXPECT_EQ(stats.series, 1u);
   EXPECT_EQ(stats.stacks, 2u);
+  EXPECT_EQ(stats.nodes, 2u);
   EXPECT_EQ(stats.frames, 2u);
   EXPECT_EQ(stats.gaps, 3u);
   EXPECT_GT(stats.disk_bytes, 0u);
@@ -74,15 +75,15 @@ TEST(Append, StacksComeBackWithTheirNames) {
     const std::vector<Series> series = store->FindSeries({.type = "cpu"}).value();
     ASSERT_EQ(series.size(), 1u);
     EXPECT_EQ(series[0].labels.Get("service"), "shop");
-    const StackSums sums = store->SumStacks(series[0].trie, {{series[0].id}}, {}).value();
+    const StackSums sums = store->SumStacks(StacksOf(series[0]), {}).value();
     ASSERT_EQ(sums.sums.size(), 2u);
     EXPECT_EQ(sums.points, 1u);
     EXPECT_EQ(sums.period_ns, kPeriod);
     EXPECT_EQ(sums.first_ns, kT0);
     EXPECT_EQ(sums.end_ns, kT0 + static_cast<int64_t>(kWindow));
     profile::Dictionary d;
-    const std::vector<NodeId> nodes = {sums.sums[1].node, 0, sums.sums[0].node};
-    const std::vector<profile::StackId> stacks = store->ResolveStacks(series[0].trie, nodes, &d).value();
+    const std::vector<LeafId> leaves = {sums.sums[1].leaf, 0, sums.sums[0].leaf};
+    const std::vector<profile::StackId> stacks = store->ResolveStacks(series[0].trie, leaves, &d).value();
     EXPECT_EQ(stacks[1], profile::kEmptyStack);
     const std::vector<profile::FrameId> leaf_first = d.FramesLeafFirst(stacks[0]);
     ASSERT_EQ(leaf_first.size(), 2u);
@@ -117,9 +118,9 @@ std::map<std::string, uint64_t> LeafNames(const Store& store) {
   std::map<std::string, uint64_t> names;
   for (const Series& series : Value(store.FindSeries({}))) {
     profile::Dictionary d;
-    const StackSums sums = Value(store.SumStacks(series.trie, {&series.id, 1}, {}));
+    const StackSums sums = Value(store.SumStacks(StacksOf(series), {}));
     for (const StackSum& row : sums.sums) {
-      const profile::StackId stack = store.ResolveStacks(series.trie, {{row.node}}, &d).value()[0];
+      const profile::StackId stack = store.ResolveStacks(series.trie, {{row.leaf}}, &d).value()[0];
       const profile::Frame& frame = d.frame(d.stack(stack).frame);
       std::string name = d.FrameName(d.stack(stack).frame);
       if (!frame.lines.empty() && frame.lines[0].line != 0) name += StrFormat(":%d", frame.lines[0].line);
@@ -162,53 +163,170 @@ TEST(Append, KernelAndJitAddressesAreNotIdentities) {
             (std::map<std::string, uint64_t>{{"do_exit", 1}, {"do_fork", 1}, {"js:a", 1}, {"js:b", 1}}));
 }
 
+// Beyond the limit the known outer frames stay, and everything below them is one visible frame.
 TEST(Append, StackLimitFoldsVisiblyAndCounts) {
   const TempFolder folder;
   StoreOptions options = TestOptions();
-  options.max_nodes_per_trie = 10;
+  options.limits.max_nodes = 40;
   auto store = MustOpen(folder.path(), options);
   BatchBuilder b("a", 1);
   const uint32_t big = b.Series("cpu", {{"service", "big"}});
-  const uint32_t other = b.Series("cpu", {{"service", "other"}});
   std::vector<std::pair<profile::StackId, uint64_t>> samples;
   for (int i = 0; i < 100; ++i) samples.push_back({b.Stack({"main", "f" + std::to_string(i), "leaf"}), 1});
-  b.Cpu(big, kT0, samples).Cpu(other, kT0, {{b.Stack({"main", "quiet"}), 7}});
-  ASSERT_TRUE(store->Append(b.batch).ok());
-  EXPECT_EQ(SampleSum(*store), 107u);
-  EXPECT_EQ(StackSampleSum(*store), 107u);
+  b.Cpu(big, kT0, samples);
+  const AppendResult result = store->Append(b.batch).value();
+  EXPECT_THAT(result.notice, HasSubstr("--max-stacks"));
+  EXPECT_THAT(result.notice, HasSubstr("limit 40"));
+  EXPECT_EQ(SampleSum(*store), 100u);
+  EXPECT_EQ(StackSampleSum(*store), 100u);
   const std::map<std::string, uint64_t> names = LeafNames(*store);
-  EXPECT_EQ(names.at("quiet"), 7u);
-  EXPECT_EQ(names.at(std::string(kFoldedStacksName)) + names.at("leaf"), 100u);
-  EXPECT_GT(names.at(std::string(kFoldedStacksName)), 90u);
-  EXPECT_EQ(store->Stats().value().folded_samples, names.at(std::string(kFoldedStacksName)));
+  const uint64_t folded = names.at(std::string(kFoldedStacksName));
+  EXPECT_EQ(folded + names.at("leaf"), 100u);
+  EXPECT_GT(folded, 75u);
+  EXPECT_EQ(store->Stats().value().folded_samples, folded);
+  // The fold hangs where the known frames end.
+  const Series series = store->FindSeries({}).value()[0];
+  const StackSums all = store->SumStacks(StacksOf(series), {}).value();
+  for (const StackSum& row : all.sums) {
+    profile::Dictionary d;
+    const auto frames = d.FramesLeafFirst(store->ResolveStacks(series.trie, {{row.leaf}}, &d).value()[0]);
+    ASSERT_GE(frames.size(), 2u);
+    EXPECT_EQ(d.FrameName(frames.back()), "main");
+  }
   // Known stacks are still found; the fold is the same node in the next batch.
   b.batch.sequence = 2;
   ASSERT_TRUE(store->Append(b.batch).ok());
-  EXPECT_EQ(LeafNames(*store).at(std::string(kFoldedStacksName)), 2 * names.at(std::string(kFoldedStacksName)));
-  EXPECT_LE(store->Stats().value().stacks, 10u + 1 + 2);
+  EXPECT_EQ(LeafNames(*store).at(std::string(kFoldedStacksName)), 2 * folded);
+  EXPECT_LE(store->Stats().value().nodes, 40u + 40 / 8 + 1);
+  // Nobody else is concerned.
+  BatchBuilder other("x", 1);
+  other.batch.tenant = "quiet";
+  other.Cpu(other.Series("cpu", {{"service", "big"}}), kT0, {{other.Stack({"main", "f1", "own"}), 7}});
+  EXPECT_EQ(store->Append(other.batch).value().notice, "");
+  // After a restart too, and with the limit raised new stacks are whole again.
+  store.reset();
+  options.limits.max_nodes = 1000;
+  store = MustOpen(folder.path(), options);
+  b.batch.sequence = 3;
+  ASSERT_TRUE(store->Append(b.batch).ok());
+  EXPECT_EQ(LeafNames(*store).at(std::string(kFoldedStacksName)), 2 * folded);
+  EXPECT_EQ(StackSampleSum(*store), 300u);
 }
 
-TEST(Append, SeriesLimitRefusesNamingIt) {
+TEST(Append, NamesLimitFoldsWhatWouldNeedNewOnes) {
   const TempFolder folder;
   StoreOptions options = TestOptions();
-  options.max_series = 3;
+  options.limits.max_name_bytes = 200;
+  auto store = MustOpen(folder.path(), options);
+  for (uint64_t sequence = 1; sequence <= 20; ++sequence) {
+    BatchBuilder b("a", sequence);
+    std::vector<std::pair<profile::StackId, uint64_t>> samples = {{b.Stack({"main", "known"}), 1}};
+    for (int i = 0; i < 5; ++i) samples.push_back({b.Stack({"main", StrFormat("unknown_%d_%d", sequence, i)}), 1});
+    b.Cpu(b.Series("cpu", {{"service", "s"}}), kT0, samples);
+    const StatusOr<AppendResult> result = store->Append(b.batch);
+    ASSERT_TRUE(result.ok()) << result.status();
+    if (sequence == 20) {
+      EXPECT_THAT(result->notice, HasSubstr("--max-names"));
+    }
+  }
+  const std::map<std::string, uint64_t> names = LeafNames(*store);
+  EXPECT_EQ(names.at("known"), 20u);
+  EXPECT_GT(names.at(std::string(kFoldedStacksName)), 50u);
+  EXPECT_EQ(StackSampleSum(*store), 120u);
+}
+
+TEST(Append, SeriesLimitFoldsVisiblyAndSaysSo) {
+  const TempFolder folder;
+  StoreOptions options = TestOptions();
+  options.limits.max_series = 3;
   auto store = MustOpen(folder.path(), options);
   const auto batch = [](uint64_t sequence, int first, int last) {
     BatchBuilder b("a", sequence);
     for (int i = first; i < last; ++i) {
-      b.Counter(b.Series("tcp_retransmits", {{"comm", "c" + std::to_string(i)}}), kT0, 1);
+      b.Counter(b.Series("tcp_retransmits", {{"service", "s"}, {"comm", "c" + std::to_string(i)}}), kT0, 1);
     }
     return b.batch;
   };
-  ASSERT_TRUE(store->Append(batch(1, 0, 2)).ok());
-  const Status refused = store->Append(batch(2, 1, 5)).status();
-  EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(Message(refused)), HasSubstr("--max-series"));
-  EXPECT_THAT(std::string(Message(refused)), HasSubstr("limit of 3 series"));
-  EXPECT_EQ(store->LastSequence("a").value(), 1u);
-  EXPECT_EQ(store->FindSeries({}).value().size(), 2u);
-  ASSERT_TRUE(store->Append(batch(2, 1, 3)).ok());  // known ones and one more
-  EXPECT_EQ(store->Stats().value().series, 3u);
+  EXPECT_EQ(store->Append(batch(1, 0, 2)).value().notice, "");
+  const AppendResult folded = store->Append(batch(2, 1, 6)).value();
+  EXPECT_THAT(folded.notice, HasSubstr("3 points went to the series {folded="));
+  EXPECT_THAT(folded.notice, HasSubstr("has 4 series, its limit is 3; raise it with --max-series"));
+  uint64_t counted = 0, in_fold = 0;
+  for (const Series& series : Value(store->FindSeries({.type = "tcp_retransmits"}))) {
+    ASSERT_TRUE(store
+                    ->ScanTotals(SeriesOnly({series.id}), {}, false,
+                                 [&](const WindowTotal& total) {
+                                   counted += total.value;
+                                   if (series.labels.Has(kFoldedLabel)) in_fold += total.value;
+                                 })
+                    .ok());
+    if (series.labels.Has(kFoldedLabel)) {
+      EXPECT_EQ(series.labels.Get("service"), "s");
+    }
+  }
+  EXPECT_EQ(counted, 7u);
+  EXPECT_EQ(in_fold, 3u);
+  EXPECT_EQ(store->Stats().value().series, 4u);
+  EXPECT_EQ(store->Tenants().value()[0].folded_series, 3u);
+}
+
+TEST(Append, TenantsShareNothingThatShows) {
+  const TempFolder folder;
+  auto store = MustOpen(folder.path());
+  for (const std::string tenant : {"", "red", "blue"}) {
+    BatchBuilder b("a", 1);  // the same agent id in each
+    b.batch.tenant = tenant;
+    b.Cpu(b.Series("cpu", {{"service", "shop"}, {"owner", tenant + "x"}}), kT0,
+          {{b.Stack({"main", "f_" + tenant}), 1 + tenant.size()}});
+    ASSERT_FALSE(store->Append(b.batch).value().duplicate) << tenant;
+  }
+  for (int round = 0; round < 2; ++round) {
+    for (const std::string tenant : {"", "red", "blue"}) {
+      const std::vector<Series> series = store->FindSeries({.tenant = tenant}).value();
+      ASSERT_EQ(series.size(), 1u) << tenant;
+      const StackSums sums = store->SumStacks(StacksOf(series[0]), {}).value();
+      ASSERT_EQ(sums.sums.size(), 1u);
+      EXPECT_EQ(sums.sums[0].count, 1 + tenant.size());
+      EXPECT_THAT(store->LabelValues("owner", {.tenant = tenant}).value(), ::testing::ElementsAre(tenant + "x"));
+      EXPECT_EQ(store->LastSequence(tenant, "a").value(), 1u);
+      profile::Dictionary d;
+      const auto stack = store->ResolveStacks(series[0].trie, {{sums.sums[0].leaf}}, &d).value()[0];
+      EXPECT_EQ(d.FrameName(d.stack(stack).frame), "f_" + tenant);
+    }
+    EXPECT_TRUE(store->FindSeries({.tenant = "green"}).value().empty());
+    EXPECT_EQ(store->Tenants().value().size(), 3u);
+    store.reset();
+    store = MustOpen(folder.path());
+  }
+  BatchBuilder bad("a", 1);
+  bad.batch.tenant = "no spaces";
+  EXPECT_EQ(store->Append(bad.batch).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST(Append, RateLimitSlowsThenRefusesNamingIt) {
+  const TempFolder folder;
+  StoreOptions options = TestOptions();
+  options.tenant_limits["noisy"].max_bytes_per_s = 100;
+  auto store = MustOpen(folder.path(), options);
+  const auto batch = [](const std::string& tenant, uint64_t sequence) {
+    BatchBuilder b("a", sequence);
+    b.batch.tenant = tenant;
+    std::vector<std::pair<profile::StackId, uint64_t>> samples;
+    for (int i = 0; i < 20'000; ++i) samples.push_back({b.Stack({"f" + std::to_string(i)}), 1});
+    b.Cpu(b.Series("cpu", {{"service", "s"}}), kT0, samples);
+    return b.batch;
+  };
+  ASSERT_TRUE(store->Append(batch("noisy", 1)).ok());
+  ASSERT_TRUE(store->Append(batch("", 1)).ok());
+  StatusOr<AppendResult> result = AppendResult{};
+  for (uint64_t sequence = 2; result.ok() && sequence < 10; ++sequence)
+    result = store->Append(batch("noisy", sequence));
+  EXPECT_EQ(result.status().code(), StatusCode::kResourceExhausted) << result.status();
+  EXPECT_THAT(std::string(Message(result.status())),
+              HasSubstr("tenant 'noisy' sends more than its limit of 100 B a second"));
+  EXPECT_THAT(std::string(Message(result.status())), HasSubstr("--max-rate"));
+  EXPECT_TRUE(store->Append(batch("", 2)).ok());
+  EXPECT_GT(store->Tenants().value()[1].throttled, 0u);
 }
 
 TEST(Append, RefusesMalformedBatchesWhole) {
@@ -279,7 +397,7 @@ TEST(Append, RefusesMalformedBatchesWhole) {
   }
   EXPECT_TRUE(store->FindSeries({}).value().empty());
   EXPECT_EQ(store->Stats().value().strings, 0u);
-  EXPECT_EQ(store->LastSequence("a").value(), 0u);
+  EXPECT_EQ(store->LastSequence("", "a").value(), 0u);
   EXPECT_TRUE(store->Append(SmallBatch("a", 1)).ok());
 }
 
@@ -305,9 +423,10 @@ TEST(Append, HistogramsAndCounters) {
   const std::vector<Series> series = store->FindSeries({.type = "syscall_latency"}).value();
   ASSERT_EQ(series.size(), 1u);
   std::vector<HistogramWindow> windows;
-  ASSERT_TRUE(
-      store->ScanHistograms({{series[0].id}}, {kT0, kT0 + 1}, [&](const HistogramWindow& w) { windows.push_back(w); })
-          .ok());
+  ASSERT_TRUE(store
+                  ->ScanHistograms(SeriesOnly({series[0].id}), {kT0, kT0 + 1}, false,
+                                   [&](const HistogramWindow& w) { windows.push_back(w); })
+                  .ok());
   ASSERT_EQ(windows.size(), 2u);
   for (const HistogramWindow& window : windows) {
     EXPECT_EQ(window.histogram, point.histogram);
@@ -316,20 +435,22 @@ TEST(Append, HistogramsAndCounters) {
     EXPECT_EQ(window.exemplars[0].comm, "app");
     EXPECT_EQ(window.exemplars[0].tid, 42u);
     profile::Dictionary d;
-    const profile::StackId stack = store->ResolveStacks(series[0].trie, {{window.exemplars[0].node}}, &d).value()[0];
+    const profile::StackId stack = store->ResolveStacks(series[0].trie, {{window.exemplars[0].leaf}}, &d).value()[0];
     EXPECT_EQ(d.FrameName(d.stack(stack).frame), "read");
   }
   windows.clear();
   ASSERT_TRUE(store
-                  ->ScanHistograms({{series[0].id}}, {kT0 + 1, INT64_MAX},
+                  ->ScanHistograms(SeriesOnly({series[0].id}), {kT0 + 1, INT64_MAX}, false,
                                    [&](const HistogramWindow& w) { windows.push_back(w); })
                   .ok());
   EXPECT_TRUE(windows.empty());
 
   std::vector<WindowTotal> totals;
   const SeriesId counter = store->FindSeries({.type = "tcp_bytes_sent"}).value()[0].id;
-  ASSERT_TRUE(
-      store->ScanTotals({{counter, series[0].id}}, {}, [&](const WindowTotal& t) { totals.push_back(t); }).ok());
+  ASSERT_TRUE(store
+                  ->ScanTotals(SeriesOnly({counter, series[0].id}), {}, false,
+                               [&](const WindowTotal& t) { totals.push_back(t); })
+                  .ok());
   ASSERT_EQ(totals.size(), 4u);
   EXPECT_EQ(totals[0].value, 4096u);
   EXPECT_EQ(totals[2].count, 11u);
@@ -365,11 +486,11 @@ TEST(Append, ConcurrentAgentsAndResends) {
     while (!stop) {
       // Totals and samples of one series are written together.
       for (const Series& series : Value(store->FindSeries({.type = "cpu"}))) {
-        const StackSums sums = store->SumStacks(series.trie, {{series.id}}, {}).value();
-        std::vector<NodeId> nodes;
-        for (const StackSum& row : sums.sums) nodes.push_back(row.node);
+        const StackSums sums = store->SumStacks(StacksOf(series), {}).value();
+        std::vector<LeafId> leaves;
+        for (const StackSum& row : sums.sums) leaves.push_back(row.leaf);
         profile::Dictionary d;
-        ASSERT_TRUE(store->ResolveStacks(series.trie, nodes, &d).ok());
+        ASSERT_TRUE(store->ResolveStacks(series.trie, leaves, &d).ok());
       }
     }
   });

@@ -41,17 +41,17 @@ std::map<uint64_t, uint64_t> Found(const Store& store, const std::string& agent)
   for (const Series& series :
        Value(store.FindSeries({.type = "cpu", .matchers = {LabelMatcher::Equal("agent", agent)}}))) {
     EXPECT_TRUE(store
-                    .ScanTotals({{series.id}}, {},
+                    .ScanTotals(SeriesOnly({series.id}), {}, false,
                                 [&](const WindowTotal& total) {
                                   found[static_cast<uint64_t>(kT0 - total.time_ns) / kWindow] += total.count;
                                 })
                     .ok());
     // The stacks must resolve, and sum up to the same.
-    const StackSums sums = store.SumStacks(series.trie, {{series.id}}, {}).value();
-    std::vector<NodeId> nodes;
-    for (const StackSum& row : sums.sums) nodes.push_back(row.node);
+    const StackSums sums = store.SumStacks(StacksOf(series), {}).value();
+    std::vector<LeafId> leaves;
+    for (const StackSum& row : sums.sums) leaves.push_back(row.leaf);
     profile::Dictionary d;
-    EXPECT_TRUE(store.ResolveStacks(series.trie, nodes, &d).ok());
+    EXPECT_TRUE(store.ResolveStacks(series.trie, leaves, &d).ok());
   }
   return found;
 }
@@ -79,7 +79,7 @@ TEST(DurabilityChild, AppendsUntilKilled) {
   for (size_t a = 0; a < kAgents.size(); ++a) {
     threads.emplace_back([&store, acks, a] {
       // As an agent does: from what the store says it has, resending the newest once more.
-      for (uint64_t next = std::max<uint64_t>(1, store->LastSequence(kAgents[a]).value());; ++next) {
+      for (uint64_t next = std::max<uint64_t>(1, store->LastSequence("", kAgents[a]).value());; ++next) {
         const StatusOr<AppendResult> result = store->Append(NumberedBatch(kAgents[a], next));
         if (!result.ok()) {
           fprintf(stderr, "%s\n", result.status().ToString().c_str());
@@ -129,7 +129,7 @@ TEST(Durability, KillNineLosesNothingAcknowledgedAndDoublesNothing) {
     auto store = MustOpen(folder.path(), SmallOptions());
     ASSERT_NE(store, nullptr);
     for (const std::string& agent : kAgents) {
-      const uint64_t last = store->LastSequence(agent).value();
+      const uint64_t last = store->LastSequence("", agent).value();
       // One more than acknowledged may be durable: the child died between the sync and its message.
       EXPECT_GE(last, acknowledged[agent]);
       EXPECT_LE(last, acknowledged[agent] + 1);
@@ -190,7 +190,7 @@ TEST(Durability, DiskFullRefusesCleanlyAndRecovers) {
     // Still refusing, still readable, nothing of the refused batch visible.
     const Status again_refused = store->Append(NumberedBatch("a", sequence + 1, 200)).status();
     EXPECT_EQ(again_refused.code(), StatusCode::kResourceExhausted) << again_refused;
-    EXPECT_EQ(store->LastSequence("a").value(), sequence);
+    EXPECT_EQ(store->LastSequence("", "a").value(), sequence);
     EXPECT_EQ(SampleSum(*store), sequence * (sequence + 1) / 2);
 
     std::filesystem::remove(folder.path() + "/ballast");
@@ -236,7 +236,7 @@ TEST(Durability, DiskFullInFlushesAndCompactions) {
       }
       ++refusals;
       ASSERT_EQ(status.code(), StatusCode::kResourceExhausted) << status;
-      ASSERT_EQ(store->LastSequence("a").value(), sequence);
+      ASSERT_EQ(store->LastSequence("", "a").value(), sequence);
     }
     ASSERT_GT(refusals, 0) << "the disk never filled";
     std::filesystem::remove(folder.path() + "/ballast");

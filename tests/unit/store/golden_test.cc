@@ -2,7 +2,6 @@
 // a change of the format and needs a new kFormatVersion.
 
 #include <gtest/gtest.h>
-#include <rocksdb/db.h>
 
 #include <memory>
 #include <string>
@@ -10,12 +9,13 @@
 
 #include "tests/unit/store/store_testing.h"
 #include "userspace/base/strings.h"
+#include "userspace/store/database.h"
 
 namespace pyrometer::store {
 namespace {
 
 // Printable bytes as they are, others as \xHH.
-std::string Show(const rocksdb::Slice& bytes) {
+std::string Show(std::string_view bytes) {
   std::string out;
   for (size_t i = 0; i < bytes.size(); ++i) {
     const auto c = static_cast<unsigned char>(bytes[i]);
@@ -29,22 +29,20 @@ std::string Show(const rocksdb::Slice& bytes) {
 }
 
 std::vector<std::string> Dump(const std::string& path) {
-  std::vector<std::string> names;
-  EXPECT_TRUE(rocksdb::DB::ListColumnFamilies({}, path, &names).ok());
-  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
-  for (const std::string& name : names) descriptors.emplace_back(name, rocksdb::ColumnFamilyOptions());
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  rocksdb::DB* raw = nullptr;
-  EXPECT_TRUE(rocksdb::DB::OpenForReadOnly({}, path, descriptors, &handles, &raw).ok());
-  const std::unique_ptr<rocksdb::DB> db(raw);
   std::vector<std::string> lines;
-  for (rocksdb::ColumnFamilyHandle* handle : handles) {
-    const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator({}, handle));
-    for (it->SeekToFirst(); it->Valid(); it->Next()) {
-      lines.push_back(handle->GetName() + " " + Show(it->key()) + " = " + Show(it->value()));
-    }
+  const auto database = Database::Open(path, TestOptions(), nullptr, OpenMode::kReadOnly);
+  EXPECT_TRUE(database.ok()) << database.status();
+  if (!database.ok()) return lines;
+  for (size_t i = 0; i < kFamilies; ++i) {
+    const auto family = static_cast<Family>(i);
+    EXPECT_TRUE((*database)
+                    ->Scan(family, "", "",
+                           [&](std::string_view key, std::string_view value) -> StatusOr<bool> {
+                             lines.push_back(StrFormat("%s %s = %s", FamilyName(family), Show(key), Show(value)));
+                             return true;
+                           })
+                    .ok());
   }
-  for (rocksdb::ColumnFamilyHandle* handle : handles) EXPECT_TRUE(db->DestroyColumnFamilyHandle(handle).ok());
   return lines;
 }
 

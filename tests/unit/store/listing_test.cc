@@ -18,7 +18,7 @@ LabelMatcher M(std::string_view name, MatchOp op, std::string_view value) {
 TEST(Listing, TypesLabelsAndValues) {
   const TempFolder folder;
   auto store = MustOpen(folder.path());
-  EXPECT_THAT(store->ProfileTypes().value(), IsEmpty());
+  EXPECT_THAT(store->ProfileTypes("").value(), IsEmpty());
   EXPECT_THAT(store->LabelNames({}).value(), IsEmpty());
   EXPECT_THAT(store->Agents().value(), IsEmpty());
   BatchBuilder b("a", 1);
@@ -28,7 +28,7 @@ TEST(Listing, TypesLabelsAndValues) {
   b.Counter(b.Series("tcp_retransmits", {{"node", "n3"}, {"peer", "x"}}), kT0, 1);
   ASSERT_TRUE(store->Append(b.batch).ok());
 
-  EXPECT_THAT(store->ProfileTypes().value(), ElementsAre("cpu", "tcp_retransmits"));
+  EXPECT_THAT(store->ProfileTypes("").value(), ElementsAre("cpu", "tcp_retransmits"));
   EXPECT_THAT(store->LabelNames({}).value(), ElementsAre("comm", "node", "peer", "pod", "service"));
   EXPECT_THAT(store->LabelNames({.type = "cpu"}).value(), ElementsAre("comm", "node", "pod", "service"));
   EXPECT_THAT(store->LabelValues("node", {}).value(), ElementsAre("n1", "n2", "n3"));
@@ -86,62 +86,6 @@ TEST(Listing, FindSeriesAgreesWithTheModel) {
     store.reset();
     store = MustOpen(folder.path());
   }
-}
-
-TEST(Retention, DeletesOldWindowsAndDeadSeries) {
-  const TempFolder folder;
-  StoreOptions options = TestOptions();
-  options.retention_ns = 3600ull * 1'000'000'000;
-  int64_t now = kT0;
-  options.now = [&now] { return now; };
-  auto store = MustOpen(folder.path(), options);
-  const auto append = [&](uint64_t sequence, int64_t time_ns, const std::string& comm) {
-    BatchBuilder b("a", sequence);
-    b.Cpu(b.Series("cpu", {{"comm", comm}}), time_ns, {{b.Stack({"main"}), 1}});
-    profile::HistogramPoint point{
-        .series = b.Series("syscall_latency", {{"comm", comm}}), .time_ns = time_ns, .duration_ns = kWindow};
-    point.histogram.Record(1);
-    b.batch.histograms.push_back(point);
-    ASSERT_TRUE(store->Append(b.batch).ok());
-  };
-  const int64_t minute = 60'000'000'000;
-  append(1, kT0, "old");
-  append(2, kT0, "both");
-  append(3, kT0 + 50 * minute, "both");
-  now = kT0 + 55 * minute;
-  MaintenanceResult result = store->RunMaintenance(now).value();
-  EXPECT_EQ(result.series_trimmed, 0u);
-  EXPECT_EQ(SampleSum(*store), 3u);
-
-  now = kT0 + 65 * minute;
-  result = store->RunMaintenance(now).value();
-  EXPECT_GT(result.cutoff_ns, kT0);
-  EXPECT_LE(result.cutoff_ns, now - 60 * minute);
-  EXPECT_EQ(result.series_trimmed, 4u);
-  EXPECT_EQ(result.series_removed, 2u);
-  EXPECT_EQ(SampleSum(*store), 1u);
-  EXPECT_EQ(StackSampleSum(*store), 1u);
-  EXPECT_EQ(SampleSum(*store, "syscall_latency"), 1u);
-  EXPECT_THAT(store->LabelValues("comm", {}).value(), ElementsAre("both"));
-  EXPECT_EQ(store->Stats().value().series, 2u);
-
-  // The removed series may come back, under a new id; so may a late resend of an old window, until the next cut.
-  append(4, kT0 + 64 * minute, "old");
-  append(5, kT0 + minute, "both");
-  EXPECT_EQ(SampleSum(*store), 3u);
-  store.reset();
-  store = MustOpen(folder.path(), options);
-  EXPECT_EQ(SampleSum(*store), 3u);
-  EXPECT_EQ(StackSampleSum(*store), 3u);
-  EXPECT_EQ(store->RunMaintenance(now).value().series_trimmed, 2u);
-  EXPECT_EQ(SampleSum(*store), 2u);
-  EXPECT_EQ(store->Stats().value().series, 4u);
-
-  options.retention_ns = 0;
-  store.reset();
-  store = MustOpen(folder.path(), options);
-  EXPECT_EQ(store->RunMaintenance(now + 1000 * 3600 * minute).value().cutoff_ns, 0);
-  EXPECT_EQ(SampleSum(*store), 2u);
 }
 
 }  // namespace

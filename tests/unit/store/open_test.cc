@@ -133,13 +133,38 @@ TEST(Open, NewerFormat) {
   Tamper(folder.path(), "of_the_future", "", "");
   const Status status = Store::Open(folder.path(), TestOptions()).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
-  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("newer format (version 2; this program reads version 1)"),
+  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("newer format (version 3; this program reads version 2)"),
                                        HasSubstr("run the newer pyrometer")));
   // Refusing changed nothing: with the old version back it opens (and then says what it does not know).
   std::string ours;
   PutVarint(kFormatVersion, &ours);
   Tamper(folder.path(), "default", "format", ours);
   EXPECT_THAT(MessageOf(Store::Open(folder.path(), TestOptions()).status()), HasSubstr("of_the_future"));
+}
+
+std::vector<std::string> FamiliesOf(const std::string& path) {
+  std::vector<std::string> names;
+  EXPECT_TRUE(rocksdb::DB::ListColumnFamilies({}, path, &names).ok());
+  return names;
+}
+
+TEST(Open, OlderFormatIsLeftAsItIs) {
+  const TempFolder folder;
+  rocksdb::Options create;
+  create.create_if_missing = true;
+  rocksdb::DB* db = nullptr;
+  ASSERT_TRUE(rocksdb::DB::Open(create, folder.path(), &db).ok());
+  delete db;
+  std::string version;
+  PutVarint(1, &version);
+  Tamper(folder.path(), "default", "format", version);
+  Tamper(folder.path(), "profiles", "", "");
+  const std::vector<std::string> families = FamiliesOf(folder.path());
+  const Status status = Store::Open(folder.path(), TestOptions()).status();
+  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("older format (version 1; this program reads version 2)"),
+                                       HasSubstr("run the older pyrometer"), HasSubstr("move it away")));
+  EXPECT_EQ(FamiliesOf(folder.path()), families);
 }
 
 TEST(Open, SomebodyElsesDatabase) {
@@ -153,6 +178,7 @@ TEST(Open, SomebodyElsesDatabase) {
   const Status status = Store::Open(folder.path(), TestOptions()).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
   EXPECT_THAT(MessageOf(status), HasSubstr("not a pyrometer store"));
+  EXPECT_EQ(FamiliesOf(folder.path()), std::vector<std::string>{"default"});
 }
 
 void Flip(const std::filesystem::path& file, double where) {
@@ -224,13 +250,13 @@ TEST(Open, DamagedTableIsFoundWhenRead) {
     StatusOr<std::vector<Series>> all = (*opened)->FindSeries({});
     status = all.status();
     for (size_t i = 0; status.ok() && i < all->size(); ++i) {
-      StatusOr<StackSums> sums = (*opened)->SumStacks((*all)[i].trie, {{(*all)[i].id}}, {});
+      StatusOr<StackSums> sums = (*opened)->SumStacks(StacksOf((*all)[i]), {});
       status = sums.status();
       if (!status.ok()) break;
-      std::vector<NodeId> nodes;
-      for (const StackSum& row : sums->sums) nodes.push_back(row.node);
+      std::vector<LeafId> leaves;
+      for (const StackSum& row : sums->sums) leaves.push_back(row.leaf);
       profile::Dictionary d;
-      status = (*opened)->ResolveStacks((*all)[i].trie, nodes, &d).status();
+      status = (*opened)->ResolveStacks((*all)[i].trie, leaves, &d).status();
     }
   }
   EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status;

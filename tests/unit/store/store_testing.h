@@ -132,13 +132,46 @@ class BatchBuilder {
   profile::Batch batch;
 };
 
+inline Selection SeriesOnly(std::vector<SeriesId> ids) {
+  Selection selection;
+  selection.series = std::move(ids);
+  return selection;
+}
+// The stacks of one series, window by window where there are windows.
+inline StackSelection StacksOf(const Series& series) {
+  StackSelection selection;
+  selection.trie = series.trie;
+  selection.series = {series.id};
+  return selection;
+}
+
+// Everything that housekeeping can do.
+inline HousekeepingResult KeepHouse(Store* store, int64_t now_ns) {
+  HousekeepingResult sum;
+  for (bool more = true; more;) {
+    const StatusOr<HousekeepingResult> result = store->Housekeep(now_ns, 10 * kNsPerSecond);
+    EXPECT_TRUE(result.ok()) << result.status();
+    if (!result.ok()) break;
+    more = result->more;
+    sum.hours += result->hours;
+    sum.rows += result->rows;
+    sum.days += result->days;
+    sum.functions += result->functions;
+    sum.series_removed += result->series_removed;
+    sum.tries_packed += result->tries_packed;
+    sum.kept_since_ns = result->kept_since_ns;
+  }
+  return sum;
+}
+
 inline uint64_t SampleSum(const Store& store, const std::string& type = "cpu", TimeRange range = {}) {
   const StatusOr<std::vector<Series>> series = store.FindSeries({.type = type});
   EXPECT_TRUE(series.ok()) << series.status();
   std::vector<SeriesId> ids;
   for (const Series& one : *series) ids.push_back(one.id);
   uint64_t total = 0;
-  const Status scanned = store.ScanTotals(ids, range, [&](const WindowTotal& t) { total += t.count; });
+  const Status scanned =
+      store.ScanTotals(SeriesOnly(ids), range, false, [&](const WindowTotal& t) { total += t.count; });
   EXPECT_TRUE(scanned.ok()) << scanned;
   return total;
 }
@@ -149,7 +182,7 @@ inline uint64_t StackSampleSum(const Store& store, const std::string& type = "cp
   EXPECT_TRUE(series.ok()) << series.status();
   uint64_t total = 0;
   for (const Series& one : *series) {
-    const StatusOr<StackSums> sums = store.SumStacks(one.trie, {&one.id, 1}, range);
+    const StatusOr<StackSums> sums = store.SumStacks(StacksOf(one), range);
     EXPECT_TRUE(sums.ok()) << sums.status();
     for (const StackSum& row : sums->sums) total += row.count;
   }

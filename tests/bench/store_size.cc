@@ -1,0 +1,195 @@
+// Bytes at rest per raw sample of the generator's hour (tests/support/fleet.h), dictionary and index included, by
+// family.
+//
+//   build/bench/tests/bench/store_size [--services 50] [--pods 10] [--windows 60] [--window 60] [--samples 1000]
+//                                      [--stacks 20000] [--deploy 0] [--offsets] [--pprof] [--keep DIR]
+//
+// --window SECONDS; --deploy N: every pod is new every N windows; --offsets: with the milliseconds of each sample.
+// --pprof prints the same data as gzip pprof files, one per pod and window, extrapolated from every hundredth.
+#include <rocksdb/db.h>
+#include <stdlib.h>
+
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tests/support/fleet.h"
+#include "ui-export/formats/format.h"
+#include "userspace/base/clock.h"
+#include "userspace/base/strings.h"
+#include "userspace/profile/profile.h"
+#include "userspace/store/store.h"
+
+namespace pyrometer {
+namespace {
+
+struct Arguments {
+  testing::FleetOptions fleet;
+  int windows = 60;
+  bool pprof = false;
+  std::string keep;
+};
+
+Arguments Parse(int argc, char** argv) {
+  Arguments a;
+  const auto number = [&](int& i) { return i + 1 < argc ? std::atoi(argv[++i]) : 0; };
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view flag = argv[i];
+    if (flag == "--services")
+      a.fleet.services = number(i);
+    else if (flag == "--pods")
+      a.fleet.pods = number(i);
+    else if (flag == "--nodes")
+      a.fleet.nodes = number(i);
+    else if (flag == "--windows")
+      a.windows = number(i);
+    else if (flag == "--window")
+      a.fleet.window_ns = static_cast<uint64_t>(number(i)) * kNsPerSecond;
+    else if (flag == "--samples")
+      a.fleet.samples = number(i);
+    else if (flag == "--stacks")
+      a.fleet.stacks = number(i);
+    else if (flag == "--deploy")
+      a.fleet.deploy_every = number(i);
+    else if (flag == "--offsets")
+      a.fleet.offsets = true;
+    else if (flag == "--pprof")
+      a.pprof = true;
+    else if (flag == "--keep" && i + 1 < argc)
+      a.keep = argv[++i];
+    else {
+      std::fprintf(stderr, "unknown argument %s; see the head of tests/bench/store_size.cc\n", argv[i]);
+      std::exit(2);
+    }
+  }
+  return a;
+}
+
+void Must(const Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  std::exit(1);
+}
+
+// The rows of one pod and window as a pprof file.
+size_t PprofBytes(const testing::FleetStream::Batch& batch, const profile::ProfilePoint& point,
+                  const profile::Dictionary& dictionary) {
+  profile::Profile p;
+  p.value_types = {{"samples", "count"}, {"cpu", "nanoseconds"}};
+  p.default_value = 1;
+  p.period = static_cast<int64_t>(point.period_ns);
+  p.period_type = p.value_types[1];
+  profile::DictionaryMapper mapper(dictionary, &p.dictionary);
+  for (const auto& sample : point.samples) {
+    p.Add(0, mapper.Stack(sample.stack), {static_cast<int64_t>(sample.count), static_cast<int64_t>(sample.value)});
+  }
+  (void)batch;
+  const StatusOr<std::string> bytes = formats::Serialize(p, formats::Format::kPprof, {});
+  Must(bytes.status());
+  return bytes->size();
+}
+
+void PrintFamilies(const std::string& folder, double samples) {
+  std::vector<std::string> names;
+  if (!rocksdb::DB::ListColumnFamilies({}, folder, &names).ok()) return;
+  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
+  for (const std::string& name : names) descriptors.emplace_back(name, rocksdb::ColumnFamilyOptions());
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* raw = nullptr;
+  if (!rocksdb::DB::OpenForReadOnly({}, folder, descriptors, &handles, &raw).ok()) return;
+  const std::unique_ptr<rocksdb::DB> db(raw);
+  std::vector<rocksdb::LiveFileMetaData> files;
+  db->GetLiveFilesMetaData(&files);
+  for (const std::string& name : names) {
+    uint64_t bytes = 0, entries = 0;
+    for (const auto& file : files) {
+      if (file.column_family_name != name) continue;
+      bytes += file.size;
+      entries += file.num_entries;
+    }
+    std::printf("  %-12s %12s  %6.4f B/sample  %10s records\n", name.c_str(), FormatBytes(bytes).c_str(),
+                static_cast<double>(bytes) / samples, FormatCount(entries).c_str());
+  }
+  for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
+}
+
+int Main(int argc, char** argv) {
+  const Arguments a = Parse(argc, argv);
+  std::string folder = a.keep;
+  if (folder.empty()) {
+    std::string pattern = (std::filesystem::temp_directory_path() / "pyrometer-size-XXXXXX").string();
+    folder = mkdtemp(pattern.data());
+  }
+  const testing::Fleet fleet(a.fleet);
+  // After the last hour has ended, but not its day: sums of days are amortised over 24 hours.
+  const int64_t later =
+      a.fleet.start_ns + static_cast<int64_t>(a.fleet.window_ns) * a.windows + 2 * 3600ll * 1'000'000'000;
+  store::StoreOptions options;
+  options.memory_budget_bytes = 1u << 30;
+  options.limits.retention_ns = options.limits.rollup_retention_ns = 0;
+  if (a.fleet.offsets) options.limits.offsets_retention_ns = 1000 * store::kDayNs;
+  options.now = [&] { return a.fleet.start_ns + static_cast<int64_t>(a.fleet.window_ns) * (a.windows + 1); };
+  auto opened = store::Store::Open(folder, options);
+  Must(opened.status());
+  auto store = *std::move(opened);
+
+  testing::FleetStream stream(&fleet);
+  std::vector<std::unique_ptr<store::StreamMemo>> memos;
+  for (int node = 0; node < a.fleet.nodes; ++node) memos.push_back(store->NewMemo());
+  uint64_t samples = 0, append_ns = 0, rows = 0;
+  size_t pprof_bytes = 0, pprof_files = 0;
+  for (int window = 0; window < a.windows; ++window) {
+    for (int node = 0; node < a.fleet.nodes; ++node) {
+      const testing::FleetStream::Batch batch = stream.Window(node, window);
+      for (const auto& point : batch.profiles) rows += point.samples.size();
+      if (a.pprof && node % 10 == window % 10) {
+        pprof_bytes += PprofBytes(batch, batch.profiles[0], stream.dictionary());
+        ++pprof_files;
+      }
+      const uint64_t before = MonotonicNowNs();
+      Must(store->Append(batch.view(), memos[static_cast<size_t>(node)].get()).status());
+      append_ns += MonotonicNowNs() - before;
+      samples += fleet.SamplesPerBatch(node);
+    }
+  }
+  const uint64_t before = MonotonicNowNs();
+  uint64_t hours = 0, housekept_rows = 0;
+  for (bool more = true; more;) {
+    const auto result = store->Housekeep(later, 60 * kNsPerSecond);
+    Must(result.status());
+    more = result->more;
+    hours += result->hours;
+    housekept_rows += result->rows;
+  }
+  const uint64_t housekeeping_ns = MonotonicNowNs() - before;
+  Must(store->Settle());
+  const store::StoreStats stats = store->Stats().value();
+  store.reset();
+  store = *store::Store::Open(folder, options);  // the log is empty then
+  const uint64_t disk = store->Stats().value().disk_bytes;
+  store.reset();
+  const double per = static_cast<double>(samples);
+  std::printf("%s raw samples in %s rows; %s services, %s nodes, %s stacks, %s frames, %s strings\n",
+              FormatCount(samples).c_str(), FormatCount(rows).c_str(), FormatCount(stats.tries).c_str(),
+              FormatCount(stats.nodes).c_str(), FormatCount(stats.stacks).c_str(), FormatCount(stats.frames).c_str(),
+              FormatCount(stats.strings).c_str());
+  PrintFamilies(folder, per);
+  std::printf("at rest: %s, %.4f B per raw sample\n", FormatBytes(disk).c_str(), static_cast<double>(disk) / per);
+  std::printf("append (one stream after the other, synced): %.2f M raw samples/s; housekeeping: %.1f ns per row\n",
+              per / static_cast<double>(append_ns) * 1e3,
+              static_cast<double>(housekeeping_ns) / static_cast<double>(housekept_rows + 1));
+  if (a.pprof) {
+    const double each = static_cast<double>(pprof_bytes) / static_cast<double>(pprof_files);
+    std::printf("as gzip pprof files: %.0f B each, %.2f B per raw sample\n", each,
+                each / static_cast<double>(a.fleet.samples));
+  }
+  if (a.keep.empty()) std::filesystem::remove_all(folder);
+  return 0;
+}
+
+}  // namespace
+}  // namespace pyrometer
+
+int main(int argc, char** argv) { return pyrometer::Main(argc, argv); }

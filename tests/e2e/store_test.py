@@ -1,0 +1,114 @@
+"""A store's folder: checked, backed up, restored, refused when it is older; and tenants that do not see each other."""
+
+import json
+import signal
+
+import junit_unittest
+from harness import Daemon, Scratch, WORKLOADS, background, free_port, get_json, http_error, need_bpf, run, wait_for
+
+
+class Store(Scratch):
+    def setUp(self):
+        super().setUp()
+        self.grpc, self.http = free_port(), free_port()
+
+    def store(self, *arguments, data="data"):
+        daemon = Daemon("store", "--data", self.scratch / data, "--http", f"127.0.0.1:{self.http}", "--grpc",
+                        f"127.0.0.1:{self.grpc}", *arguments)
+        self.addCleanup(daemon.stop)
+        daemon.wait_for_line("http://")
+        return daemon
+
+    def status(self):
+        return get_json(f"http://127.0.0.1:{self.http}/api/v1/status")["store"]
+
+    def agent(self, *arguments):
+        need_bpf(self)
+        daemon = Daemon("agent", "--store", f"127.0.0.1:{self.grpc}", "--node", "n1", "--spool", self.scratch / "spool",
+                        *arguments)
+        self.addCleanup(daemon.stop)
+        return daemon
+
+    def types(self, *arguments):
+        reply = run("series", "--store", f"127.0.0.1:{self.grpc}", *arguments, "cpu", "--from", "-1h", "--json")
+        self.assertEqual(reply.returncode, 0, reply)
+        return json.loads(reply.stdout)["series"]
+
+    def test_fsck_backup_restore(self):
+        store = self.store("--backup", self.scratch / "running", "--backup-every", "1s")
+        with background(WORKLOADS / "spin_fp", "0"):
+            agent = self.agent()
+            wait_for(lambda: self.status()["batches"] >= 2, 60, "two batches")
+            self.assertEqual(agent.stop(signal.SIGTERM), 0, agent.output())
+        before = self.status()
+
+        busy = run("store", "fsck", "--data", self.scratch / "data")
+        self.assert_one_line(busy, 1, "in use by another pyrometer store", f"process {store.pid}")
+        busy = run("store", "backup", "--data", self.scratch / "data", "--to", self.scratch / "backup")
+        self.assert_one_line(busy, 1, "in use by another pyrometer store")
+        self.assertEqual(store.stop(), 0, store.output())
+        self.assertRegex(run("store", "restore", "--from", self.scratch / "running", "--list").stdout, r"backup 1 of \d{4}-")
+
+        checked = run("store", "fsck", "--data", self.scratch / "data", "--json")
+        self.assertEqual(checked.returncode, 0, checked)
+        report = json.loads(checked.stdout)
+        self.assertEqual((report["problems"], report["samples"]), (0, before["samples"]))
+
+        made = run("store", "backup", "--data", self.scratch / "data", "--to", self.scratch / "backup")
+        self.assertEqual(made.returncode, 0, made)
+        refused = run("store", "restore", "--from", self.scratch / "backup", "--data", self.scratch / "data")
+        self.assert_one_line(refused, 1, "not empty")
+        restored = run("store", "restore", "--from", self.scratch / "backup", "--data", self.scratch / "restored")
+        self.assertEqual(restored.returncode, 0, restored)
+        self.store(data="restored")
+        after = self.status()
+        for key in ("batches", "samples", "series", "stacks"):
+            self.assertEqual(after[key], before[key], key)
+
+    def test_fsck_names_damage(self):
+        self.store().stop()
+        manifest = next((self.scratch / "data").glob("MANIFEST-*"))
+        data = bytearray(manifest.read_bytes())
+        data[len(data) // 2] ^= 1
+        manifest.write_bytes(data)
+        checked = run("store", "fsck", "--data", self.scratch / "data")
+        self.assertEqual(checked.returncode, 1, checked)
+        self.assertIn("affects: the store does not open", checked.stdout)
+        self.assert_one_line(run("store", "--data", self.scratch / "data"), 1, "restore a backup")
+
+    def test_tools_want_their_folders(self):
+        self.assert_one_line(run("store", "fsck", "--data", self.scratch / "absent"), 1, "there is no store in")
+        self.assert_one_line(run("store", "backup", "--data", self.scratch / "absent", "--to", self.scratch / "b"), 1,
+                             "there is no data folder")
+        self.assert_one_line(run("store", "restore", "--from", self.scratch / "absent"), 1, "there is no folder")
+        self.assertFalse((self.scratch / "absent").exists())
+
+    def test_limits_are_read(self):
+        for arguments, part in ((("--max-series", "many"), "--max-series: 'many' is not a number"),
+                                (("--retention-bytes", "x"), "--retention-bytes: 'x' is not a size"),
+                                (("--limit", "red"), "write TENANT:NAME=VALUE"),
+                                (("--limit", "red:speed=1"), "no limit 'speed'; known are retention"),
+                                (("--limit", "r d:max-series=1"), "no tenant name"),
+                                (("--query-timeout", "0"), "--query-timeout")):
+            with self.subTest(arguments=arguments):
+                self.assert_one_line(run("store", "--data", self.scratch / "data", *arguments), 2, part)
+        self.assertFalse((self.scratch / "data").exists())
+
+    def test_tenants_and_their_limits(self):
+        self.store("--limit", "red:max-series=1")
+        with background(WORKLOADS / "spin_fp", "0"):
+            agent = self.agent("--tenant", "red")
+            wait_for(lambda: self.status()["batches"] >= 1, 60, "a batch")
+            wait_for(lambda: "the store says" in agent.output(), 30, "the notice")
+            self.assertEqual(agent.stop(signal.SIGTERM), 0, agent.output())
+        self.assertIn("--max-series", agent.output())
+        self.assertEqual(self.types(), [])
+        self.assertNotEqual(self.types("--tenant", "red"), [])
+        url = f"http://127.0.0.1:{self.http}/api/v1/nodes"
+        self.assertEqual(get_json(url)["nodes"], [])
+        self.assertEqual([node["node"] for node in get_json(url + "?tenant=red")["nodes"]], ["n1"])
+        self.assertEqual(http_error(url + "?tenant=no%20name")[0], 400)
+
+
+if __name__ == "__main__":
+    junit_unittest.main()

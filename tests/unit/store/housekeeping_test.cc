@@ -1,0 +1,202 @@
+// Hours, days and retention: what housekeeping makes of points says the same as the points did.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+
+#include "tests/unit/store/store_testing.h"
+#include "userspace/store/chunk.h"
+
+namespace pyrometer::store {
+namespace {
+
+constexpr int64_t kDay = 24 * kHourNs;
+// The beginning of a day.
+constexpr int64_t kMidnight = kT0 / kDay * kDay;
+
+// A store whose clock the test sets.
+struct Clocked {
+  const TempFolder folder;
+  std::shared_ptr<int64_t> now = std::make_shared<int64_t>(kMidnight);
+  StoreOptions options = TestOptions();
+  std::unique_ptr<Store> store;
+  uint64_t sequence = 0;
+
+  explicit Clocked(TenantLimits limits = {}) {
+    options.limits = limits;
+    options.now = [clock = now] { return *clock; };
+    Reopen();
+  }
+  void Reopen() {
+    store.reset();
+    store = MustOpen(folder.path(), options);
+  }
+  // One window of each pod at `time_ns`, `count` samples each.
+  void Append(int64_t time_ns, uint64_t count, int pods = 2, const std::string& service = "shop") {
+    BatchBuilder b("a", ++sequence);
+    for (int pod = 0; pod < pods; ++pod) {
+      const uint32_t series = b.Series("cpu", {{"service", service}, {"pod", StrFormat("%s-%d", service, pod)}});
+      b.Cpu(series, time_ns, {{b.Stack({"main", "work"}), count}});
+    }
+    const StatusOr<AppendResult> result = store->Append(b.batch);
+    ASSERT_TRUE(result.ok()) << result.status();
+  }
+  HousekeepingResult Keep(int64_t at_ns) {
+    *now = at_ns;
+    return KeepHouse(store.get(), at_ns);
+  }
+};
+
+// Samples of all groups, from totals and from stacks.
+uint64_t GroupSum(const Store& store, TimeRange range = {}) {
+  uint64_t total = 0, stacks = 0;
+  for (const Group& group : Value(store.FindGroups({.type = "cpu"}))) {
+    StackSelection selection;
+    selection.trie = group.trie;
+    selection.groups = {group.id};
+    selection.groups_are_whole = true;
+    for (const Series& one : Value(store.FindSeries({.type = "cpu"}))) {
+      if (one.group == group.id) selection.series.push_back(one.id);
+    }
+    EXPECT_TRUE(store.ScanTotals(selection, range, true, [&](const WindowTotal& t) { total += t.count; }).ok());
+    for (const StackSum& row : Value(store.SumStacks(selection, range)).sums) stacks += row.count;
+  }
+  EXPECT_EQ(total, stacks);
+  return total;
+}
+
+TEST(Housekeeping, SumsStayWhatTheyWere) {
+  Clocked c;
+  for (int hour = 0; hour < 30; ++hour) {
+    for (int minute = 0; minute < 60; minute += 10) {
+      *c.now = kMidnight + hour * kHourNs;
+      c.Append(kMidnight + hour * kHourNs + minute * 60'000'000'000, 1 + static_cast<uint64_t>(hour));
+    }
+  }
+  const TimeRange one_hour{kMidnight + 3 * kHourNs, kMidnight + 4 * kHourNs};
+  const TimeRange across{kMidnight + 3 * kHourNs + kHourNs / 2, kMidnight + 27 * kHourNs + kHourNs / 4};
+  const uint64_t all = SampleSum(*c.store), hour_sum = GroupSum(*c.store, one_hour), cut = GroupSum(*c.store, across);
+  EXPECT_EQ(all, 2u * 6 * (30 * 31 / 2));
+  const HousekeepingResult done = c.Keep(kMidnight + 2 * kDay + 3 * kHourNs);
+  EXPECT_EQ(done.hours, 30u);
+  EXPECT_EQ(done.rows, 30u * 6 * 2);
+  EXPECT_EQ(done.days, 2u);
+  EXPECT_EQ(c.store->Stats().value().fresh_points, 0u);
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(SampleSum(*c.store), all);
+    EXPECT_EQ(StackSampleSum(*c.store), all);
+    EXPECT_EQ(GroupSum(*c.store), all);
+    EXPECT_EQ(GroupSum(*c.store, one_hour), hour_sum);
+    EXPECT_EQ(GroupSum(*c.store, across), cut);
+    c.Reopen();
+  }
+}
+
+// Blocks of cells take ordinals as batches do, also when the store is closed before the next batch comes.
+TEST(Housekeeping, LatePointsReplaceNothing) {
+  Clocked c;
+  const std::vector<std::string> services = {"a", "b", "c", "d"};
+  for (const std::string& service : services) c.Append(kMidnight, 10, 1, service);
+  c.Keep(kMidnight + 2 * kHourNs);
+  for (uint64_t round = 1; round <= 3; ++round) {
+    c.Reopen();
+    c.Append(kMidnight + 60'000'000'000, 1, 1, services[round]);
+    c.Keep(kMidnight + 2 * kHourNs + static_cast<int64_t>(round) * kHourNs);
+    EXPECT_EQ(SampleSum(*c.store), 40 + round);
+    EXPECT_EQ(StackSampleSum(*c.store), 40 + round);
+    EXPECT_EQ(GroupSum(*c.store), 40 + round);
+  }
+}
+
+TEST(Housekeeping, OldWindowsGoAtOnceAndTheirSumsStay) {
+  TenantLimits limits;
+  limits.retention_ns = 10 * static_cast<uint64_t>(kDay);
+  limits.rollup_retention_ns = 100 * static_cast<uint64_t>(kDay);
+  Clocked c(limits);
+  c.Append(kMidnight, 5);
+  c.Keep(kMidnight + kDay);
+  *c.now = kMidnight + 20 * kDay;
+  c.Append(*c.now, 7);
+  const HousekeepingResult done = c.Keep(kMidnight + 20 * kDay + 2 * kHourNs);
+  EXPECT_EQ(done.kept_since_ns, kMidnight + 10 * kDay + 2 * kHourNs);
+  const auto check = [&] {
+    EXPECT_EQ(SampleSum(*c.store), 14u);
+    EXPECT_EQ(StackSampleSum(*c.store), 14u);
+    EXPECT_EQ(GroupSum(*c.store), 24u);
+    EXPECT_EQ(GroupSum(*c.store, {kMidnight, kMidnight + kHourNs}), 10u);
+  };
+  check();
+  ASSERT_TRUE(c.store->Settle().ok());
+  check();
+  c.Reopen();
+  check();
+  // And at last the sums go too, and the series that nothing is left of.
+  c.Keep(kMidnight + 200 * kDay);
+  EXPECT_EQ(GroupSum(*c.store), 0u);
+  EXPECT_TRUE(c.store->FindSeries({.type = "cpu"}).value().empty());
+}
+
+TEST(Housekeeping, BeyondItsBytesATenantsOldestHoursGo) {
+  TenantLimits limits;
+  limits.retention_bytes = 2000;
+  Clocked c(limits);
+  c.options.tenant_limits["roomy"] = TenantLimits{};
+  c.Reopen();
+  uint64_t sequence = 0;
+  for (int hour = 0; hour < 40; ++hour) {
+    *c.now = kMidnight + hour * kHourNs;
+    c.Append(*c.now, 3, 4);
+    BatchBuilder other("b", ++sequence);
+    other.batch.tenant = "roomy";
+    other.Cpu(other.Series("cpu", {{"service", "x"}}), *c.now, {{other.Stack({"main"}), 1}});
+    ASSERT_TRUE(c.store->Append(other.batch).ok());
+    c.Keep(*c.now + kHourNs / 2);
+  }
+  c.Keep(kMidnight + 42 * kHourNs);
+  const uint64_t kept = SampleSum(*c.store);
+  EXPECT_GT(kept, 0u);
+  EXPECT_LT(kept, 40u * 12);
+  // The newest stay.
+  EXPECT_EQ(SampleSum(*c.store, "cpu", {kMidnight + 39 * kHourNs}), 12u);
+  const std::vector<TenantInfo> tenants = Value(c.store->Tenants());
+  ASSERT_EQ(tenants.size(), 2u);
+  EXPECT_LE(tenants[0].bytes, 2000u);
+  EXPECT_GT(tenants[0].kept_since_ns, kMidnight);
+  // Nobody else is concerned.
+  uint64_t roomy = 0;
+  for (const Series& one : Value(c.store->FindSeries({.tenant = "roomy", .type = "cpu"}))) {
+    for (const StackSum& row : Value(c.store->SumStacks(StacksOf(one), {})).sums) roomy += row.count;
+  }
+  EXPECT_EQ(roomy, 40u);
+  c.Reopen();
+  EXPECT_EQ(SampleSum(*c.store), kept);
+}
+
+TEST(Housekeeping, AFunctionsHistory) {
+  Clocked c;
+  for (int hour = 0; hour < 26; ++hour) {
+    *c.now = kMidnight + hour * kHourNs;
+    c.Append(*c.now, 2);
+  }
+  c.Keep(kMidnight + 30 * kHourNs);
+  const std::vector<TrieId> tries = {c.store->FindGroups({.type = "cpu"}).value().at(0).trie};
+  const auto history = [&](std::string_view name, TimeRange range) {
+    FunctionHour sum;
+    EXPECT_TRUE(c.store
+                    ->ScanFunction(tries, "cpu", name, range,
+                                   [&](const FunctionHour& hour) {
+                                     sum.self += hour.self;
+                                     sum.total += hour.total;
+                                   })
+                    .ok());
+    return std::pair(sum.self, sum.total);
+  };
+  EXPECT_EQ(history("work", {}), std::pair(26 * 4 * kPeriod, 26 * 4 * kPeriod));
+  EXPECT_EQ(history("main", {}), std::pair(uint64_t{0}, 26 * 4 * kPeriod));
+  EXPECT_EQ(history("main", {kMidnight + 24 * kHourNs, kMidnight + 25 * kHourNs}), std::pair(uint64_t{0}, 4 * kPeriod));
+  EXPECT_EQ(history("absent", {}), std::pair(uint64_t{0}, uint64_t{0}));
+}
+
+}  // namespace
+}  // namespace pyrometer::store

@@ -1,0 +1,486 @@
+#include "userspace/store/stager.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "userspace/base/check.h"
+#include "userspace/base/strings.h"
+#include "userspace/store/keys.h"
+
+namespace pyrometer::store {
+namespace {
+
+// Nodes for visible folds beyond a tenant's limit: an eighth of it. After that a fold goes to an ancestor that has one.
+constexpr uint64_t kFoldShare = 8;
+
+profile::LabelSet FoldedLabels(const profile::LabelSet& labels) {
+  profile::LabelSet folded;
+  for (const std::string_view name : {profile::kLabelService, profile::kLabelContainerName}) {
+    if (const std::string_view value = labels.Get(name); !value.empty()) folded = folded.With(name, value);
+  }
+  return folded.With(kFoldedLabel, kFoldedSeriesValue);
+}
+
+}  // namespace
+
+uint64_t Memo::bytes() const {
+  uint64_t total = sizeof(*this) + checked.depths.capacity() * sizeof(uint16_t) +
+                   series.capacity() * sizeof(series[0]) + names.bytes() + functions.bytes() + frames.bytes();
+  for (const auto& [trie, pages] : nodes) total += pages.bytes() + 64;
+  return total;
+}
+
+void Memo::Reset(uint64_t new_epoch) {
+  epoch = new_epoch;
+  tenant = 0;
+  series.clear();
+  names = {};
+  functions = {};
+  frames = {};
+  nodes.clear();
+  folded_series.clear();
+}
+
+class BatchStager {
+ public:
+  BatchStager(Stager* stager, const profile::BatchView& batch, Memo* memo)
+      : stager_(*stager), log_(stager->definitions_), batch_(batch), definitions_(*batch.definitions), memo_(*memo) {}
+
+  StatusOr<StagedBatch> Stage() {
+    staged_.epoch = memo_.epoch;
+    RETURN_IF_ERROR(FindTenant());
+    RETURN_IF_ERROR(FindSeries());
+    // Trie by trie.
+    std::vector<TrieId> tries;
+    for (const profile::ProfilePoint& point : batch_.profiles) tries.push_back(SeriesOf(point.series).trie);
+    for (const profile::HistogramPoint& point : batch_.histograms) tries.push_back(SeriesOf(point.series).trie);
+    std::sort(tries.begin(), tries.end());
+    tries.erase(std::unique(tries.begin(), tries.end()), tries.end());
+    for (const TrieId trie : tries) RETURN_IF_ERROR(StageTrie(trie));
+    for (const profile::CounterPoint& point : batch_.counters) {
+      PutTotal(point.series, PointKind::kCounter, {point.time_ns, point.duration_ns, 0, point.value}, NextOrdinal());
+    }
+    staged_.usage.samples = staged_.samples;
+    return std::move(staged_);
+  }
+
+ private:
+  uint64_t NextOrdinal() { return stager_.next_ordinal_.fetch_add(1, std::memory_order_relaxed); }
+  const SeriesWriter::Found& SeriesOf(uint32_t index) const { return memo_.series[index]; }
+
+  void Put(Family family, std::string key, std::string value, uint32_t hour, TrieId trie) {
+    StagedBatch::Fresh& fresh = staged_.hours[{hour, trie}];
+    fresh.bytes += value.size();
+    staged_.bytes += value.size();
+    staged_.ops.push_back({family, std::move(key), std::move(value)});
+  }
+
+  Status FindTenant() {
+    if (memo_.tenant == 0) {
+      const std::lock_guard lock(log_.mutex);
+      const size_t before = stager_.tenants_.size();
+      ASSIGN_OR_RETURN(memo_.tenant, stager_.tenants_.FindOrAdd(batch_.tenant));
+      // A new one is written with the next group, as every tenant that something changed for.
+      if (stager_.tenants_.size() != before) log_.pending_usage[memo_.tenant];
+    }
+    staged_.tenant = memo_.tenant;
+    return OkStatus();
+  }
+
+  // ---- series -------------------------------------------------------------------------------------------
+
+  Status FindSeries() {
+    if (memo_.series.size() < batch_.series.size()) {
+      memo_.series.resize(batch_.series.size());
+      memo_.folded_series.resize(batch_.series.size());
+    }
+    std::vector<uint32_t> unknown;
+    const auto look = [&](uint32_t index) {
+      if (memo_.series[index].id == 0) unknown.push_back(index);
+    };
+    for (const profile::ProfilePoint& point : batch_.profiles) look(point.series);
+    for (const profile::HistogramPoint& point : batch_.histograms) look(point.series);
+    for (const profile::CounterPoint& point : batch_.counters) look(point.series);
+    if (!unknown.empty()) {
+      const std::lock_guard lock(log_.mutex);
+      for (const uint32_t index : unknown) {
+        if (memo_.series[index].id == 0) RETURN_IF_ERROR(DefineSeries(index));
+      }
+    }
+    uint64_t folded = 0;
+    const auto count = [&](uint32_t index) { folded += memo_.folded_series[index] ? 1 : 0; };
+    for (const profile::ProfilePoint& point : batch_.profiles) count(point.series);
+    for (const profile::HistogramPoint& point : batch_.histograms) count(point.series);
+    for (const profile::CounterPoint& point : batch_.counters) count(point.series);
+    if (folded > 0) {
+      staged_.usage.folded_points = folded;
+      const TenantLimits& limits = stager_.tenants_.Limits(memo_.tenant);
+      Notice(StrFormat(
+          "%d points went to the series {%s=\"%s\"}: tenant '%s' has %s series, its limit is %s; raise it with "
+          "--max-series or use fewer distinct labels",
+          folded, kFoldedLabel, kFoldedSeriesValue, batch_.tenant,
+          FormatCount(stager_.tenants_.Usage(memo_.tenant).series), FormatCount(limits.max_series)));
+    }
+    return OkStatus();
+  }
+
+  Status DefineSeries(uint32_t index) {
+    const profile::SeriesKey& key = batch_.series[index];
+    const TenantLimits& limits = stager_.tenants_.Limits(memo_.tenant);
+    profile::SeriesKey folded_key;
+    const profile::SeriesKey* wanted = &key;
+    if (stager_.tenants_.Usage(memo_.tenant).series >= limits.max_series) {
+      ASSIGN_OR_RETURN(const SeriesWriter::Found known, log_.series.Find(memo_.tenant, key));
+      if (known.id == 0) {
+        folded_key = {key.type, FoldedLabels(key.labels)};
+        wanted = &folded_key;
+        memo_.folded_series[index] = true;
+      }
+    }
+    const uint64_t text_before = log_.names.added_text_bytes;
+    const TrieId trie_before = log_.series.next_trie;
+    bool added = false;
+    ASSIGN_OR_RETURN(memo_.series[index], log_.series.FindOrAdd(memo_.tenant, *wanted, &log_.pending, &added));
+    if (log_.series.next_trie != trie_before) log_.pending_services[memo_.series[index].trie] = memo_.tenant;
+    CountNew({.series = added ? uint64_t{1} : 0, .name_bytes = log_.names.added_text_bytes - text_before});
+    return OkStatus();
+  }
+
+  void CountNew(const TenantUsage& usage) {
+    log_.pending_usage[memo_.tenant].Plus(usage);
+    stager_.tenants_.AddUsage(memo_.tenant, usage);
+  }
+
+  void Notice(std::string text) {
+    if (!staged_.notice.empty()) staged_.notice += "; ";
+    staged_.notice += std::move(text);
+  }
+
+  // ---- stacks -------------------------------------------------------------------------------------------
+
+  // Everything of one trie: stacks that are not known yet, then the points.
+  Status StageTrie(TrieId trie_id) {
+    ASSIGN_OR_RETURN(trie_, stager_.tries_.Get(trie_id));
+    trie_id_ = trie_id;
+    nodes_ = &memo_.nodes[trie_id];
+    unknown_.clear();
+    {
+      const std::shared_lock lock(trie_->mutex);
+      const auto look = [&](profile::StackId stack) {
+        if (stack == profile::kEmptyStack) return;
+        const NodeId node = nodes_->Get(stack);
+        if (node == 0 || trie_->KnownLeaf(node) == 0) unknown_.push_back(stack);
+      };
+      for (const profile::ProfilePoint& point : batch_.profiles) {
+        if (SeriesOf(point.series).trie != trie_id) continue;
+        for (const profile::ProfilePoint::Sample& sample : point.samples) look(sample.stack);
+      }
+      for (const profile::HistogramPoint& point : batch_.histograms) {
+        if (SeriesOf(point.series).trie != trie_id) continue;
+        for (const profile::Exemplar& exemplar : point.exemplars) look(exemplar.stack);
+      }
+    }
+    comms_.clear();
+    if (!unknown_.empty() || HasExemplars()) {
+      const std::lock_guard lock(log_.mutex);
+      RETURN_IF_ERROR(DefineStacks());
+      RETURN_IF_ERROR(DefineComms());
+    }
+    const uint64_t folded_before = staged_.usage.folded_samples;
+    for (const profile::ProfilePoint& point : batch_.profiles) {
+      if (SeriesOf(point.series).trie == trie_id) PutProfile(point);
+    }
+    for (const profile::HistogramPoint& point : batch_.histograms) {
+      if (SeriesOf(point.series).trie == trie_id) PutHistogram(point);
+    }
+    if (staged_.usage.folded_samples != folded_before) {
+      const TenantLimits& limits = stager_.tenants_.Limits(memo_.tenant);
+      const TenantUsage usage = stager_.tenants_.Usage(memo_.tenant);
+      Notice(StrFormat(
+          "%s samples were folded under %s: tenant '%s' has %s stack nodes (limit %s, --max-stacks) and %s of "
+          "names (limit %s, --max-names)",
+          FormatCount(staged_.usage.folded_samples - folded_before), kFoldedStacksName, batch_.tenant,
+          FormatCount(usage.nodes), FormatCount(limits.max_nodes), FormatBytes(usage.name_bytes),
+          FormatBytes(limits.max_name_bytes)));
+    }
+    return OkStatus();
+  }
+
+  bool HasExemplars() const {
+    return std::any_of(batch_.histograms.begin(), batch_.histograms.end(), [&](const profile::HistogramPoint& point) {
+      return SeriesOf(point.series).trie == trie_id_ && !point.exemplars.empty();
+    });
+  }
+
+  // With the log's lock held, as all Define… below.
+  Status DefineComms() {
+    const uint64_t text_before = log_.names.added_text_bytes;
+    for (const profile::HistogramPoint& point : batch_.histograms) {
+      if (SeriesOf(point.series).trie != trie_id_) continue;
+      for (const profile::Exemplar& exemplar : point.exemplars) {
+        NameId& id = comms_[exemplar.comm];
+        if (id == 0) {
+          ASSIGN_OR_RETURN(id, log_.names.Intern(exemplar.comm, &log_.pending));
+        }
+      }
+    }
+    CountNew({.name_bytes = log_.names.added_text_bytes - text_before});
+    return OkStatus();
+  }
+
+  Status DefineStacks() {
+    std::sort(unknown_.begin(), unknown_.end());
+    unknown_.erase(std::unique(unknown_.begin(), unknown_.end()), unknown_.end());
+    const TenantLimits& limits = stager_.tenants_.Limits(memo_.tenant);
+    const uint64_t text_before = log_.names.added_text_bytes;
+    const FrameKeyId frame_before = log_.names.next_frame;
+    // Frames first: they need names, and those the disk.
+    std::vector<profile::StackId> path;
+    for (const profile::StackId leaf : unknown_) {
+      for (profile::StackId stack = leaf; stack != profile::kEmptyStack && nodes_->Get(stack) == 0;
+           stack = definitions_.stack(stack).parent) {
+        const profile::FrameId frame = definitions_.stack(stack).frame;
+        if (memo_.frames.Get(frame) == 0) {
+          const TenantUsage usage = stager_.tenants_.Usage(memo_.tenant);
+          const uint64_t text = usage.name_bytes + (log_.names.added_text_bytes - text_before);
+          RETURN_IF_ERROR(DefineFrame(frame, text >= limits.max_name_bytes));
+        }
+        if (!visited_.insert(stack).second) break;
+      }
+    }
+    // At most so many nodes will be new: is a fold to be expected?
+    const uint64_t most = stager_.tenants_.Usage(memo_.tenant).nodes + visited_.size();
+    visited_.clear();
+    if (log_.folded_frame == 0 && (most > limits.max_nodes || frames_unknown_)) {
+      FrameRecord record{.kind = profile::FrameKind::kSynthetic};
+      record.lines.emplace_back();
+      FunctionRecord function;
+      ASSIGN_OR_RETURN(function.name, log_.names.Intern(kFoldedStacksName, &log_.pending));
+      ASSIGN_OR_RETURN(record.lines[0].function, log_.names.InternFunction(function, &log_.pending));
+      ASSIGN_OR_RETURN(log_.folded_frame, log_.names.InternFrame(record, &log_.pending));
+    }
+
+    uint64_t used = stager_.tenants_.Usage(memo_.tenant).nodes;
+    std::string record;
+    TrieSpan begin, end;
+    {
+      const std::unique_lock lock(trie_->mutex);
+      begin = trie_->end();
+      for (const profile::StackId leaf : unknown_) {
+        path.clear();
+        profile::StackId stack = leaf;
+        for (; stack != profile::kEmptyStack && nodes_->Get(stack) == 0; stack = definitions_.stack(stack).parent) {
+          path.push_back(stack);
+        }
+        NodeId node = stack == profile::kEmptyStack ? 0 : nodes_->Get(stack);
+        for (size_t i = path.size(); i > 0; --i) {
+          node = Descend(node, memo_.frames.Get(definitions_.stack(path[i - 1]).frame), limits.max_nodes, &used);
+          nodes_->Set(path[i - 1], node);
+        }
+        trie_->FindOrAddLeaf(node);
+      }
+      end = trie_->end();
+      if (end != begin) record = trie_->EncodeFresh(begin, end);
+    }
+    const uint64_t added = end.first_node - begin.first_node;
+    CountNew({.nodes = added,
+              .frames = log_.names.next_frame - frame_before,
+              .name_bytes = log_.names.added_text_bytes - text_before});
+    log_.pending_nodes += added;
+    log_.pending_leaves += end.first_leaf - begin.first_leaf;
+    if (record.empty()) return OkStatus();
+    log_.pending_tries[trie_id_] = trie_;
+    return stager_.database_.FromRocks(
+        log_.pending.Put(stager_.database_.family(Family::kTries),
+                         LetterKey('n', {trie_id_, begin.first_node, begin.first_leaf}), record),
+        "writing");
+  }
+
+  // The child of `node` for a frame, made when it is not there and the tenant may have one more; else the fold.
+  NodeId Descend(NodeId node, FrameKeyId frame, uint64_t max_nodes, uint64_t* used) {
+    // Below a fold everything is the fold.
+    if (log_.folded_frame != 0 && trie_->frame(node) == log_.folded_frame) return node;
+    if (frame != 0) {
+      const NodeId known = trie_->Find(node, frame);
+      if (known != 0) return known;
+      if (*used < max_nodes) {
+        ++*used;
+        return trie_->Add(node, frame);
+      }
+    }
+    for (;; node = trie_->parent(node)) {
+      const NodeId fold = trie_->Find(node, log_.folded_frame);
+      if (fold != 0) return fold;
+      if (*used < max_nodes + max_nodes / kFoldShare || node == 0) {
+        ++*used;
+        return trie_->Add(node, log_.folded_frame);
+      }
+    }
+  }
+
+  // `only_known`: the tenant may add no more names; then a frame that the store does not have stays 0.
+  Status DefineFrame(profile::FrameId id, bool only_known) {
+    const profile::FrameView frame = definitions_.frame(id);
+    const profile::Mapping mapping = definitions_.mapping(frame.mapping);
+    FrameRecord record;
+    record.kind = frame.kind;
+    record.address = frame.address.value;
+    const auto name = [&](profile::StringId string, NameId* out) -> Status {
+      if (string == 0) return OkStatus();
+      *out = memo_.names.Get(string);
+      if (*out != 0) return OkStatus();
+      if (only_known) {
+        ASSIGN_OR_RETURN(*out, log_.names.Find(definitions_.string(string)));
+        if (*out == 0 && !definitions_.string(string).empty()) frames_unknown_ = true;
+      } else {
+        ASSIGN_OR_RETURN(*out, log_.names.Intern(definitions_.string(string), &log_.pending));
+      }
+      if (*out != 0) memo_.names.Set(string, *out);
+      return OkStatus();
+    };
+    const bool unknown_before = frames_unknown_;
+    frames_unknown_ = false;
+    RETURN_IF_ERROR(name(mapping.build_id, &record.build_id));
+    RETURN_IF_ERROR(name(mapping.file, &record.file));
+    RETURN_IF_ERROR(name(frame.miss, &record.miss));
+    if (only_known) {
+      // Code of a binary is known by its place alone; whatever else there is would need its lines.
+      FrameKeyId known = 0;
+      if (!frames_unknown_ && frame.kind == profile::FrameKind::kNative) {
+        ASSIGN_OR_RETURN(known, log_.names.FindFrame(record));
+      }
+      if (known != 0) memo_.frames.Set(id, known);
+      frames_unknown_ = unknown_before || known == 0;
+      return OkStatus();
+    }
+    frames_unknown_ = unknown_before;
+    for (const profile::Line& line : frame.lines) {
+      FunctionId function_id = memo_.functions.Get(line.function);
+      if (function_id == 0) {
+        const profile::Function function = definitions_.function(line.function);
+        FunctionRecord stored{.start_line = function.start_line};
+        RETURN_IF_ERROR(name(function.name, &stored.name));
+        RETURN_IF_ERROR(name(function.system_name, &stored.system_name));
+        RETURN_IF_ERROR(name(function.file, &stored.file));
+        ASSIGN_OR_RETURN(function_id, log_.names.InternFunction(stored, &log_.pending));
+        memo_.functions.Set(line.function, function_id);
+      }
+      record.lines.push_back({function_id, line.line, line.column});
+    }
+    ASSIGN_OR_RETURN(const FrameKeyId frame_id, log_.names.InternFrame(record, &log_.pending));
+    memo_.frames.Set(id, frame_id);
+    return OkStatus();
+  }
+
+  // ---- points -------------------------------------------------------------------------------------------
+
+  void PutTotal(uint32_t series, PointKind kind, const TotalRecord& total, uint64_t ordinal) {
+    const SeriesWriter::Found& found = SeriesOf(series);
+    const uint32_t hour = HourOf(total.time_ns);
+    Put(Family::kTotals, EncodePointKey({found.trie, found.id, hour, ordinal}),
+        EncodeTotals({.kind = kind, .windows = {total}}, hour), hour, found.trie);
+    ++staged_.hours[{hour, found.trie}].points;
+  }
+
+  void PutProfile(const profile::ProfilePoint& point) {
+    const SeriesWriter::Found& found = SeriesOf(point.series);
+    const uint32_t hour = HourOf(point.time_ns);
+    WindowChunk chunk{.offset_ns = static_cast<uint64_t>(point.time_ns - HourStart(hour)),
+                      .duration_ns = point.duration_ns,
+                      .period_ns = point.period_ns};
+    TotalRecord total{.time_ns = point.time_ns, .duration_ns = point.duration_ns};
+    chunk.rows.reserve(point.samples.size());
+    const bool offsets = !point.offsets_ms.empty() && stager_.tenants_.Limits(memo_.tenant).offsets_retention_ns != 0;
+    std::vector<std::pair<LeafId, std::pair<size_t, size_t>>> offset_rows;  // leaf, range in offsets_ms
+    size_t offset_at = 0;
+    {
+      const std::shared_lock lock(trie_->mutex);
+      for (const profile::ProfilePoint::Sample& sample : point.samples) {
+        if (sample.count == 0 && sample.value == 0) continue;
+        const NodeId node = nodes_->Get(sample.stack);
+        const LeafId leaf = trie_->KnownLeaf(node);
+        chunk.rows.push_back({leaf, sample.count, sample.value});
+        total.count += sample.count;
+        total.value += sample.value;
+        if (log_.folded_frame != 0 && trie_->frame(node) == log_.folded_frame) {
+          staged_.usage.folded_samples += sample.count;
+        }
+        if (offsets && sample.count > 0) offset_rows.push_back({leaf, {offset_at, offset_at + sample.count}});
+        offset_at += sample.count;
+      }
+    }
+    const auto by_leaf = [](const StackSum& a, const StackSum& b) { return a.leaf < b.leaf; };
+    if (!std::is_sorted(chunk.rows.begin(), chunk.rows.end(), by_leaf)) {
+      std::sort(chunk.rows.begin(), chunk.rows.end(), by_leaf);
+    }
+    size_t kept = 0;
+    for (const StackSum& row : chunk.rows) {
+      if (kept > 0 && chunk.rows[kept - 1].leaf == row.leaf) {
+        chunk.rows[kept - 1].count += row.count;
+        chunk.rows[kept - 1].value += row.value;
+      } else {
+        chunk.rows[kept++] = row;
+      }
+    }
+    chunk.rows.resize(kept);
+    staged_.samples += total.count;
+    const uint64_t ordinal = NextOrdinal();
+    const std::string key = EncodeWindowKey({hour, found.trie, found.id, ordinal});
+    if (!chunk.rows.empty()) Put(Family::kWindows, key, EncodeWindowChunk(chunk), hour, found.trie);
+    PutTotal(point.series, PointKind::kProfile, total, ordinal);
+    if (offset_rows.empty()) return;
+    OffsetsChunk stored{.offset_ns = chunk.offset_ns, .duration_ns = chunk.duration_ns, .period_ns = chunk.period_ns};
+    std::sort(offset_rows.begin(), offset_rows.end());
+    for (const auto& [leaf, range] : offset_rows) {
+      if (stored.rows.empty() || stored.rows.back().leaf != leaf) stored.rows.push_back({.leaf = leaf});
+      std::vector<uint16_t>& all = stored.rows.back().offsets_ms;
+      all.insert(all.end(), point.offsets_ms.begin() + static_cast<ptrdiff_t>(range.first),
+                 point.offsets_ms.begin() + static_cast<ptrdiff_t>(range.second));
+    }
+    for (OffsetsChunk::Row& row : stored.rows) std::sort(row.offsets_ms.begin(), row.offsets_ms.end());
+    Put(Family::kOffsets, key, EncodeOffsetsChunk(stored), hour, found.trie);
+  }
+
+  void PutHistogram(const profile::HistogramPoint& point) {
+    const SeriesWriter::Found& found = SeriesOf(point.series);
+    const uint32_t hour = HourOf(point.time_ns);
+    HistogramChunk chunk{.time_ns = point.time_ns,
+                         .duration_ns = point.duration_ns,
+                         .histogram = point.histogram,
+                         .errors = point.errors};
+    if (!point.exemplars.empty()) {
+      const std::shared_lock lock(trie_->mutex);
+      for (const profile::Exemplar& exemplar : point.exemplars) {
+        const NodeId node = nodes_->Get(exemplar.stack);
+        chunk.exemplars.push_back(
+            {exemplar.time_ns, exemplar.value, trie_->KnownLeaf(node), comms_.at(exemplar.comm), exemplar.tid});
+      }
+    }
+    const TotalRecord total{point.time_ns, point.duration_ns, point.histogram.count(), point.histogram.sum()};
+    const uint64_t ordinal = NextOrdinal();
+    Put(Family::kHistograms, EncodePointKey({found.trie, found.id, hour, ordinal}),
+        EncodeHistograms({std::move(chunk)}, hour), hour, found.trie);
+    PutTotal(point.series, PointKind::kHistogram, total, ordinal);
+  }
+
+  Stager& stager_;
+  DefinitionLog& log_;
+  const profile::BatchView& batch_;
+  const profile::Definitions& definitions_;
+  Memo& memo_;
+  StagedBatch staged_;
+  // Of the trie at hand.
+  TrieId trie_id_ = 0;
+  std::shared_ptr<StackTrie> trie_;
+  IdPages* nodes_ = nullptr;
+  std::vector<profile::StackId> unknown_;
+  std::unordered_set<profile::StackId> visited_;
+  std::unordered_map<std::string, NameId> comms_;
+  bool frames_unknown_ = false;
+};
+
+StatusOr<StagedBatch> Stager::Stage(const profile::BatchView& batch, Memo* memo) {
+  return BatchStager(this, batch, memo).Stage();
+}
+
+}  // namespace pyrometer::store

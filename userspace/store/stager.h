@@ -1,0 +1,138 @@
+// The first half of an append: a batch's definitions become ids of the store, its points the bytes that will be
+// written. Inside this room only.
+//
+// Ids are given out under one lock, and nothing that a batch refers to may reach the disk later than the batch. So new
+// definitions gather in one place (DefinitionLog::pending) in the order in which their ids were given out, and whoever
+// writes the next group of batches writes all of them before the group's points, in the same atomic write. When that
+// write fails, everything given out since the last good one is forgotten: the epoch rises, memos of the old epoch are
+// void, and batches that were staged in it are staged again.
+//
+// What is known already needs no lock of that kind: a stream's memo maps the stream's ids to the store's.
+#pragma once
+
+#include <rocksdb/write_batch.h>
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "userspace/profile/batch.h"
+#include "userspace/store/chunk.h"
+#include "userspace/store/database.h"
+#include "userspace/store/names.h"
+#include "userspace/store/series.h"
+#include "userspace/store/tenants.h"
+#include "userspace/store/trie.h"
+#include "userspace/store/validate.h"
+
+namespace pyrometer::store {
+
+// Definitions in memory and on their way to the disk. Everything is guarded by `mutex`.
+struct DefinitionLog {
+  DefinitionLog(const Database* database, uint64_t budget_bytes)
+      : names(database, budget_bytes / 2), series(database, &names, budget_bytes / 4) {}
+
+  std::mutex mutex;
+  NameWriter names;
+  SeriesWriter series;
+  std::atomic<uint64_t> epoch{1};  // read without the lock; then checked again when the batch is written
+
+  rocksdb::WriteBatch pending;
+  std::unordered_map<TrieId, std::shared_ptr<StackTrie>> pending_tries;  // held: they must not be loaded afresh
+  std::map<TenantId, TenantUsage> pending_usage;
+  uint64_t pending_nodes = 0;
+  uint64_t pending_leaves = 0;
+  std::map<TrieId, TenantId> pending_services;  // services that are new
+  std::atomic<FrameKeyId> folded_frame{0};      // of kFoldedStacksName, once it was needed; read without the lock too
+};
+
+// Ids of the store by ids of a stream; pages of 1,024 so that the stacks of one of many services take little.
+class IdPages {
+ public:
+  static constexpr size_t kPage = 1024;
+  uint32_t Get(uint32_t id) const {
+    const size_t page = id / kPage;
+    return page < pages_.size() && pages_[page] != nullptr ? pages_[page][id % kPage] : 0;
+  }
+  void Set(uint32_t id, uint32_t value) {
+    const size_t page = id / kPage;
+    if (page >= pages_.size()) pages_.resize(page + 1);
+    if (pages_[page] == nullptr) {
+      pages_[page] = std::make_unique<uint32_t[]>(kPage);
+      ++used_;
+    }
+    pages_[page][id % kPage] = value;
+  }
+  uint64_t bytes() const { return used_ * kPage * sizeof(uint32_t) + pages_.capacity() * sizeof(void*); }
+
+ private:
+  std::vector<std::unique_ptr<uint32_t[]>> pages_;
+  size_t used_ = 0;
+};
+
+class Memo : public StreamMemo {
+ public:
+  uint64_t bytes() const override;
+  void Reset(uint64_t new_epoch);
+
+  uint64_t epoch = 0;
+  TenantId tenant = 0;
+  CheckedDefinitions checked;
+  // By id of the stream; 0 = not known yet.
+  std::vector<SeriesWriter::Found> series;
+  IdPages names, functions, frames;
+  std::unordered_map<TrieId, IdPages> nodes;  // by trie, then stack
+  std::vector<bool> folded_series;            // points of these go to the series of the folded
+};
+
+struct StagedBatch {
+  struct Op {
+    Family family;
+    std::string key;
+    std::string value;
+  };
+  uint64_t epoch = 0;
+  TenantId tenant = 0;
+  std::vector<Op> ops;
+  uint64_t samples = 0;
+  uint64_t bytes = 0;  // of the values of ops
+  TenantUsage usage;   // samples and what was folded; definitions are counted by the log
+  struct Fresh {
+    uint64_t points = 0;
+    uint64_t bytes = 0;
+  };
+  std::map<std::pair<uint32_t, TrieId>, Fresh> hours;
+  std::string notice;
+};
+
+class Stager {
+ public:
+  // All must outlive this.
+  Stager(const StoreOptions* options, const Database* database, TenantTable* tenants, TrieCache* tries,
+         DefinitionLog* definitions, std::atomic<uint64_t>* next_ordinal)
+      : options_(*options),
+        database_(*database),
+        tenants_(*tenants),
+        tries_(*tries),
+        definitions_(*definitions),
+        next_ordinal_(*next_ordinal) {}
+
+  // Precondition: the batch was validated. The memo is of the current epoch or empty.
+  StatusOr<StagedBatch> Stage(const profile::BatchView& batch, Memo* memo);
+
+ private:
+  friend class BatchStager;
+  const StoreOptions& options_;
+  const Database& database_;
+  TenantTable& tenants_;
+  TrieCache& tries_;
+  DefinitionLog& definitions_;
+  std::atomic<uint64_t>& next_ordinal_;
+};
+
+}  // namespace pyrometer::store
