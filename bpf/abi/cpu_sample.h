@@ -27,7 +27,8 @@ struct pyro_cpu_sample {
 PYRO_STATIC_ASSERT(sizeof(struct pyro_cpu_sample) == 88, "pyro_cpu_sample");
 
 // Per-CPU counters; user space sums over CPUs. Every perf interrupt adds one to exactly one of idle,
-// filtered and taken; every taken sample to exactly one of submitted and the dropped_ counters.
+// filtered and taken; every taken sample to exactly one of submitted, the dropped_ counters and deferred; every deferred
+// one, when its task goes on, to exactly one of deferred_submitted and deferred_dropped.
 struct pyro_cpu_counters {
   __u64 idle;                           // hit the idle task
   __u64 filtered;                       // outside of the session's target
@@ -35,12 +36,15 @@ struct pyro_cpu_counters {
   __u64 submitted;                      // written to the ring
   __u64 dropped_ring_full;              // ring had no room
   __u64 dropped_scratch;                // per-CPU scratch record absent (a bug if ever seen)
+  __u64 deferred;                       // left to task work, which counts them below
+  __u64 deferred_submitted;             // written to the ring
+  __u64 deferred_dropped;               // ring had no room
   __u64 raw_copies;                     // submitted samples that carry a copy of the stack
   __u64 raw_refused;                    // samples that wanted one when the ring was half full
   __u64 kernel_stops[PYRO_STOP_COUNT];  // by enum pyro_stop_reason
   __u64 user_stops[PYRO_STOP_COUNT];
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_cpu_counters) == 64 + 16 * PYRO_STOP_COUNT, "pyro_cpu_counters");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_cpu_counters) == 88 + 16 * PYRO_STOP_COUNT, "pyro_cpu_counters");
 
 enum pyro_filter_mode {
   PYRO_FILTER_ALL = 0,        // every task

@@ -21,11 +21,10 @@ const volatile __u32 pyro_abi_version = PYRO_ABI_VERSION;
 #define PYRO_CS_USER_MASK 3ull       // privilege level bits of cs: 3 is user mode
 #define PYRO_CS_USER32 0x23ull       // __USER32_CS of x86: 32-bit code
 
-// Wakes the reader when the ring crosses `watermark` bytes, once per crossing and not for every
-// record beyond it: a wake-up is an IPI, and on virtual machines a VM exit (measured.md: 13 µs).
-// PYRO_WAKE_BAND must exceed the largest record.
-#define PYRO_WAKE_BAND 4096
-PYRO_INLINE __u64 pyro_ring_flags(void* ring, __u64 watermark) {
+// Wakes the reader when this record takes the ring across `watermark` bytes, and not for every record beyond it: a wake-up
+// is an IPI, and on virtual machines a VM exit (13 µs here). Records that race across it may both or neither wake: the reader
+// looks by the clock too.
+PYRO_INLINE __u64 pyro_ring_flags(void* ring, __u64 watermark, __u32 bytes) {
   __u64 used = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
-  return used >= watermark && used < watermark + PYRO_WAKE_BAND ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+  return used < watermark && used + bytes >= watermark ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }

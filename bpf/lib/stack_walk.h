@@ -1,8 +1,7 @@
 // Walks a user stack, from the registers to the outermost frame.
 //
 //   struct pyro_walk* walk = …;                      // per-CPU scratch, one per program that may interrupt another
-//   pyro_walk_begin(walk, &regs, limit);             // regs: as the thread left user mode
-//   for (i < PYRO_MAX_USER_FRAMES) if (pyro_walk_step(walk)) break;
+//   if (!pyro_walk_begin(walk, &regs, limit, …)) pyro_walk_on(walk);   // regs: as the thread left user mode
 //   // walk->frames[0 … walk->count), leaf first; walk->stop says why it ended, walk->means how it went
 //
 // A step finds the mapping of the current instruction, then:
@@ -23,7 +22,7 @@
 // or 512, and 500 ns when it faults. Compiles natively too (userspace/unwind, tests): the macros of the first
 // block are all it needs.
 //
-// Proof of termination: a step adds a frame or stops, the caller's loop has PYRO_MAX_USER_FRAMES rounds, and the
+// Proof of termination: a step adds a frame or stops, the loop has PYRO_MAX_USER_FRAMES rounds, and the
 // searches halve a range of at most 2^16 mappings or 2^9 rows.
 // Cost per frame with a table, warm: tests/bench/unwind_cost. The verifier sees a step once, as a function of its own.
 #pragma once
@@ -124,6 +123,7 @@ struct pyro_walk {
   __u64 zero;                          // 0, which the verifier does not know; see pyro_find_mapping
   __u64 window_start;                  // user address of window[0]
   __u64 window_bytes;                  // valid there
+  __u64 missing;                       // the last address that could not be read
   __u64 regs[PYRO_REGISTERS];          // of the innermost or interrupted frame, DWARF order, while PYRO_KNOWS_ALL
   __u64 window[PYRO_WINDOW_WORDS];
   // A record is built in place: its header ends where the frames begin, and what follows them is the caller's.
@@ -150,6 +150,7 @@ PYRO_NOINLINE int pyro_move_window(struct pyro_walk* w, __u64 address) {
   __u64 bytes = 4096 - (address & 4095);
   if (bytes > sizeof(w->window)) bytes = sizeof(w->window);
   w->window_bytes = 0;
+  w->missing = address;
   PYRO_OPAQUE(bytes);
   bytes &= 2047;
   if (bytes > sizeof(w->window) || bytes == 0 || PYRO_READ_USER(w->window, bytes, address)) return 1;
@@ -336,8 +337,9 @@ PYRO_INLINE int pyro_step_gap(struct pyro_walk* w, __u64 address) {
 
 // A signal's frame: rsp points to the ucontext, whose registers begin at byte 40 (struct sigcontext_64).
 PYRO_INLINE int pyro_step_signal(struct pyro_walk* w) {
-  if (PYRO_READ_USER(w->window, 17 * 8, w->sp + 40)) return pyro_stop_walk(w, PYRO_STOP_UNREADABLE);
   w->window_bytes = 0;
+  w->missing = w->sp + 40;
+  if (PYRO_READ_USER(w->window, 17 * 8, w->sp + 40)) return pyro_stop_walk(w, PYRO_STOP_UNREADABLE);
   for (int i = 0; i < 8; i++) w->regs[8 + i] = w->window[i];  // r8 … r15
   w->regs[5] = w->window[8];                                  // rdi
   w->regs[4] = w->window[9];                                  // rsi
@@ -459,6 +461,18 @@ PYRO_VERIFIED_ALONE int pyro_walk_step(struct pyro_walk* w) {
   }
   w->means |= 1u << (mapping_kind & 7);
   return pyro_step_frame_pointer(w);
+}
+
+// All frames from the one that pyro_walk_begin found on.
+PYRO_VERIFIED_ALONE int pyro_walk_on(struct pyro_walk* w) {
+  if (!w) return 0;
+#ifdef __bpf__
+#pragma clang loop unroll(disable)
+#endif
+  for (int i = 0; i < PYRO_MAX_USER_FRAMES; i++) {
+    if (pyro_walk_step(w)) break;
+  }
+  return 0;
 }
 
 // Starts a walk with the innermost frame. `mappings`: the process's, or NULL for one that uses frame pointers only.

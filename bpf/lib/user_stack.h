@@ -2,7 +2,7 @@
 // use it: two that interrupt each other would share the record.
 //
 //   struct pyro_stack_record* record = pyro_own_stack_record();
-//   if (pyro_saved_registers(task, &record->regs)) pyro_take_user_stack(record, limit, task);
+//   if (pyro_saved_registers(task, &record->regs)) pyro_take_user_stack(&record->walk, &record->regs, limit, task);
 //   // record->walk: frames[0 … count), stop, means
 #pragma once
 
@@ -85,9 +85,9 @@ PYRO_INLINE __u32 pyro_mappings_of(struct task_struct* task, __u32* count) {
   return mappings;
 }
 
-// Walks from record->regs: fills walk->frames, walk->count, walk->stop and walk->means.
-PYRO_INLINE void pyro_take_user_stack(struct pyro_stack_record* record, __u32 limit, struct task_struct* task) {
-  struct pyro_walk* walk = &record->walk;
+// Fills walk->frames, walk->count, walk->stop and walk->means.
+PYRO_INLINE void pyro_take_user_stack(struct pyro_walk* walk, const struct pyro_user_regs* regs, __u32 limit,
+                                      struct task_struct* task) {
   __u32 mappings = 0, count = 0;
   __u8 unknown = 0;
   if (pyro_unwind_tables) {
@@ -98,12 +98,7 @@ PYRO_INLINE void pyro_take_user_stack(struct pyro_stack_record* record, __u32 li
       unknown = 1;
     }
   }
-  if (!pyro_walk_begin(walk, &record->regs, limit, mappings, count)) {
-#pragma clang loop unroll(disable)
-    for (int i = 0; i < PYRO_MAX_USER_FRAMES; i++) {
-      if (pyro_walk_step(walk)) break;
-    }
-  }
+  if (!pyro_walk_begin(walk, regs, limit, mappings, count)) pyro_walk_on(walk);
   if (walk->stop == PYRO_STOP_COMPAT || walk->stop == PYRO_STOP_NOT_TAKEN) return;
   if (unknown) walk->stop = PYRO_STOP_NO_PROCESS;
   // Between two programs: the registers are the old one's, its memory is being taken down.
@@ -149,6 +144,9 @@ PYRO_NOINLINE __u32 pyro_append_stack_copy(struct pyro_stack_record* record, __u
     }
   }
   raw->stack_start = start;
-  __builtin_memcpy((char*)record + at, raw, sizeof(*raw));
+  // As words: to the compiler `at` is unaligned, and it would copy bytes.
+  const __u64* from = (const __u64*)raw;
+  __u64* to = (__u64*)((char*)record + at);
+  for (__u32 i = 0; i < sizeof(*raw) / 8; i++) to[i] = from[i];
   return done;
 }

@@ -1,6 +1,7 @@
 // Samples what runs on a CPU, at each overflow of a perf event. Runs in a hard interrupt (cpu-clock) or an
 // NMI (hardware cycles): no map updates, no locks, everything in per-CPU records.
 #include "bpf/abi/cpu_sample.h"
+#include "bpf/lib/deferred_walk.h"
 #include "bpf/lib/owner.h"
 #include "bpf/lib/program.h"
 #include "bpf/lib/user_stack.h"
@@ -92,8 +93,66 @@ PYRO_INLINE int pyro_user_registers(struct pyro_perf_context* ctx, struct task_s
   return 1;
 }
 
-SEC("perf_event")
-int pyro_cpu_sample(struct pyro_perf_context* ctx) {
+// Runs in the context of the sampled task, before it goes on in user mode; may sleep.
+static int pyro_finish_deferred(struct bpf_map* map, void* key, void* value) {
+  struct pyro_deferred_sample* slot = value;
+  struct pyro_walk* walk = &slot->walk;
+  struct task_struct* task = bpf_get_current_task_btf();
+  __u32 zero = 0;
+  __u64 word;
+
+#pragma clang loop unroll(disable)
+  for (int i = 0; i < PYRO_DEFERRED_FAULTS; i++) {
+    if (bpf_copy_from_user(&word, sizeof(word), (const void*)walk->missing)) break;
+    pyro_take_user_stack(walk, &slot->regs, pyro_max_user_frames, task);
+    if (walk->stop != PYRO_STOP_UNREADABLE) break;
+  }
+  struct pyro_cpu_sample* sample = PYRO_HEADER_OF(walk, struct pyro_cpu_sample);
+  __u32 user_frames = *(volatile __u32*)&walk->count;
+  if (user_frames > PYRO_MAX_USER_FRAMES) user_frames = PYRO_MAX_USER_FRAMES;
+  sample->user_frames = user_frames;
+  sample->user_stop = walk->stop;
+  sample->means = walk->means | PYRO_BY_DEFERRED;
+  __u32 kernel_bytes = slot->kernel_bytes & 0x3f8;
+  bpf_probe_read_kernel(&walk->frames[user_frames], kernel_bytes, slot->kernel_frames);
+
+  struct pyro_cpu_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
+  __u32 user_stop = *(volatile __u8*)&sample->user_stop;
+  __u32 bytes = sizeof(*sample) + user_frames * 8 + kernel_bytes;
+  long failed = bpf_ringbuf_output(&pyro_samples, sample, bytes, pyro_ring_flags(&pyro_samples, pyro_wake_bytes, bytes));
+  // Other tasks and interrupts count on this CPU too.
+  if (counters) {
+    if (user_stop < PYRO_STOP_COUNT) __sync_fetch_and_add(&counters->user_stops[user_stop], 1);
+    if (failed) {
+      __sync_fetch_and_add(&counters->deferred_dropped, 1);
+    } else {
+      __sync_fetch_and_add(&counters->deferred_submitted, 1);
+    }
+  }
+  __sync_lock_test_and_set(&slot->taken, 0);
+  return 0;
+}
+
+// True when the sample will be sent by pyro_finish_deferred.
+PYRO_NOINLINE int pyro_defer(struct pyro_stack_record* scratch, __u32 user_frames, __u32 kernel_bytes) {
+  struct pyro_deferred_sample* slot = pyro_take_deferred();
+  if (!slot) return 0;
+  struct task_struct* task = bpf_get_current_task_btf();
+  __builtin_memcpy(&slot->regs, &scratch->regs, sizeof(slot->regs));
+  __builtin_memcpy(slot->walk.header, scratch->walk.header, sizeof(slot->walk.header));
+  slot->walk.missing = scratch->walk.missing;
+  slot->walk.count = 0;
+  slot->walk.stop = PYRO_STOP_UNREADABLE;
+  if (user_frames > PYRO_MAX_USER_FRAMES) user_frames = PYRO_MAX_USER_FRAMES;
+  kernel_bytes &= 0x3f8;
+  slot->kernel_bytes = kernel_bytes;
+  bpf_probe_read_kernel(slot->kernel_frames, kernel_bytes, &scratch->walk.frames[user_frames]);
+  if (!bpf_task_work_schedule_resume_impl(task, &slot->work, &pyro_deferred_samples, pyro_finish_deferred, 0)) return 1;
+  __sync_lock_test_and_set(&slot->taken, 0);
+  return 0;
+}
+
+PYRO_INLINE int pyro_take_sample(struct pyro_perf_context* ctx, int may_defer) {
   __u32 zero = 0;
   struct pyro_cpu_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
   struct pyro_stack_record* scratch = pyro_own_stack_record();
@@ -132,7 +191,7 @@ int pyro_cpu_sample(struct pyro_perf_context* ctx) {
 
   int user = pyro_user_registers(ctx, task, &scratch->regs);
   if (user) {
-    pyro_take_user_stack(scratch, pyro_max_user_frames, task);
+    pyro_take_user_stack(walk, &scratch->regs, pyro_max_user_frames, task);
   } else {
     walk->count = 0;
     walk->means = 0;
@@ -160,7 +219,11 @@ int pyro_cpu_sample(struct pyro_perf_context* ctx) {
   }
   __u32 kernel_stop = sample->kernel_stop, user_stop = *(volatile __u8*)&sample->user_stop;
   if (kernel_stop < PYRO_STOP_COUNT) counters->kernel_stops[kernel_stop]++;
-  if (user_stop < PYRO_STOP_COUNT) counters->user_stops[user_stop]++;
+  if (may_defer && user_stop == PYRO_STOP_UNREADABLE && pyro_defer(scratch, user_frames, kernel_bytes)) {
+    counters->deferred++;
+    return 0;
+  }
+  if (user_stop < PYRO_STOP_COUNT) __sync_fetch_and_add(&counters->user_stops[user_stop], 1);
 
   __u32 bytes = user_frames * 8 + kernel_bytes;
   if (user && pyro_wants_copy(walk)) {
@@ -177,14 +240,25 @@ int pyro_cpu_sample(struct pyro_perf_context* ctx) {
   }
   bytes += sizeof(*sample);
   PYRO_OPAQUE(bytes);
-  if (bytes > sizeof(*sample) + PYRO_MAX_USER_FRAMES * 8 + PYRO_TAIL_BYTES) return 0;
-  if (bpf_ringbuf_output(&pyro_samples, sample, bytes, pyro_ring_flags(&pyro_samples, pyro_wake_bytes))) {
+  // The verifier's doubt, not ours.
+  if (bytes > sizeof(*sample) + PYRO_MAX_USER_FRAMES * 8 + PYRO_TAIL_BYTES) {
+    counters->dropped_scratch++;
+    return 0;
+  }
+  if (bpf_ringbuf_output(&pyro_samples, sample, bytes, pyro_ring_flags(&pyro_samples, pyro_wake_bytes, bytes))) {
     counters->dropped_ring_full++;
   } else {
     counters->submitted++;
   }
   return 0;
 }
+
+// One of the two is loaded: the second where the kernel has task work.
+SEC("perf_event")
+int pyro_cpu_sample(struct pyro_perf_context* ctx) { return pyro_take_sample(ctx, 0); }
+
+SEC("perf_event")
+int pyro_cpu_sample_deferring(struct pyro_perf_context* ctx) { return pyro_take_sample(ctx, 1); }
 
 // Loaded only for PYRO_FILTER_PROCESSES: the target's children become targets.
 SEC("tp_btf/sched_process_fork")

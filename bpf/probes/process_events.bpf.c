@@ -77,7 +77,7 @@ int BPF_PROG(pyro_exec, struct task_struct* task, pyro_pid old_pid, struct linux
   long got = bpf_probe_read_kernel_str(event->path, sizeof(event->path), binary->filename);
   __u32 path_bytes = got > 0 && got <= PYRO_PATH_BYTES ? (__u32)got : 0;
   event->path_bytes = path_bytes;
-  __u64 flags = pyro_ring_flags(&pyro_events, pyro_wake_bytes);
+  __u64 flags = pyro_ring_flags(&pyro_events, pyro_wake_bytes, sizeof(*event));
   if (event->time_ns - pyro_last_wake_ns >= pyro_wake_interval_ns) {
     pyro_last_wake_ns = event->time_ns;
     flags = BPF_RB_FORCE_WAKEUP;
@@ -103,7 +103,7 @@ int BPF_PROG(pyro_fork, struct task_struct* parent, struct task_struct* child) {
   pyro_describe(event, child, PYRO_PROCESS_FORK);
   event->parent_tgid = parent->tgid;
   event->parent_start_time_ns = parent->group_leader->start_boottime;
-  pyro_send(event, PYRO_EVENT_HEAD_BYTES, pyro_ring_flags(&pyro_events, pyro_wake_bytes));
+  pyro_send(event, PYRO_EVENT_HEAD_BYTES, pyro_ring_flags(&pyro_events, pyro_wake_bytes, PYRO_EVENT_HEAD_BYTES));
   return 0;
 }
 
@@ -119,6 +119,6 @@ int BPF_PROG(pyro_exit, struct task_struct* task) {
   pyro_describe(event, task, PYRO_PROCESS_EXIT);
   event->parent_tgid = task->real_parent->tgid;
   event->exit_code = task->exit_code;
-  pyro_send(event, PYRO_EVENT_HEAD_BYTES, pyro_ring_flags(&pyro_events, pyro_wake_bytes));
+  pyro_send(event, PYRO_EVENT_HEAD_BYTES, pyro_ring_flags(&pyro_events, pyro_wake_bytes, PYRO_EVENT_HEAD_BYTES));
   return 0;
 }

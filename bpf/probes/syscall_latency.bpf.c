@@ -146,7 +146,7 @@ PYRO_NOINLINE int pyro_send_exemplar(struct task_struct* task, const struct pyro
   walk->stop = PYRO_STOP_NO_USER_STACK;
   if (pyro_saved_registers(task, &scratch->regs)) {
     scratch->regs.compat = (call->flags & PYRO_SYSCALL_COMPAT) != 0;
-    pyro_take_user_stack(scratch, pyro_max_user_frames, task);
+    pyro_take_user_stack(walk, &scratch->regs, pyro_max_user_frames, task);
   }
   __u32 frames = *(volatile __u32*)&walk->count;
   if (frames > PYRO_MAX_USER_FRAMES) frames = PYRO_MAX_USER_FRAMES;
@@ -164,8 +164,9 @@ PYRO_NOINLINE int pyro_send_exemplar(struct task_struct* task, const struct pyro
   }
   bytes += sizeof(*exemplar);
   PYRO_OPAQUE(bytes);
-  if (bytes > sizeof(*exemplar) + PYRO_MAX_USER_FRAMES * 8 + PYRO_TAIL_BYTES) return 0;
-  if (bpf_ringbuf_output(&pyro_exemplars, exemplar, bytes, pyro_ring_flags(&pyro_exemplars, pyro_wake_bytes))) {
+  if (bytes > sizeof(*exemplar) + PYRO_MAX_USER_FRAMES * 8 + PYRO_TAIL_BYTES) bytes = sizeof(*exemplar);  // never
+  __u64 flags = pyro_ring_flags(&pyro_exemplars, pyro_wake_bytes, bytes);
+  if (bpf_ringbuf_output(&pyro_exemplars, exemplar, bytes, flags)) {
     counters->exemplars_dropped++;
   } else {
     counters->exemplars_sent++;

@@ -33,6 +33,8 @@ class Workload:
     native_only: bool = False
     # Why whole stacks cannot be asked for.
     no_tables: str = ""
+    # The last function that has unwind information: with its caller the stack is whole, as far as can be asked.
+    last_with_tables: str = ""
 
 
 class Background:
@@ -238,9 +240,11 @@ def all_workloads(folder, quick=False):
         shape("deep 30, static-pie", "=deep_static_pie", "30", chain=DEEP),
         shape("deep 30, static, no PIE", "=deep_static", "30", chain=DEEP),
         shape("deep 30, dynamic, no PIE", "=deep_no_pie", "30", chain=DEEP),
-        shape("deep 30, musl", "=deep_musl", "30", chain=DEEP, package="musl-tools"),
+        shape("deep 30, musl", "=deep_musl", "30", chain=DEEP, package="musl-tools", last_with_tables="main",
+              no_tables="Debian's libc.so of musl has no unwind information: whole is to main and its caller; and "
+                        "musl-gcc links programs without .eh_frame_hdr, only with .eh_frame"),
         shape("deep 30, musl static", "=deep_musl_static", "30", chain=DEEP, package="musl-tools",
-              no_tables="Debian's libc.a of musl has no unwind information: nothing below main"),
+              last_with_tables="main", no_tables="as above, of musl's libc.a"),
         shape("callbacks of libc and libstdc++", "=callbacks",
               chain=r"main(;(by_qsort|by_std_sort|by_function\(\)?|by_function|by_destructor|[^;]*)[^;]*.*)?$"),
         shape("calls through the PLT", "=plt_churn", chain=r"main(;hop((;[^;]*plt_\d+[^;]*)|;_dl_[^;]*|;[^;]*@plt|;)*)?$"),

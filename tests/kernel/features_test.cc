@@ -38,6 +38,7 @@ TEST(FeaturesTest, WhatIsReportedWorkingIsWhatTheProbesNeed) {
                            "task_storage",
                            "sk_storage",
                            "ring_buffer",
+                           "task_work",
                            "sock_ops",
                            "tcp_probe",
                            "hardware_cycles",

@@ -100,7 +100,7 @@ std::string Addresses(const std::vector<uint64_t>& addresses) {
 Agreement Compare(std::vector<std::string> arguments, bool from_entry = true) {
   StepOptions options{.arguments = std::move(arguments),
                       .environment = {"SHAPE_SHIFT=12"},
-                      .max_steps = 400'000,
+                      .max_steps = 250'000,
                       .from_entry = from_entry};
   options.arguments[0] = StrFormat("%s/%s", PYROMETER_WORKLOADS, options.arguments[0]);
   Agreement result;

@@ -38,13 +38,13 @@ int CollectPrint(enum libbpf_print_level level, const char* format, va_list argu
 
 }  // namespace
 
-BpfLog::BpfLog() {
+BpfLog::BpfLog() : outer_(current_log) {
   static std::once_flag once;
   std::call_once(once, [] { libbpf_set_print(CollectPrint); });
   current_log = &text_;
 }
 
-BpfLog::~BpfLog() { current_log = nullptr; }
+BpfLog::~BpfLog() { current_log = outer_; }
 
 std::string BpfLog::Tail() const {
   std::vector<std::string> lines;

@@ -20,7 +20,7 @@
 
 namespace pyrometer::kernel {
 
-// Collects what libbpf prints on this thread during its lifetime. One at a time per thread.
+// Collects what libbpf prints on this thread during its lifetime. The innermost one gets it.
 class BpfLog {
  public:
   BpfLog();
@@ -33,6 +33,7 @@ class BpfLog {
 
  private:
   std::string text_;
+  std::string* const outer_;
 };
 
 // Why loading or attaching `probe` failed. `error` is an errno, positive.

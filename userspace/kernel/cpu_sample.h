@@ -59,8 +59,10 @@ struct SampleCounters {
   uint64_t dropped_ring_full = 0;  // the reader was too slow or the ring too small
   uint64_t dropped_scratch = 0;    // no per-CPU scratch record; not seen yet
   uint64_t dropped_malformed = 0;  // record that did not decode; not seen yet
-  uint64_t dropped_lost = 0;       // the kernel's own count of lost records (unprivileged sampler)
+  uint64_t dropped_lost = 0;       // the kernel's own count of lost records (unprivileged sampler); walks left to tasks
+                                   // that did not go on before sampling ended
   // Not samples of the target, counted beside.
+  uint64_t deferred = 0;                              // whose walk was left to task work: a page was not in memory
   uint64_t raw_copies = 0;                            // delivered or dropped samples that carry a stack
   uint64_t raw_refused = 0;                           // that should have, but the ring was half full
   uint64_t idle = 0;                                  // interrupts that hit an idle CPU

@@ -25,6 +25,7 @@
 #include "userspace/kernel/bpf_loader.h"
 #include "userspace/kernel/cpus.h"
 #include "userspace/kernel/decode.h"
+#include "userspace/kernel/features.h"
 #include "userspace/kernel/unwind_maps.h"
 #include "userspace/kernel/v1_controller.h"
 
@@ -83,7 +84,8 @@ std::multimap<uint32_t, uint32_t> ChildrenByParent() {
 
 class CpuSamplerImpl final : public CpuSampler {
  public:
-  CpuSamplerImpl(Options options, Skeleton skeleton) : options_(std::move(options)), skeleton_(std::move(skeleton)) {}
+  CpuSamplerImpl(Options options, Skeleton skeleton, bool deferring)
+      : options_(std::move(options)), skeleton_(std::move(skeleton)), deferring_(deferring) {}
 
   Status Begin() {
     if (options_.target.kind == SampleTarget::Kind::kProcesses) {
@@ -186,9 +188,13 @@ class CpuSamplerImpl final : public CpuSampler {
     out.dropped_malformed = malformed_.load(std::memory_order_relaxed);
     const auto sum = SumPerCpu<pyro_cpu_counters>(skeleton_->maps.pyro_counters);
     out.taken = sum.taken;
-    out.pending = sum.submitted - out.delivered - out.dropped_malformed;
-    out.dropped_ring_full = sum.dropped_ring_full;
+    out.pending = sum.submitted + sum.deferred_submitted - out.delivered - out.dropped_malformed;
+    out.dropped_ring_full = sum.dropped_ring_full + sum.deferred_dropped;
     out.dropped_scratch = sum.dropped_scratch;
+    // Walks that wait for their tasks to go on; when sampling has ended nobody waits for them any more.
+    const uint64_t waiting = sum.deferred - sum.deferred_submitted - sum.deferred_dropped;
+    (stopped_ ? out.dropped_lost : out.pending) += waiting;
+    out.deferred = sum.deferred;
     out.raw_copies = sum.raw_copies;
     out.raw_refused = sum.raw_refused;
     out.idle = sum.idle;
@@ -246,7 +252,9 @@ class CpuSamplerImpl final : public CpuSampler {
       }
       BpfLog log;
       const int perf_fd = fd.get();
-      UniqueBpfLink link(bpf_program__attach_perf_event(skeleton_->progs.pyro_cpu_sample, perf_fd));
+      bpf_program* program =
+          deferring_ ? skeleton_->progs.pyro_cpu_sample_deferring : skeleton_->progs.pyro_cpu_sample;
+      UniqueBpfLink link(bpf_program__attach_perf_event(program, perf_fd));
       if (!link) return BpfError(errno, kProbe, StrFormat("attach to CPU %d", cpu), log);
       (void)fd.Release();  // the link closes it
       events_.emplace(cpu, CpuEvent{.perf_fd = perf_fd, .link = std::move(link)});
@@ -279,6 +287,7 @@ class CpuSamplerImpl final : public CpuSampler {
   mutable std::mutex mutex_;             // guards events_, cgroups_, next_refresh_
   std::map<uint32_t, CpuEvent> events_;  // by CPU
   std::set<std::pair<uint64_t, uint32_t>> cgroups_;
+  const bool deferring_;
   std::chrono::steady_clock::time_point next_refresh_;
   bool hardware_ = false;
   std::atomic<bool> stopped_ = false;
@@ -299,26 +308,36 @@ StatusOr<std::unique_ptr<CpuSampler>> CpuSampler::Start(const Options& options) 
         StrFormat("the copy of a stack has at most %d bytes, a multiple of 8", PYRO_MAX_RAW_STACK_BYTES));
   }
   const uint32_t ring_bytes = RingBytes(options.ring_bytes);
-  ASSIGN_OR_RETURN(
-      Skeleton skeleton,
-      LoadSkeleton<Skeleton>(kProbe, cpu_sampler_bpf__open, cpu_sampler_bpf__load, [&](cpu_sampler_bpf& s) {
-        s.rodata->pyro_raw_ring_bytes = ring_bytes / 2;
-        RETURN_IF_ERROR(ShareUnwindMaps(options.unwind.get(), options.raw_stack_bytes, s));
-        s.rodata->pyro_filter = options.target.kind == SampleTarget::Kind::kAll         ? PYRO_FILTER_ALL
-                                : options.target.kind == SampleTarget::Kind::kProcesses ? PYRO_FILTER_PROCESSES
-                                                                                        : PYRO_FILTER_CGROUPS;
-        s.rodata->pyro_max_user_frames = options.max_user_frames;
-        s.rodata->pyro_kernel_stacks = options.kernel_stacks ? 1 : 0;
-        s.rodata->pyro_wake_bytes = ring_bytes / 4;
-        s.rodata->pyro_v1_controller = MountedV1Controller();
-        bpf_map__set_max_entries(s.maps.pyro_samples, ring_bytes);
-        const bool follow = options.target.kind == SampleTarget::Kind::kProcesses;
-        if (!follow) bpf_map__set_max_entries(s.maps.pyro_target_tgids, 1);
-        bpf_program__set_autoload(s.progs.pyro_follow_fork, follow);
-        bpf_program__set_autoload(s.progs.pyro_follow_exit, follow);
-        return OkStatus();
-      }));
-  auto sampler = std::make_unique<CpuSamplerImpl>(options, std::move(skeleton));
+  const auto load = [&](bool deferring) {
+    return LoadSkeleton<Skeleton>(kProbe, cpu_sampler_bpf__open, cpu_sampler_bpf__load, [&](cpu_sampler_bpf& s) {
+      s.rodata->pyro_filter = options.target.kind == SampleTarget::Kind::kAll         ? PYRO_FILTER_ALL
+                              : options.target.kind == SampleTarget::Kind::kProcesses ? PYRO_FILTER_PROCESSES
+                                                                                      : PYRO_FILTER_CGROUPS;
+      s.rodata->pyro_max_user_frames = options.max_user_frames;
+      s.rodata->pyro_kernel_stacks = options.kernel_stacks ? 1 : 0;
+      s.rodata->pyro_wake_bytes = ring_bytes / 4;
+      s.rodata->pyro_raw_ring_bytes = ring_bytes / 2;
+      s.rodata->pyro_v1_controller = MountedV1Controller();
+      bpf_map__set_max_entries(s.maps.pyro_samples, ring_bytes);
+      const bool follow = options.target.kind == SampleTarget::Kind::kProcesses;
+      if (!follow) bpf_map__set_max_entries(s.maps.pyro_target_tgids, 1);
+      bpf_program__set_autoload(s.progs.pyro_follow_fork, follow);
+      bpf_program__set_autoload(s.progs.pyro_follow_exit, follow);
+      if (!deferring) bpf_map__set_max_entries(s.maps.pyro_deferred_samples, 1);
+      bpf_program__set_autoload(s.progs.pyro_cpu_sample, !deferring);
+      bpf_program__set_autoload(s.progs.pyro_cpu_sample_deferring, deferring);
+      return ShareUnwindMaps(options.unwind.get(), options.raw_stack_bytes, s);
+    });
+  };
+  bool deferring = HasTaskWork();
+  StatusOr<Skeleton> skeleton = load(deferring);
+  if (!skeleton.ok() && deferring) {
+    // Its interface is young: a kernel with another form of it still samples.
+    deferring = false;
+    skeleton = load(false);
+  }
+  RETURN_IF_ERROR(skeleton.status());
+  auto sampler = std::make_unique<CpuSamplerImpl>(options, *std::move(skeleton), deferring);
   RETURN_IF_ERROR(sampler->Begin());
   return std::unique_ptr<CpuSampler>(std::move(sampler));
 }

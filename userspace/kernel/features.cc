@@ -179,6 +179,15 @@ void AddBpfFeatures(std::vector<Feature>& out) {
   map("sk_storage", "BPF socket storage", BPF_MAP_TYPE_SK_STORAGE, "no TCP latency");
   map("ring_buffer", "BPF ring buffer", BPF_MAP_TYPE_RINGBUF, "no probe can be loaded on this kernel");
 
+  Feature task_work = Make("task_work", "BPF task work (deferred stack walks)", HasTaskWork(),
+                           HasTaskWork() ? "works" : "absent", "", "");
+  if (!HasTaskWork()) {
+    task_work.state = FeatureState::kDegraded;
+    task_work.effect = "the few stacks with a page that is not in memory stay incomplete";
+    task_work.remedy = "use a kernel from 6.18 on";
+  }
+  out.push_back(std::move(task_work));
+
   const std::string cgroup2 = MountPoint("cgroup2");
   program = LoadTrivial(BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS, 0, &error);
   ok = false;
@@ -343,6 +352,11 @@ void AddSettings(std::vector<Feature>& out) {
 }
 
 }  // namespace
+
+bool HasTaskWork() {
+  BpfLog quiet;
+  return libbpf_find_vmlinux_btf_id("bpf_task_work_schedule_resume_impl", BPF_TRACE_FENTRY) > 0;
+}
 
 std::string_view FeatureStateName(FeatureState state) {
   switch (state) {

@@ -30,13 +30,16 @@ struct Feature {
 };
 
 // In a fixed order. Names: btf, bpf_perf_event, tp_btf, task_storage, sk_storage, ring_buffer,
-// sock_ops, tcp_probe, hardware_cycles, kprobe, fentry, perf_event_paranoid, kptr_restrict,
+// task_work, sock_ops, tcp_probe, hardware_cycles, kprobe, fentry, perf_event_paranoid, kptr_restrict,
 // memlock_limit, cap_bpf, cap_perfmon, cap_sys_ptrace, cap_dac_read_search, cap_sys_admin, cgroup2,
 // cgroup1, bpf_stats, unprivileged_perf, side_band_build_id, pid_namespace, lockdown.
 std::vector<Feature> ProbeFeatures();
 
 // The feature called `name`; nullptr when there is none.
 const Feature* FindFeature(const std::vector<Feature>& features, std::string_view name);
+
+// The kernel lets BPF programs hang work on tasks (6.18): walks that meet pages that are not in memory can be finished.
+bool HasTaskWork();
 
 // Names of those capabilities out of CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH that this
 // process lacks (CAP_SYS_ADMIN stands for the first two).

@@ -55,10 +55,7 @@ StackWalker::Result StackWalker::Run(const Registers& registers, uint32_t max_fr
   pyro_user_regs regs{};
   regs.raw = registers;
   pyro_walk* walk = walk_.get();
-  if (pyro_walk_begin(walk, &regs, max_frames, kMappingPosition, mapping_count) == 0) {
-    while (pyro_walk_step(walk) == 0) {
-    }
-  }
+  if (pyro_walk_begin(walk, &regs, max_frames, kMappingPosition, mapping_count) == 0) pyro_walk_on(walk);
   environment = nullptr;
   static_assert(sizeof(__u64) == sizeof(uint64_t));
   Result result;

@@ -4,7 +4,8 @@
 //
 // Sources, the first that knows an address wins: `.eh_frame` (by section, or by PT_GNU_EH_FRAME where the section
 // headers are gone), `.debug_frame`, and for what linkers leave without information: PLT stubs by their section,
-// signal trampolines (`mov $15, %eax; syscall`) by their bytes.
+// signal trampolines (`mov $15, %eax; syscall`) by their bytes. One thing is corrected: the code below a coroutine of
+// glibc's makecontext, which claims to have a caller.
 // An address that none covers gets PYRO_UNWIND_NONE: there the walk tries the frame pointer. Where most of a
 // file is like that (Go, chromium), frame pointers are taken for its convention and believed without proof.
 //

@@ -25,7 +25,7 @@
 namespace pyrometer::unwind {
 
 // Raised when the builder makes other rows of the same file.
-inline constexpr uint32_t kBuilderVersion = 1;
+inline constexpr uint32_t kBuilderVersion = 2;
 
 std::string SerializeTable(const UnwindTable& table);
 // Every number is checked: the walk in the kernel must never be led outside of a table. DATA_LOSS, or

@@ -132,9 +132,25 @@ TEST_F(Cases, WhatIsNotCovered) {
   EXPECT_EQ(At(cfi_case_after_bare_trampoline).kind, PYRO_UNWIND_NONE);
   // A few bytes of padding cost no row.
   EXPECT_EQ(At(cfi_case_padding).kind, PYRO_UNWIND_REGISTER);
-  // But in front of a function that is entered by a return address they do.
-  EXPECT_EQ(At(cfi_case_before_entered).kind, PYRO_UNWIND_NONE);
+  // A function that is entered by a return address begins a byte earlier.
+  EXPECT_EQ(At(cfi_case_before_entered).kind, PYRO_UNWIND_END);
   EXPECT_EQ(At(cfi_case_entered).kind, PYRO_UNWIND_END);
+}
+
+TEST_F(Cases, BelowACoroutineThereIsNothing) {
+  const auto libc = elf::ElfFile::Open("/lib/x86_64-linux-gnu/libc.so.6");
+  if (!libc.ok()) GTEST_SKIP() << libc.status();
+  const auto table = BuildUnwindTable(*libc, {});
+  ASSERT_TRUE(table.ok());
+  int ends = 0;
+  const auto code = libc->ReadSection(*libc->FindSection(".text"));
+  const size_t at = code->find("\x48\x89\xdc\x48\x8b\x3c\x24");  // mov %rbx,%rsp; mov (%rsp),%rdi
+  if (at == std::string::npos) GTEST_SKIP() << "another libc";
+  const uint64_t start = libc->FindSection(".text")->address.value + at;
+  for (const uint64_t address : {start - 1, start, start + 17}) {
+    ends += FindRule(*table, ElfAddress(address))->kind == PYRO_UNWIND_END;
+  }
+  EXPECT_EQ(ends, 3);
 }
 
 TEST_F(Cases, RbxOnlyWhereItIsNeeded) {

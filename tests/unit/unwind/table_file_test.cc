@@ -59,7 +59,7 @@ TEST(TableFile, RoundTrip) {
 TEST(TableFile, GoldenBytes) {
   const std::string bytes = SerializeTable(SmallTable());
   ASSERT_EQ(bytes.size(), 104u + 2 * 16 + 16 + 5 * 4);
-  EXPECT_EQ(HexEncode(bytes.substr(0, 16)), "5059524f554e57440100000001000000");
+  EXPECT_EQ(HexEncode(bytes.substr(0, 16)), "5059524f554e57440100000002000000");
   EXPECT_EQ(HexEncode(bytes.substr(24, 8)), "0200000001000000");  // rules, parts
   EXPECT_EQ(HexEncode(bytes.substr(32, 16)), "01000000000000000200000000000000");  // functions, rows
   EXPECT_EQ(HexEncode(bytes.substr(104, 32)),
@@ -117,7 +117,7 @@ TEST(TableFile, OtherVersions) {
   bytes[8] = 2;
   const auto table = ParseTable(bytes);
   EXPECT_EQ(table.status().code(), StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(Message(table.status())), HasSubstr("version 2.1"));
+  EXPECT_THAT(std::string(Message(table.status())), HasSubstr("version 2.2"));
 }
 
 class Cache : public ::testing::Test {
