@@ -24,6 +24,15 @@ namespace pyrometer::kernel {
 namespace {
 
 constexpr char kParanoidPath[] = "/proc/sys/kernel/perf_event_paranoid";
+constexpr char kMaxStackPath[] = "/proc/sys/kernel/perf_event_max_stack";
+
+// An event that asks for more than kernel.perf_event_max_stack (127 unless raised) is refused with EOVERFLOW
+// (get_callchain_buffers() in kernel/events/callchain.c).
+uint32_t StackLimit(uint32_t wanted) {
+  const StatusOr<std::string> text = ReadFile(kMaxStackPath);
+  const std::optional<int64_t> limit = text.ok() ? ParseInt64(StripWhitespace(*text)) : std::nullopt;
+  return limit && *limit > 0 ? static_cast<uint32_t>(std::min<int64_t>(wanted, *limit)) : wanted;
+}
 
 // Build IDs are asked for also because of a kernel bug (seen on 6.18): where two events get the same mapping, one with
 // build IDs and one without, the latter's record carries PERF_RECORD_MISC_MMAP_BUILD_ID over the inode's bytes
@@ -317,7 +326,9 @@ StatusOr<std::unique_ptr<UnprivilegedSampler>> UnprivilegedSampler::Start(const 
   if (options.max_user_frames == 0 || options.max_user_frames > PYRO_MAX_USER_FRAMES) {
     return InvalidArgumentError(StrFormat("the number of user frames must be 1 to %d", PYRO_MAX_USER_FRAMES));
   }
-  auto sampler = std::make_unique<UnprivilegedSamplerImpl>(options);
+  Options allowed = options;
+  allowed.max_user_frames = StackLimit(options.max_user_frames);
+  auto sampler = std::make_unique<UnprivilegedSamplerImpl>(allowed);
   RETURN_IF_ERROR(sampler->Begin());
   return std::unique_ptr<UnprivilegedSampler>(std::move(sampler));
 }

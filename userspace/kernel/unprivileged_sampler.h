@@ -32,6 +32,8 @@ class UnprivilegedSampler {
     uint32_t frequency_hz = 99;   // of CPU time of each thread
     bool enable_on_exec = false;  // true: samples from the next exec of `pid` on; else at once
     uint32_t ring_pages = 64;     // per CPU, power of two
+    // At most kernel.perf_event_max_stack (127 by default), which holds for kernel and user frames together; more is
+    // lowered to that.
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;
   };
   using SampleCallback = std::function<void(const CpuSample&)>;
