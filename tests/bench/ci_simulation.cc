@@ -2,11 +2,12 @@
 //
 //   ci_simulation [--checks N] [--only WORD] [--seed N] [--threads N]
 //
-// A made-up program has functions with Zipf shares in a random call tree. A run draws its counts: Poisson around share × speed of the run ×
-// noise of the function. The scenarios differ in the noise; "level" rows change nothing between the sides and count false alarms with
-// the one-sided 95 % Clopper–Pearson bound; "power" rows slow one function down.
+// A made-up program has functions with Zipf shares in a random call tree. A run draws its counts: Poisson around share
+// × speed of the run × noise of the function. The scenarios differ in the noise; "level" rows change nothing between
+// the sides and count false alarms with the one-sided 95 % Clopper–Pearson bound; "power" rows slow one function down.
 //
-// Exit code 1 when a level's bound shows more than 1 % false alarms (the count is above what 1 % would give with 99.9 %).
+// Exit code 1 when a level's bound shows more than 1 % false alarms (the count is above what 1 % would give with 99.9
+// %).
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -32,15 +33,15 @@ struct Scenario {
   std::string name;
   size_t functions = 300;
   size_t pairs = 16;
-  double samples = 5000;       // per run
-  double phi = 0.01;           // noise of each function from run to run
-  double speed_cv = 0.03;      // of the run as a whole
-  double drift = 0;            // each function moves by a random amount of this size from first run to last
-  double outlier_runs = 0;     // share of runs in which a tenth of all functions takes half as much again
-  double neighbour = 0;        // a neighbour comes and goes; functions suffer by up to this
-  double systematic = 0;       // share of functions counted with less noise than Poisson's (sampling in step)
-  double epsilon = 0;          // slowdown …
-  double share = 0.05;         // … of the function nearest to this share
+  double samples = 5000;    // per run
+  double phi = 0.01;        // noise of each function from run to run
+  double speed_cv = 0.03;   // of the run as a whole
+  double drift = 0;         // each function moves by a random amount of this size from first run to last
+  double outlier_runs = 0;  // share of runs in which a tenth of all functions takes half as much again
+  double neighbour = 0;     // a neighbour comes and goes; functions suffer by up to this
+  double systematic = 0;    // share of functions counted with less noise than Poisson's (sampling in step)
+  double epsilon = 0;       // slowdown …
+  double share = 0.05;      // … of the function nearest to this share
   double min_effect = 0.002;
 };
 
@@ -60,7 +61,8 @@ class Program {
     // Any function may call any: shares are dealt out at random over the tree.
     std::shuffle(share_.begin(), share_.end(), engine);
     for (size_t f = 0; f < share_.size(); ++f) {
-      if (std::abs(std::log(share_[f] / scenario.share)) < std::abs(std::log(share_[slow_] / scenario.share))) slow_ = f;
+      if (std::abs(std::log(share_[f] / scenario.share)) < std::abs(std::log(share_[slow_] / scenario.share)))
+        slow_ = f;
       trend_.push_back(Gauss(engine) * scenario.drift);
       suffers_.push_back(std::uniform_real_distribution<double>(0, scenario.neighbour)(engine));
     }
@@ -113,7 +115,7 @@ struct Outcome {
   bool alarm = false;
   bool right = false;  // the most significant exclusive count is that of the slowed function
   size_t pairs = 0;
-  double detectable = 0;       // of the slowed function, at the last look
+  double detectable = 0;        // of the slowed function, at the last look
   double detectable_share = 0;  // printed
 };
 
@@ -190,7 +192,10 @@ std::vector<Scenario> Scenarios() {
                       .share = share});
     }
   }
-  list.push_back({.name = "power: +10 % of a 5 % function, 30,000 samples, 8 pairs", .pairs = 8, .samples = 30'000, .epsilon = 0.1});
+  list.push_back({.name = "power: +10 % of a 5 % function, 30,000 samples, 8 pairs",
+                  .pairs = 8,
+                  .samples = 30'000,
+                  .epsilon = 0.1});
   list.push_back({.name = "power: +10 % of a 5 % function, drift 10 %", .drift = 0.1, .epsilon = 0.1});
   list.push_back({.name = "power: +10 % of a 5 % function, neighbour 15 %", .neighbour = 0.15, .epsilon = 0.1});
   return list;
@@ -206,7 +211,8 @@ int Main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--seed") == 0) seed = std::strtoull(argv[i + 1], nullptr, 10);
     if (std::strcmp(argv[i], "--threads") == 0) threads = std::strtoull(argv[i + 1], nullptr, 10);
   }
-  std::printf("%-58s %8s %10s %8s %8s %12s %s\n", "scenario", "checks", "alarms", "bound", "right", "2x MDE seen", "mean pairs");
+  std::printf("%-58s %8s %10s %8s %8s %12s %s\n", "scenario", "checks", "alarms", "bound", "right", "2x MDE seen",
+              "mean pairs");
   int failures = 0;
   for (const Scenario& scenario : Scenarios()) {
     if (!only.empty() && scenario.name.find(only) == std::string::npos) continue;
@@ -237,7 +243,9 @@ int Main(int argc, char** argv) {
     failures += broken ? 1 : 0;
     std::printf("%-58s %8zu %6.2f %%   %5.2f %% %7s %12s %6.1f%s\n", scenario.name.c_str(), wanted, 100 * rate,
                 100 * BinomialUpperBound(alarms, wanted, 0.95),
-                level || alarms == 0 ? "-" : StrFormat("%.0f %%", 100.0 * static_cast<double>(right) / static_cast<double>(alarms)).c_str(),
+                level || alarms == 0
+                    ? "-"
+                    : StrFormat("%.0f %%", 100.0 * static_cast<double>(right) / static_cast<double>(alarms)).c_str(),
                 above == 0 ? "-" : StrFormat("%d of %d", above_seen, above).c_str(), pairs, broken ? "  TOO MANY" : "");
     std::fflush(stdout);
   }

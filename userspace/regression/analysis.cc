@@ -11,13 +11,17 @@ namespace pyrometer::regression {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// What the prior is worth beside a column's own runs. 4 was best in simulation among 2, 4, 8: more loses power where functions
-// differ in their noise, less leaves t with heavy tails at 8 runs.
+// What the prior is worth beside a column's own runs. 4 was best in simulation among 2, 4, 8: more loses power where
+// functions differ in their noise, less leaves t with heavy tails at 8 runs.
 constexpr double kPriorDegrees = 4;
 // Huber's constant: 95 % efficient under normal noise.
 constexpr double kHuber = 1.345;
-// Variation between runs beyond counting noise that size factors start from; it keeps one large function from being all the weight.
+// Variation between runs beyond counting noise that size factors start from; it keeps one large function from being all
+// the weight.
 constexpr double kStartingPhiSquared = 0.0004;
+// Samples per run of a reference that small functions are pooled into: many, so that a large function is one voice
+// among them.
+constexpr double kPooledCount = 20;
 // Samples on one side, all runs together, below which a ratio means nothing.
 constexpr double kLeastForRatio = 8;
 
@@ -34,31 +38,45 @@ std::vector<double> LogSizeFactors(const CountTable& counts) {
   const size_t runs = counts.runs();
   std::vector<double> log_size(runs);
   struct Reference {
-    size_t function;
-    double mean_log;
-    double precision;
+    std::vector<double> log_count;  // per run
+    double mean_log = 0;
+    double precision = 0;
   };
   std::vector<Reference> references;
+  const auto mean_of = [&](const std::vector<double>& row) {
+    return std::accumulate(row.begin(), row.end(), 0.0) / static_cast<double>(runs);
+  };
+  const auto refer = [&](const std::vector<double>& row) {
+    Reference reference;
+    for (const double count : row) reference.log_count.push_back(std::log(count + 0.5));
+    reference.mean_log = mean_of(reference.log_count);
+    reference.precision = 1 / (1 / mean_of(row) + kStartingPhiSquared);
+    references.push_back(std::move(reference));
+  };
+  std::vector<double> row(runs), pool(runs);
   for (size_t f = 1; f < counts.functions(); ++f) {
-    double sum = 0, sum_log = 0;
     size_t present = 0;
     for (size_t r = 0; r < runs; ++r) {
-      const double count = counts.exclusive(r, f);
-      sum += count;
-      sum_log += std::log(count + 0.5);
-      present += count > 0 ? 1 : 0;
+      row[r] = counts.exclusive(r, f);
+      present += row[r] > 0 ? 1 : 0;
     }
-    const double mean = sum / static_cast<double>(runs);
-    // One that is absent from one side says nothing about the machine.
-    if (mean < kLeastMeanCount || 4 * present < 3 * runs) continue;
-    references.push_back({f, sum_log / static_cast<double>(runs), 1 / (1 / mean + kStartingPhiSquared)});
+    if (mean_of(row) >= kPooledCount) {
+      // One that is absent from one side says nothing about the machine.
+      if (4 * present >= 3 * runs) refer(row);
+      continue;
+    }
+    // The long tail of small functions is often most of the program.
+    for (size_t r = 0; r < runs; ++r) pool[r] += row[r];
+    if (mean_of(pool) < kPooledCount) continue;
+    refer(pool);
+    std::fill(pool.begin(), pool.end(), 0.0);
   }
   if (references.size() < 2) return log_size;
 
   std::vector<double> deviations(references.size());
   for (size_t r = 0; r < runs; ++r) {
     for (size_t i = 0; i < references.size(); ++i) {
-      deviations[i] = std::log(counts.exclusive(r, references[i].function) + 0.5) - references[i].mean_log;
+      deviations[i] = references[i].log_count[r] - references[i].mean_log;
     }
     double centre = Median(deviations);
     // Fixed point of the weighted mean with deviations clipped; it converges linearly, and 1e-6 is far below any noise.
@@ -154,7 +172,8 @@ Analysis::Analysis(const CountTable& counts, Design design, const AnalysisOption
   std::vector<double> row(runs);
   for (FunctionEffect& effect : functions_) {
     const MaxTColumn *exclusive = nullptr, *inclusive = nullptr;
-    for (; at < columns_.size() && columns_[at].function == effect.function && columns_[at].kind != Kind::kTotal; ++at) {
+    for (; at < columns_.size() && columns_[at].function == effect.function && columns_[at].kind != Kind::kTotal;
+         ++at) {
       (columns_[at].kind == Kind::kExclusive ? exclusive : inclusive) = &test_.columns[at];
     }
     for (size_t r = 0; r < runs; ++r) row[r] = counts_.exclusive(r, effect.function);
@@ -181,7 +200,8 @@ double Analysis::Detectable(double standard_error, double degrees, double share,
   if (!(critical_ < kInfinity)) return kInfinity;
   const double error = standard_error * shrink;
   const double delta = std::log1p(options_.min_effect / std::max(share, 1e-9));
-  const double needed = std::max(critical_ * error, delta + StudentQuantile(1 - options_.effect_level, degrees) * error);
+  const double needed =
+      std::max(critical_ * error, delta + StudentQuantile(1 - options_.effect_level, degrees) * error);
   return std::expm1(needed + NormalQuantile(options_.power) * error);
 }
 
@@ -222,10 +242,12 @@ Effect Analysis::Describe(std::span<const double> counts, const MaxTColumn* colu
 
   if (effect.is_new || effect.vanished || column == nullptr) {
     // Counting noise, widened by what varies beyond it.
-    const Interval low = PoissonInterval(sum[0], options_.confidence), high = PoissonInterval(sum[1], options_.confidence);
+    const Interval low = PoissonInterval(sum[0], options_.confidence),
+                   high = PoissonInterval(sum[1], options_.confidence);
     const double spread[2] = {1 + effect.baseline_count * phi_squared_, 1 + effect.candidate_count * phi_squared_};
     const auto rate = [&](double events, double centre, size_t side) {
-      return std::max(0.0, centre + (events - centre) * std::sqrt(spread[side])) / std::max(exposure[side], 1e-9) / whole;
+      return std::max(0.0, centre + (events - centre) * std::sqrt(spread[side])) / std::max(exposure[side], 1e-9) /
+             whole;
     };
     effect.excess_interval = {rate(high.low, sum[1], 1) - rate(low.high, sum[0], 0),
                               rate(high.high, sum[1], 1) - rate(low.low, sum[0], 0)};
@@ -236,8 +258,7 @@ Effect Analysis::Describe(std::span<const double> counts, const MaxTColumn* colu
   if (column == nullptr) return effect;
   effect.tested = true;
   if (!effect.is_new && !effect.vanished) {
-    const double half =
-        StudentQuantile(0.5 + options_.confidence / 2, column->degrees) * column->standard_error;
+    const double half = StudentQuantile(0.5 + options_.confidence / 2, column->degrees) * column->standard_error;
     effect.ratio = std::exp(column->difference);
     effect.ratio_interval = {std::exp(column->difference - half), std::exp(column->difference + half)};
     effect.excess = effect.baseline_share * (effect.ratio - 1);
@@ -272,9 +293,8 @@ void Analysis::DescribeTotal(const MaxTColumn& column) {
   effect.slower = column.p_slower <= options_.level && column.difference - quantile * column.standard_error > delta;
   effect.faster = column.p_faster <= options_.level && column.difference < -delta;
   const double needed = std::max(critical_ * column.standard_error, delta + quantile * column.standard_error);
-  effect.detectable = critical_ < kInfinity
-                          ? std::expm1(needed + NormalQuantile(options_.power) * column.standard_error)
-                          : kInfinity;
+  effect.detectable =
+      critical_ < kInfinity ? std::expm1(needed + NormalQuantile(options_.power) * column.standard_error) : kInfinity;
   effect.detectable_share = effect.detectable;
 }
 
@@ -306,7 +326,8 @@ size_t Analysis::PairsFor(double share) const {
   constexpr double kUsualCritical = 4.5;
   constexpr size_t kMostPairs = 4096;
   const double critical = critical_ < kInfinity ? critical_ : kUsualCritical;
-  const double pairs_now = static_cast<double>(std::min(design_.count(Side::kBaseline), design_.count(Side::kCandidate)));
+  const double pairs_now =
+      static_cast<double>(std::min(design_.count(Side::kBaseline), design_.count(Side::kCandidate)));
   for (size_t pairs = 8; pairs <= kMostPairs; pairs += 2) {
     const double shrink = std::sqrt(pairs_now / static_cast<double>(pairs));
     double largest = 0;

@@ -4,10 +4,11 @@
 //   Analysis analysis(counts, runs.MakeDesign(), {.level = 0.01});
 //   for (const FunctionEffect& f : analysis.functions()) if (f.exclusive.slower) …
 //
-// docs/design/006-ci.md derives it. In short: y = ln(count + ½) − ln(size factor of the run); the difference of y between the
-// sides in units of its standard error; the max-T randomisation test over the exclusive and inclusive counts of all functions
-// and the total CPU time. A function is `slower` when (a) its adjusted p-value is at most `level` and (b) the lower confidence
-// bound of its excess, at the same level for it alone, is above the minimum effect.
+// docs/design/006-ci.md derives it. In short: y = ln(count + ½) − ln(size factor of the run); the difference of y
+// between the sides in units of its standard error; the max-T randomisation test over the exclusive and inclusive
+// counts of all functions and the total CPU time. A function is `slower` when (a) its adjusted p-value is at most
+// `level` and (b) the lower confidence bound of its excess, at the same level for it alone, is above the minimum
+// effect.
 //
 // The chance that any function of an unchanged program is `slower` is at most `level`.
 //
@@ -26,19 +27,20 @@
 
 namespace pyrometer::regression {
 
-// Functions with fewer samples per run, averaged over all runs of both sides, are not tested: their logarithm says little and
-// even a doubling of theirs is below the minimum effect of any check that decides anything.
+// Functions with fewer samples per run, averaged over all runs of both sides, are not tested: their logarithm says
+// little and even a doubling of theirs is below the minimum effect of any check that decides anything.
 inline constexpr double kLeastMeanCount = 5;
 
 struct AnalysisOptions {
   double level = 0.01;  // of this test; a look's share of alpha
-  // A function that is slower by less than the minimum effect (no false alarm, but not worth one) is `slower` with at most this chance.
+  // A function that is slower by less than the minimum effect (no false alarm, but not worth one) is `slower` with at
+  // most this chance.
   double effect_level = 0.05;
-  double min_effect = 0.002;   // of the total CPU time: the smallest slowdown of a function worth failing for
+  double min_effect = 0.002;  // of the total CPU time: the smallest slowdown of a function worth failing for
   // The same for the total, as a ratio: layout alone moves whole programs by about as much.
   double min_total_effect = 0.02;
-  double power = 0.9;          // that minimum detectable effects are stated for
-  double confidence = 0.95;    // of intervals, two-sided, each by itself
+  double power = 0.9;        // that minimum detectable effects are stated for
+  double confidence = 0.95;  // of intervals, two-sided, each by itself
   size_t draws = 10'000;
   uint64_t seed = 1;
 };
@@ -85,15 +87,15 @@ class Analysis {
   // CPU time of the whole runs, without size factors. Not tested where runs do not know their CPU time.
   const Effect& total() const { return total_; }
 
-  // The effect of any other set of counts, one per run, as if it were a function: for merged functions and for callers' parts. It
-  // is held against the same distribution of the maximum.
+  // The effect of any other set of counts, one per run, as if it were a function: for merged functions and for callers'
+  // parts. It is held against the same distribution of the maximum.
   Effect Measure(std::span<const double> counts) const;
 
   // The largest detectable_share over the functions tested by their exclusive counts: a slowdown of one function by
   // this much of the total would have been seen. Infinite when nothing can be seen.
   double DetectableShare() const;
-  // Pairs of runs after which DetectableShare() would be at most `share`, noise staying as it is; 0 = never, the minimum
-  // effect alone is above it.
+  // Pairs of runs after which DetectableShare() would be at most `share`, noise staying as it is; 0 = never, the
+  // minimum effect alone is above it.
   size_t PairsFor(double share) const;
   // No function is slower by more than the minimum effect, with simultaneous confidence.
   bool RulesOutMinEffect() const;
@@ -135,8 +137,9 @@ class Analysis {
   Effect total_;
 };
 
-// Logarithm of each run's size factor: how much of everything it has. Huber's estimate over functions of the deviations
-// from their own mean, weighted by precision; mean 0. All zero where there are fewer than two functions to judge by.
+// Logarithm of each run's size factor: how much of everything it has. Huber's estimate over functions (small ones
+// pooled) of the deviations from their own mean, weighted by precision; mean 0. All zero where there are fewer than two
+// functions to judge by.
 std::vector<double> LogSizeFactors(const CountTable& counts);
 
 }  // namespace pyrometer::regression

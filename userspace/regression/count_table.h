@@ -16,7 +16,11 @@ namespace pyrometer::regression {
 class CountTable {
  public:
   CountTable(size_t runs, size_t functions)
-      : functions_(functions), exclusive_(runs * functions), inclusive_(runs * functions), total_(runs), cpu_ns_(runs) {}
+      : functions_(functions),
+        exclusive_(runs * functions),
+        inclusive_(runs * functions),
+        total_(runs),
+        cpu_ns_(runs) {}
 
   size_t runs() const { return total_.size(); }
   size_t functions() const { return functions_; }

@@ -19,11 +19,6 @@ double StudentQuantile(double p, double degrees_of_freedom) {
   return boost::math::quantile(boost::math::students_t(degrees_of_freedom), p);
 }
 
-double StudentCdf(double t, double degrees_of_freedom) {
-  CHECK(degrees_of_freedom > 0);
-  return boost::math::cdf(boost::math::students_t(degrees_of_freedom), t);
-}
-
 Interval PoissonInterval(double count, double confidence) {
   const double tail = (1 - confidence) / 2;
   Interval interval;

@@ -10,7 +10,6 @@ namespace pyrometer::regression {
 // Preconditions: 0 < p < 1, degrees_of_freedom > 0.
 double NormalQuantile(double p);
 double StudentQuantile(double p, double degrees_of_freedom);
-double StudentCdf(double t, double degrees_of_freedom);
 
 struct Interval {
   double low = 0;

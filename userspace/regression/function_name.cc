@@ -49,9 +49,10 @@ void StripPrefix(std::string_view* name, std::string_view prefix) {
 
 // Length of an operator's symbol that follows the word "operator"; 0 when none does (a conversion, or a literal).
 size_t OperatorSymbol(std::string_view rest) {
-  static constexpr std::array<std::string_view, 20> kSymbols = {"()", "[]",  "->*", "->", "<=>", "<<=", ">>=",
-                                                                "<<", ">>", "<=",  ">=", "<",   ">",   "==",
-                                                                "!=", "&&", "||",  "++", "--",  ",",};
+  static constexpr std::array<std::string_view, 20> kSymbols = {
+      "()", "[]", "->*", "->", "<=>", "<<=", ">>=", "<<", ">>", "<=",
+      ">=", "<",  ">",   "==", "!=",  "&&",  "||",  "++", "--", ",",
+  };
   for (const std::string_view symbol : kSymbols) {
     if (rest.starts_with(symbol)) return symbol.size();
   }
@@ -82,8 +83,8 @@ size_t SkipBrackets(std::string_view text, size_t at) {
   return text.size();
 }
 
-// Walks over a C++ (or Rust) name and writes its stable parts. At the first parameter list it stops; a blank outside of brackets
-// means that what came before was a return type, which is forgotten.
+// Walks over a C++ (or Rust) name and writes its stable parts. At the first parameter list it stops; a blank outside of
+// brackets means that what came before was a return type, which is forgotten.
 class NameWriter {
  public:
   explicit NameWriter(std::string_view text) : text_(text) {}
@@ -146,6 +147,10 @@ class NameWriter {
     if (symbol > 0) {
       out_ += text_.substr(at_, symbol);
       at_ += symbol;
+      if (Rest(" <")) {  // "operator< <int>": the blank parts no return type from a name
+        out_ += " <>";
+        at_ = SkipBrackets(text_, at_ + 1);
+      }
       return true;
     }
     // A conversion, "operator bool()", a literal, or new and delete: the rest up to the parameters belongs to the name.
@@ -247,7 +252,8 @@ class NameWriter {
 std::string FoldGoClosures(std::string name) {
   for (size_t at = name.find(".func"); at != std::string::npos; at = name.find(".func", at + 5)) {
     size_t end = at + 5;
-    while (end < name.size() && (IsDigit(name[end]) || (name[end] == '.' && end + 1 < name.size() && IsDigit(name[end + 1]))))
+    while (end < name.size() &&
+           (IsDigit(name[end]) || (name[end] == '.' && end + 1 < name.size() && IsDigit(name[end + 1]))))
       ++end;
     if (end > at + 5 && (end == name.size() || name[end] == '.')) name.erase(at + 5, end - at - 5);
   }

@@ -13,7 +13,8 @@ namespace pyrometer::regression {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// A column whose runs are all equal has no variance; this keeps its t finite (a relative difference of 1e-9 is nothing).
+// A column whose runs are all equal has no variance; this keeps its t finite (a relative difference of 1e-9 is
+// nothing).
 constexpr double kLeastVariance = 1e-18;
 // Draws handled together, so that a column's values are loaded once for all of them.
 constexpr size_t kTile = 8;
@@ -89,8 +90,8 @@ class Arranger {
   Random random_;
 };
 
-// The statistic of all columns for any labelling, as t·|t| = degrees · d·|d| / (spread − d²), where spread holds what does
-// not depend on the labels; draws are compared by it, without a root.
+// The statistic of all columns for any labelling, as t·|t| = degrees · d·|d| / (spread − d²), where spread holds what
+// does not depend on the labels; draws are compared by it, without a root.
 class Statistic {
  public:
   Statistic(const RunTable& table, const Design& design) : columns_(table.columns()), z_(Centred(table, design)) {
@@ -168,7 +169,7 @@ class StepDown {
     for (size_t i = 0; i < order_.size(); ++i) {
       const size_t c = order_[i];
       largest = std::max(largest, sign * drawn[c]);
-      counts_[i] += largest >= observed_[c] * (1 - kTie) - kTie ? 1 : 0;
+      counts_[i] += largest >= observed_[c] - kTie * (1 + std::abs(observed_[c])) ? 1 : 0;
     }
     return largest;
   }

@@ -5,13 +5,14 @@
 //   MaxTResult result = MaxTTest(table, design, {.draws = 10'000, .seed = 1});
 //   result.columns[f].p                            // adjusted for all columns (Westfall–Young, step-down), one-sided
 //
-// Under the hypothesis that side makes no difference to some set of columns, the labels of the runs are as good as any others that the
-// collection could have drawn: within each block, every arrangement was equally likely. So the largest t over the columns
-// is compared with the largest t under arrangements drawn anew. No distribution is assumed, correlated columns (a caller
-// and its callee) are handled as they are, and drift from block to block cancels, since values are centred per block.
+// Under the hypothesis that side makes no difference to some set of columns, the labels of the runs are as good as any
+// others that the collection could have drawn: within each block, every arrangement was equally likely. So the largest
+// t over the columns is compared with the largest t under arrangements drawn anew. No distribution is assumed,
+// correlated columns (a caller and its callee) are handled as they are, and drift from block to block cancels, since
+// values are centred per block.
 //
-// What must not look at the labels: the values themselves (normalisation) and the prior variances. Otherwise the level is
-// only approximately held.
+// What must not look at the labels: the values themselves (normalisation) and the prior variances. Otherwise the level
+// is only approximately held.
 //
 // All arrangements are enumerated when there are no more than `draws` of them; the answer then does not depend
 // on the seed. Otherwise `draws` - 1 random ones and the true one are counted: p is never 0.
@@ -45,9 +46,9 @@ struct Design {
 
 class RunTable {
  public:
-  RunTable(size_t runs, size_t columns) : columns_(columns), values_(runs * columns), prior_(columns) {}
+  RunTable(size_t runs, size_t columns) : runs_(runs), columns_(columns), values_(runs * columns), prior_(columns) {}
 
-  size_t runs() const { return columns_ == 0 ? 0 : values_.size() / columns_; }
+  size_t runs() const { return runs_; }
   size_t columns() const { return columns_; }
   double& value(size_t run, size_t column) { return values_[run * columns_ + column]; }
   double value(size_t run, size_t column) const { return values_[run * columns_ + column]; }
@@ -61,6 +62,7 @@ class RunTable {
   const Prior& prior(size_t column) const { return prior_[column]; }
 
  private:
+  size_t runs_;
   size_t columns_;
   std::vector<double> values_;
   std::vector<Prior> prior_;
@@ -77,15 +79,15 @@ struct MaxTColumn {
   double difference = 0;      // candidate mean − baseline mean
   double standard_error = 0;  // of the difference, shrunk
   double t = 0;
-  double degrees = 0;  // of freedom that the standard error stands on
+  double degrees = 0;   // of freedom that the standard error stands on
   double p_slower = 1;  // adjusted, for difference > 0
   double p_faster = 1;  // adjusted, for difference < 0
 };
 
 struct MaxTResult {
   std::vector<MaxTColumn> columns;
-  // Per MaxTOptions::levels: an unchanged table exceeds this t in some column with at most that chance. Infinite where there
-  // are too few arrangements.
+  // Per MaxTOptions::levels: an unchanged table exceeds this t in some column with at most that chance. Infinite where
+  // there are too few arrangements.
   std::vector<double> critical;
   double arrangements = 0;
   size_t draws = 0;    // counted, the true one included

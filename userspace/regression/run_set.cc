@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <set>
 
 #include "userspace/base/check.h"
 #include "userspace/base/file.h"
@@ -83,24 +82,18 @@ MachineClass ThisMachine() {
 
 RunSet::RunSet() : functions_(1), nodes_(1) {}
 
-FunctionIndex RunSet::InternFunction(const FunctionFacts& facts, Side side) {
+FunctionIndex RunSet::InternFunction(const FunctionFacts& facts) {
   std::string key = facts.name;
   key += '\0';
   key += facts.module;
-  const auto [entry, added] = function_index_.try_emplace(std::move(key), static_cast<FunctionIndex>(functions_.size()));
+  const auto [entry, added] =
+      function_index_.try_emplace(std::move(key), static_cast<FunctionIndex>(functions_.size()));
   if (added) functions_.push_back(facts);
   FunctionFacts& known = functions_[entry->second];
   if (known.file.empty()) {
     known.file = facts.file;
     known.line = facts.line;
   }
-  const auto at = static_cast<size_t>(side);
-  if (added) {
-    known.code_hash[1 - at] = 0;
-    known.build_id[1 - at].clear();
-  }
-  if (known.code_hash[at] == 0) known.code_hash[at] = facts.code_hash[at];
-  if (known.build_id[at].empty()) known.build_id[at] = facts.build_id[at];
   return entry->second;
 }
 
@@ -125,14 +118,12 @@ void RunSet::Add(Side side, uint32_t block, RunFacts facts, const profile::Profi
       FunctionFacts one;
       one.name = NormalizeFunctionName(dictionary.FrameName(id, i));
       one.module = NormalizeModule(dictionary.string(mapping.file));
-      one.kind = frame.kind;
-      one.build_id[static_cast<size_t>(side)] = dictionary.string(mapping.build_id);
       if (i < frame.lines.size()) {
         const profile::Function& function = dictionary.function(frame.lines[i].function);
         one.file = dictionary.string(function.file);
         one.line = static_cast<int32_t>(std::clamp<int64_t>(function.start_line, 0, INT32_MAX));
       }
-      list.push_back(InternFunction(one, side));
+      list.push_back(InternFunction(one));
     }
     return list;
   };
@@ -169,14 +160,7 @@ void RunSet::Append(const RunSet& other, Side side) {
   const auto to = static_cast<size_t>(side);
   std::vector<FunctionIndex> function_of(other.functions_.size());
   for (FunctionIndex i = 1; i < other.functions_.size(); ++i) {
-    FunctionFacts facts = other.functions_[i];
-    // A file holds one side, and it is the first.
-    const size_t from = facts.build_id[0].empty() && facts.code_hash[0] == 0 ? 1 : 0;
-    if (from != to) {
-      std::swap(facts.build_id[0], facts.build_id[1]);
-      std::swap(facts.code_hash[0], facts.code_hash[1]);
-    }
-    function_of[i] = InternFunction(facts, side);
+    function_of[i] = InternFunction(other.functions_[i]);
   }
   std::vector<NodeIndex> node_of(other.nodes_.size());
   for (NodeIndex i = 1; i < other.nodes_.size(); ++i) {
@@ -226,19 +210,9 @@ RunSet MatchExecutables(const RunSet& runs) {
   std::vector<NodeIndex> node_of(runs.nodes().size());
   for (FunctionIndex i = 1; i < runs.functions().size(); ++i) {
     FunctionFacts facts = runs.functions()[i];
-    Side side = Side::kBaseline;
-    if (facts.module == only[1][0]) {
-      facts.module = only[0][0];
-      side = Side::kCandidate;
-    }
+    if (facts.module == only[1][0]) facts.module = only[0][0];
     if (facts.name == "[" + only[1][0] + "]") facts.name = "[" + only[0][0] + "]";
-    const FunctionIndex index = matched.InternFunction(facts, side);
-    FunctionFacts& merged = matched.function(index);
-    for (const size_t at : {0, 1}) {
-      if (merged.code_hash[at] == 0) merged.code_hash[at] = facts.code_hash[at];
-      if (merged.build_id[at].empty()) merged.build_id[at] = facts.build_id[at];
-    }
-    function_of[i] = index;
+    function_of[i] = matched.InternFunction(facts);
   }
   for (NodeIndex i = 1; i < runs.nodes().size(); ++i) {
     node_of[i] = matched.InternNode(node_of[runs.nodes()[i].parent], function_of[runs.nodes()[i].function]);

@@ -5,15 +5,14 @@
 //   ASSIGN_OR_RETURN(RunSet stored, ReadRunFile("base.pyro"));
 //   runs.Append(stored, Side::kBaseline);
 //
-// A function is (normalised name, normalised module); function_name.h has the rules. Stacks are a trie of functions, with inlined
-// ones as nodes of their own, shared by all runs of either side.
+// A function is (normalised name, normalised module); function_name.h has the rules. Stacks are a trie of functions,
+// with inlined ones as nodes of their own, shared by all runs of either side.
 //
 // Threads: none shared. Cost: 16 bytes per distinct (run, stack), about 150 per function.
 #pragma once
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -27,16 +26,13 @@ namespace pyrometer::regression {
 using FunctionIndex = uint32_t;
 using NodeIndex = uint32_t;
 
-// What is known of a function apart from samples. The first run that names it decides, per side.
+// What is known of a function apart from samples. The first run that names it decides.
 struct FunctionFacts {
   std::string name;    // normalised
   std::string module;  // normalised; "" unknown
   std::string file;    // source file as the debug information says; "" unknown
   int32_t line = 0;    // where the function begins; 0 unknown
-  profile::FrameKind kind = profile::FrameKind::kUnknown;
-  // Per side: the hash of the machine code without addresses (code_hash.h), 0 unknown; and the module's build ID.
-  uint64_t code_hash[2] = {0, 0};
-  std::string build_id[2];
+  bool operator==(const FunctionFacts&) const = default;
 };
 
 struct StackNode {
@@ -45,23 +41,13 @@ struct StackNode {
   bool operator==(const StackNode&) const = default;
 };
 
-// One row of Google Benchmark's output: mean real and CPU time of one iteration.
-struct BenchmarkTime {
-  double real_ns = 0;
-  double cpu_ns = 0;
-  uint64_t iterations = 0;
-};
-
 struct RunFacts {
   int64_t started_ns = 0;  // Unix time
   uint64_t wall_ns = 0;
-  uint64_t cpu_ns = 0;                    // user and system time of the command and its children
-  std::optional<uint64_t> instructions;   // in user mode; where a PMU exists
-  std::optional<uint64_t> cycles;
+  uint64_t cpu_ns = 0;  // user and system time of the command and its children
   uint64_t samples = 0;
   uint64_t lost_samples = 0;
-  uint64_t period_ns = 0;  // CPU time that a sample stands for
-  std::map<std::string, BenchmarkTime> benchmarks;  // by name
+  bool operator==(const RunFacts&) const = default;
 };
 
 struct Run {
@@ -76,11 +62,11 @@ struct Run {
 
 // What must be equal for figures to be comparable; and who is to be asked otherwise.
 struct MachineClass {
-  std::string cpu;           // "AMD EPYC 7763"
+  std::string cpu;  // "AMD EPYC 7763"
   uint32_t cpus = 0;
-  std::string kernel;        // "6.1.0-18-amd64"
-  std::string architecture;  // "x86_64"
-  std::string governor;      // cpufreq's; "" unknown
+  std::string kernel;          // "6.1.0-18-amd64"
+  std::string architecture;    // "x86_64"
+  std::string governor;        // cpufreq's; "" unknown
   std::string virtualization;  // "kvm", "" none known
   uint64_t memory_bytes = 0;
 
@@ -92,10 +78,9 @@ MachineClass ThisMachine();
 
 // How the runs were made; kept in the file.
 struct RunOrigin {
-  std::vector<std::string> command;
-  std::string how;  // "BPF, 4000 Hz"
+  std::string command;  // as a shell would take it
+  std::string how;      // "BPF, 4000 Hz"
   uint32_t frequency_hz = 0;
-  std::map<std::string, std::string> labels;  // commit, branch, benchmark, …
   MachineClass machine;
   bool operator==(const RunOrigin&) const = default;
 };
@@ -110,18 +95,16 @@ class RunSet {
   void Append(const RunSet& other, Side side);
 
   const std::vector<FunctionFacts>& functions() const { return functions_; }
-  FunctionFacts& function(FunctionIndex index) { return functions_[index]; }
   // Node 0 is the root and has no function; parents stand before children.
   const std::vector<StackNode>& nodes() const { return nodes_; }
   const std::vector<Run>& runs() const { return runs_; }
-  std::vector<Run>& mutable_runs() { return runs_; }
   RunOrigin& origin(Side side) { return origins_[static_cast<size_t>(side)]; }
   const RunOrigin& origin(Side side) const { return origins_[static_cast<size_t>(side)]; }
 
   // The labels and blocks of the runs as they are. With `one_block`, all runs are taken to be exchangeable.
   Design MakeDesign(bool one_block = false) const;
 
-  FunctionIndex InternFunction(const FunctionFacts& facts, Side side);
+  FunctionIndex InternFunction(const FunctionFacts& facts);
   NodeIndex InternNode(NodeIndex parent, FunctionIndex function);
   void AddRun(Run run) { runs_.push_back(std::move(run)); }
 
