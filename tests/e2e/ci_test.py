@@ -62,6 +62,14 @@ class Decides(Scratch):
         self.assertLess(report["detectable_share"], 0.05)
         self.assertEqual(report["runs"], {"baseline": 8, "candidate": 8})
 
+    def test_a_rename_in_another_order_is_no_regression(self):
+        result = ci("run", "--baseline", PROGRAM, "--candidate", PROGRAM.replace("many_functions", "many_functions_renamed"),
+                    "-n", 8, "--alpha", "0.002", "--json")
+        report = json.loads(result.stdout)
+        self.assertEqual((result.returncode, report["decision"]), (0, "pass"), result)
+        moved = {finding["function"]["name"]: finding["moved_from"][0]["name"] for finding in report["moved"]}
+        self.assertEqual(moved, {"new_name_of_f000": "f000"}, result)
+
     def test_recorded_runs_are_compared(self):
         base, slow = self.scratch / "base.pyro", self.scratch / "slow.pyro"
         for path, extra in ((base, {}), (slow, {"SLOW_FUNCTION": "0", "SLOW_PERCENT": "60"})):

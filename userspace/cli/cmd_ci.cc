@@ -115,8 +115,12 @@ std::string RenderFindings(const std::vector<regression::ReportFinding>& finding
     if (finding.inclusive) name += ", with what it calls";
     if (!finding.callers.empty()) name += ", called by " + finding.callers.front().function.name;
     const auto percent = [](double ratio) { return StrFormat("%+.1f %%", 100 * (ratio - 1)); };
-    table.AddRow({effect.is_new ? "new" : percent(effect.ratio),
-                  effect.is_new ? "" : percent(effect.ratio_interval.low) + " … " + percent(effect.ratio_interval.high),
+    table.AddRow({effect.is_new     ? "new"
+                  : effect.vanished ? "gone"
+                                    : percent(effect.ratio),
+                  effect.is_new || effect.vanished
+                      ? ""
+                      : percent(effect.ratio_interval.low) + " … " + percent(effect.ratio_interval.high),
                   StrFormat("%+.2f %%", 100 * effect.excess),
                   StrFormat("%.2g", effect.excess < 0 ? effect.p_faster : effect.p), name});
   }

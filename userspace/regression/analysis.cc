@@ -32,25 +32,23 @@ double Median(std::vector<double> values) {
   return *middle;
 }
 
-}  // namespace
+double Mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
 
-std::vector<double> LogSizeFactors(const CountTable& counts) {
+// What is common to all runs is judged by these: every function of some size, and the small ones pooled, for the long
+// tail is often most of a program.
+struct Reference {
+  std::vector<double> log_count;  // per run
+  double mean_count = 0;
+};
+
+std::vector<Reference> References(const CountTable& counts) {
   const size_t runs = counts.runs();
-  std::vector<double> log_size(runs);
-  struct Reference {
-    std::vector<double> log_count;  // per run
-    double mean_log = 0;
-    double precision = 0;
-  };
   std::vector<Reference> references;
-  const auto mean_of = [&](const std::vector<double>& row) {
-    return std::accumulate(row.begin(), row.end(), 0.0) / static_cast<double>(runs);
-  };
   const auto refer = [&](const std::vector<double>& row) {
-    Reference reference;
+    Reference reference{.log_count = {}, .mean_count = Mean(row)};
     for (const double count : row) reference.log_count.push_back(std::log(count + 0.5));
-    reference.mean_log = mean_of(reference.log_count);
-    reference.precision = 1 / (1 / mean_of(row) + kStartingPhiSquared);
     references.push_back(std::move(reference));
   };
   std::vector<double> row(runs), pool(runs);
@@ -60,23 +58,48 @@ std::vector<double> LogSizeFactors(const CountTable& counts) {
       row[r] = counts.exclusive(r, f);
       present += row[r] > 0 ? 1 : 0;
     }
-    if (mean_of(row) >= kPooledCount) {
+    if (Mean(row) >= kPooledCount) {
       // One that is absent from one side says nothing about the machine.
       if (4 * present >= 3 * runs) refer(row);
       continue;
     }
-    // The long tail of small functions is often most of the program.
     for (size_t r = 0; r < runs; ++r) pool[r] += row[r];
-    if (mean_of(pool) < kPooledCount) continue;
+    if (Mean(pool) < kPooledCount) continue;
     refer(pool);
     std::fill(pool.begin(), pool.end(), 0.0);
   }
+  return references;
+}
+
+// φ²: what counts vary beyond counting noise, the median over references; labels unseen.
+double Overdispersion(const CountTable& counts, const std::vector<double>& log_size, const Design& design) {
+  const std::vector<Reference> references = References(counts);
+  RunTable table(counts.runs(), references.size());
+  for (size_t i = 0; i < references.size(); ++i) {
+    for (size_t r = 0; r < counts.runs(); ++r) table.value(r, i) = references[i].log_count[r] - log_size[r];
+  }
+  std::vector<double> excess = WithinBlockVariance(table, design);
+  for (size_t i = 0; i < references.size(); ++i) excess[i] -= 1 / references[i].mean_count;
+  return std::max(0.0, Median(std::move(excess)));
+}
+
+}  // namespace
+
+std::vector<double> LogSizeFactors(const CountTable& counts) {
+  const size_t runs = counts.runs();
+  std::vector<double> log_size(runs);
+  const std::vector<Reference> references = References(counts);
   if (references.size() < 2) return log_size;
+  std::vector<double> mean_log, precision;
+  for (const Reference& reference : references) {
+    mean_log.push_back(Mean(reference.log_count));
+    precision.push_back(1 / (1 / reference.mean_count + kStartingPhiSquared));
+  }
 
   std::vector<double> deviations(references.size());
   for (size_t r = 0; r < runs; ++r) {
     for (size_t i = 0; i < references.size(); ++i) {
-      deviations[i] = references[i].log_count[r] - references[i].mean_log;
+      deviations[i] = references[i].log_count[r] - mean_log[i];
     }
     double centre = Median(deviations);
     // Fixed point of the weighted mean with deviations clipped; it converges linearly, and 1e-6 is far below any noise.
@@ -84,8 +107,8 @@ std::vector<double> LogSizeFactors(const CountTable& counts) {
       double weighted = 0, weights = 0;
       for (size_t i = 0; i < references.size(); ++i) {
         const double residual = deviations[i] - centre;
-        const double z = std::abs(residual) * std::sqrt(references[i].precision);
-        const double weight = references[i].precision * (z <= kHuber ? 1 : kHuber / z);
+        const double z = std::abs(residual) * std::sqrt(precision[i]);
+        const double weight = precision[i] * (z <= kHuber ? 1 : kHuber / z);
         weighted += weight * residual;
         weights += weight;
       }
@@ -95,7 +118,7 @@ std::vector<double> LogSizeFactors(const CountTable& counts) {
     }
     log_size[r] = centre;
   }
-  const double mean = std::accumulate(log_size.begin(), log_size.end(), 0.0) / static_cast<double>(runs);
+  const double mean = Mean(log_size);
   for (double& s : log_size) s -= mean;
   return log_size;
 }
@@ -154,19 +177,14 @@ Analysis::Analysis(const CountTable& counts, Design design, const AnalysisOption
       }
     }
   }
-  // φ²: what the functions vary beyond counting noise, by their median; labels unseen.
-  const std::vector<double> variance = WithinBlockVariance(table, design_);
-  std::vector<double> excess;
-  for (size_t c = 0; c < columns_.size(); ++c) {
-    if (columns_[c].kind == Kind::kExclusive) excess.push_back(variance[c] - 1 / mean_count[c]);
-  }
-  phi_squared_ = std::max(0.0, Median(excess));
+  phi_squared_ = Overdispersion(counts_, log_size_, design_);
   for (size_t c = 0; c < columns_.size(); ++c) {
     if (columns_[c].kind != Kind::kTotal) table.prior(c) = PriorFor(mean_count[c]);
   }
 
   test_ = MaxTTest(table, design_, {.draws = options_.draws, .seed = options_.seed, .levels = {options_.level}});
   critical_ = test_.critical[0];
+  TestTheRest(table);
 
   size_t at = 0;
   std::vector<double> row(runs);
@@ -178,7 +196,10 @@ Analysis::Analysis(const CountTable& counts, Design design, const AnalysisOption
     }
     for (size_t r = 0; r < runs; ++r) row[r] = counts_.exclusive(r, effect.function);
     effect.exclusive = Describe(row, exclusive);
-    if (exclusive != nullptr) errors_.emplace_back(exclusive->standard_error, effect.exclusive.baseline_share);
+    // Of a function that only one side has, no ratio could be detected.
+    if (exclusive != nullptr && !effect.exclusive.is_new && !effect.exclusive.vanished) {
+      errors_.emplace_back(exclusive->standard_error, effect.exclusive.baseline_share);
+    }
     bool same = true;
     for (size_t r = 0; r < runs; ++r) {
       same = same && row[r] == counts_.inclusive(r, effect.function);
@@ -188,6 +209,23 @@ Analysis::Analysis(const CountTable& counts, Design design, const AnalysisOption
     effect.inclusive = same ? effect.exclusive : Describe(row, inclusive);
   }
   if (cpu_known) DescribeTotal(test_.columns.back());
+}
+
+void Analysis::TestTheRest(const RunTable& table) {
+  std::vector<size_t> rest;
+  for (size_t c = 0; c < columns_.size(); ++c) {
+    if (test_.columns[c].p_slower > options_.level && test_.columns[c].p_faster > options_.level) rest.push_back(c);
+  }
+  if (rest.empty() || rest.size() == columns_.size()) return;
+  RunTable reduced(table.runs(), rest.size());
+  for (size_t i = 0; i < rest.size(); ++i) {
+    for (size_t r = 0; r < table.runs(); ++r) reduced.value(r, i) = table.value(r, rest[i]);
+    reduced.prior(i) = table.prior(rest[i]);
+  }
+  const MaxTResult result =
+      MaxTTest(reduced, design_, {.draws = options_.draws, .seed = options_.seed, .levels = {options_.level}});
+  critical_ = result.critical[0];
+  for (size_t i = 0; i < rest.size(); ++i) test_.columns[rest[i]].p_slower = result.columns[i].p_slower;
 }
 
 RunTable::Prior Analysis::PriorFor(double mean_count) const {
@@ -315,7 +353,8 @@ Effect Analysis::Measure(std::span<const double> counts) const {
 double Analysis::DetectableShare() const {
   double largest = errors_.empty() ? kInfinity : 0;
   for (const FunctionEffect& effect : functions_) {
-    if (effect.exclusive.tested) largest = std::max(largest, effect.exclusive.detectable_share);
+    const Effect& own = effect.exclusive;
+    if (own.tested && !own.is_new && !own.vanished) largest = std::max(largest, own.detectable_share);
   }
   return largest;
 }
@@ -343,16 +382,19 @@ size_t Analysis::PairsFor(double share) const {
 }
 
 bool Analysis::RulesOutMinEffect() const {
-  if (!(critical_ < kInfinity)) return false;
+  if (!(critical_ < kInfinity) || errors_.empty()) return false;
   size_t at = 0;
-  for (size_t c = 0; c < columns_.size(); ++c) {
-    if (columns_[c].kind != Kind::kExclusive) continue;
-    const MaxTColumn& column = test_.columns[c];
-    const double share = errors_[at++].second;
-    const double highest = std::expm1(column.difference + critical_ * column.standard_error) * share;
+  for (const FunctionEffect& effect : functions_) {
+    const Effect& own = effect.exclusive;
+    if (!own.tested || own.vanished) continue;
+    double highest = own.excess_interval.high;
+    if (!own.is_new) {
+      const auto& [error, share] = errors_[at++];
+      highest = std::expm1(std::log(own.ratio) + critical_ * error) * share;
+    }
     if (highest >= options_.min_effect) return false;
   }
-  return at > 0;
+  return true;
 }
 
 }  // namespace pyrometer::regression

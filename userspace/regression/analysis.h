@@ -116,6 +116,11 @@ class Analysis {
     FunctionIndex function;
   };
 
+  // Holds the columns that have not changed in either direction against the largest t among themselves. Where there are
+  // few arrangements, a column that changed much has a large t in many of them, and would hide all others. An unchanged
+  // table comes here only after a false "faster" or "slower": what that adds to the chance of a false alarm is small
+  // beside it, and is in the figures of tests/bench/ci_simulation.
+  void TestTheRest(const RunTable& table);
   RunTable::Prior PriorFor(double mean_count) const;
   double LogCount(double count, size_t run) const;
   Effect Describe(std::span<const double> counts, const MaxTColumn* column) const;

@@ -77,6 +77,10 @@ std::string Sentence(const ReportFinding& finding) {
   if (effect.is_new) {
     return StrFormat("%s is new%s and takes %s, p = %.2g", finding.function.name, with_callees, of_total, effect.p);
   }
+  if (effect.vanished) {
+    return StrFormat("%s%s is gone; it took %.2f %% of the total CPU time, p = %.2g", finding.function.name,
+                     with_callees, -100 * effect.excess, effect.p_faster);
+  }
   const double change = 100 * (effect.ratio - 1);
   const double low = 100 * (effect.ratio_interval.low - 1), high = 100 * (effect.ratio_interval.high - 1);
   if (change < 0) {

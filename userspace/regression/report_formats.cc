@@ -127,9 +127,11 @@ std::string MarkdownTable(const std::vector<ReportFinding>& findings) {
       callers += (callers.empty() ? "" : ", ") + MarkdownText(caller.function.name);
     }
     out += StrFormat("| %s | %s | %s | %+.2f %% | %.2g | %s |\n", name,
-                     effect.is_new ? std::string("new") : StrFormat("%+.1f %%", 100 * (effect.ratio - 1)),
-                     effect.is_new ? std::string() : RangeText(effect.ratio_interval, 100, 1), 100 * effect.excess,
-                     effect.excess < 0 ? effect.p_faster : effect.p, callers);
+                     effect.is_new     ? std::string("new")
+                     : effect.vanished ? std::string("gone")
+                                       : StrFormat("%+.1f %%", 100 * (effect.ratio - 1)),
+                     effect.is_new || effect.vanished ? std::string() : RangeText(effect.ratio_interval, 100, 1),
+                     100 * effect.excess, effect.excess < 0 ? effect.p_faster : effect.p, callers);
   }
   return out;
 }

@@ -154,6 +154,33 @@ TEST(Analysis, NewAndVanishedFunctionsHavePoissonBounds) {
   EXPECT_LT(gone.excess_interval.high, 0);
 }
 
+TEST(Analysis, AFewWildFunctionsDoNotBlindTheRest) {
+  // Three large functions, of which one is renamed and one is wild, and a long tail of functions too small to be
+  // tested.
+  std::mt19937_64 engine(8);
+  Runs runs = MakeRuns(210, 8, 0, 8);
+  for (size_t r = 0; r < 16; ++r) {
+    const bool candidate = runs.design.side[r] == Side::kCandidate;
+    const auto draw = [&](double mean) { return static_cast<double>(std::poisson_distribution<int>(mean)(engine)); };
+    runs.counts.total(r) = 0;
+    for (size_t f = 1; f <= 210; ++f) {
+      double& count = runs.counts.exclusive(r, f);
+      count = draw(3);
+      if (f == 1) count = candidate ? 0 : draw(100);
+      if (f == 2) count = candidate ? draw(100) : 0;
+      if (f == 3) count = draw(r % 3 == 0 ? 300 : 30);
+      if (f == 4) count = draw(50);
+      runs.counts.inclusive(r, f) = count;
+      runs.counts.total(r) += count;
+    }
+  }
+  const Analysis analysis(runs.counts, runs.design, {.draws = 1000});
+  EXPECT_LT(analysis.overdispersion(), 0.01);
+  const Effect& tame = analysis.functions()[3].exclusive;
+  ASSERT_TRUE(tame.tested);
+  EXPECT_LT(tame.detectable, 0.5);
+}
+
 TEST(Analysis, WithoutSamplesNothingIsSeen) {
   Runs runs = MakeRuns(3, 8, 0, 4);
   CountTable empty(16, 4);
