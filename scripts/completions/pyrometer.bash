@@ -3,7 +3,7 @@ _pyrometer() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} flags=
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series export convert symbols doctor --help --version" -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series export convert ci symbols doctor --help --version" -- "$current")
     return
   fi
   case $previous in
@@ -48,6 +48,13 @@ _pyrometer() {
       return
     fi
     case ${COMP_WORDS[2]} in fsck | backup | restore) command="store ${COMP_WORDS[2]}" ;; esac
+  fi
+  if [ "$command" = ci ]; then
+    if ((COMP_CWORD == 2)); then
+      mapfile -t COMPREPLY < <(compgen -W "run record compare --help" -- "$current")
+      return
+    fi
+    command="ci ${COMP_WORDS[2]}"
   fi
   case $command in
     up)
@@ -107,13 +114,23 @@ _pyrometer() {
     "session list")
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --json --help"
       ;;
+    "ci run")
+      flags="--baseline --candidate -n --pairs -F --frequency --warm-up --alpha --min-effect --seed -o --output --json \
+        --github --help"
+      ;;
+    "ci record")
+      flags="-o --output -n --runs -F --frequency --warm-up --help"
+      ;;
+    "ci compare")
+      flags="--alpha --min-effect --seed -o --output --json --github --help"
+      ;;
     "session stop")
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --help"
       ;;
   esac
   if [[ $current == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$current")
-  elif [ "$command" = convert ]; then
+  elif [ "$command" = convert ] || [ "$command" = "ci compare" ]; then
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
   fi
 }

@@ -1,4 +1,4 @@
-// The one binary, `pyrometer`. Exit codes: 0 done, 1 failed, 2 wrong usage.
+// The one binary, `pyrometer`. Exit codes: terminal.h.
 #include <csignal>
 #include <cstdio>
 
@@ -55,6 +55,7 @@ int Main(int argc, char** argv) {
   AddExportCommand(app, invocation);
   AddConvertCommand(app, invocation);
   AddSymbolsCommand(app, invocation);
+  AddCiCommand(app, invocation);
   AddDoctorCommand(app, invocation);
 
   try {
