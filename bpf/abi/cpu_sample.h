@@ -8,18 +8,18 @@
 // One sample on the ring: this header, then user_frames and kernel_frames addresses (u64 each, leaf first); with
 // raw_bytes, then struct pyro_raw_registers and raw_bytes bytes of stack. Nothing else.
 struct pyro_cpu_sample {
-  __u64 time_ns;                       // CLOCK_MONOTONIC
-  __u64 start_time_ns;                 // group leader's start, CLOCK_BOOTTIME
-  struct pyro_owner owner;             // of the running task
-  __u32 tgid;                          // process
-  __u32 tid;                           // thread
-  __u32 cpu;                           // processor the sample was taken on
-  __u32 raw_bytes;                     // of stack, a multiple of 8, at most PYRO_MAX_RAW_STACK_BYTES; 0: no copy
-  __u16 user_frames;                   // addresses that follow, at most PYRO_MAX_USER_FRAMES
-  __u8 kernel_frames;                  // addresses after the user's, at most PYRO_MAX_KERNEL_FRAMES
-  __u8 kernel_stop;                    // enum pyro_stop_reason
-  __u8 user_stop;                      // enum pyro_stop_reason
-  __u8 means;                          // bits of enum pyro_walk_means
+  __u64 time_ns;            // CLOCK_MONOTONIC
+  __u64 start_time_ns;      // group leader's start, CLOCK_BOOTTIME
+  struct pyro_owner owner;  // of the running task
+  __u32 tgid;               // process
+  __u32 tid;                // thread
+  __u32 cpu;                // processor the sample was taken on
+  __u32 raw_bytes;          // of stack, a multiple of 8, at most PYRO_MAX_RAW_STACK_BYTES; 0: no copy
+  __u16 user_frames;        // addresses that follow, at most PYRO_MAX_USER_FRAMES
+  __u8 kernel_frames;       // addresses after the user's, at most PYRO_MAX_KERNEL_FRAMES
+  __u8 kernel_stop;         // enum pyro_stop_reason
+  __u8 user_stop;           // enum pyro_stop_reason
+  __u8 means;               // bits of enum pyro_walk_means
   __u8 pad[2];
   char comm[PYRO_COMM_BYTES];          // thread name, NUL-padded
   char process_comm[PYRO_COMM_BYTES];  // group leader's name, NUL-padded
@@ -27,8 +27,8 @@ struct pyro_cpu_sample {
 PYRO_STATIC_ASSERT(sizeof(struct pyro_cpu_sample) == 88, "pyro_cpu_sample");
 
 // Per-CPU counters; user space sums over CPUs. Every perf interrupt adds one to exactly one of idle,
-// filtered and taken; every taken sample to exactly one of submitted, the dropped_ counters and deferred; every deferred
-// one, when its task goes on, to exactly one of deferred_submitted and deferred_dropped.
+// filtered and taken; every taken sample to exactly one of submitted, the dropped_ counters and deferred; every
+// deferred one, when its task goes on, to exactly one of deferred_submitted and deferred_dropped.
 struct pyro_cpu_counters {
   __u64 idle;                           // hit the idle task
   __u64 filtered;                       // outside of the session's target

@@ -6,8 +6,8 @@
 #define PYRO_MAX_USER_FRAMES 512  // deepest seen: 0.5-12 % of a compiler's samples are deeper than 127
 #define PYRO_MAX_KERNEL_FRAMES 127
 
-// Set in a user frame that a signal interrupted: its address is an instruction, as the innermost frame's is. All others are
-// return addresses, of which the byte before is looked up.
+// Set in a user frame that a signal interrupted: its address is an instruction, as the innermost frame's is. All others
+// are return addresses, of which the byte before is looked up.
 #define PYRO_FRAME_EXACT (1ull << 63)
 
 enum pyro_stop_reason {

@@ -1,4 +1,4 @@
-// Unwind tables as the stack walk (bpf/lib/unwind.h) reads them, and how user space lays them out.
+// Unwind tables as the stack walk (bpf/lib/stack_walk.h) reads them, and how user space lays them out.
 //
 // All tables, and the mappings of all processes, lie in *segments*: arrays of 4 MiB that user space writes
 // through mmap. A *position* is (segment << 20 | word), counted in 4-byte words.
@@ -54,15 +54,15 @@ enum pyro_unwind_saved {
 #define PYRO_REGISTERS 16
 
 struct pyro_unwind_rule {
-  __u8 kind;       // enum pyro_unwind_kind
-  __u8 reg;        // DWARF number, below PYRO_REGISTERS
-  __u8 fp_saved;   // enum pyro_unwind_saved
-  __u8 bx_saved;   // enum pyro_unwind_saved; recorded only in binaries that compute a CFA from rbx (ld.so)
-  __s32 offset;    // bytes
-  __s16 add;       // bytes; threshold for PYRO_UNWIND_PLT
-  __s16 ra_at;     // return address at CFA + ra_at; -8 but for hand-written code
-  __s16 fp_at;     // bytes
-  __s16 bx_at;     // bytes
+  __u8 kind;      // enum pyro_unwind_kind
+  __u8 reg;       // DWARF number, below PYRO_REGISTERS
+  __u8 fp_saved;  // enum pyro_unwind_saved
+  __u8 bx_saved;  // enum pyro_unwind_saved; recorded only in binaries that compute a CFA from rbx (ld.so)
+  __s32 offset;   // bytes
+  __s16 add;      // bytes; threshold for PYRO_UNWIND_PLT
+  __s16 ra_at;    // return address at CFA + ra_at; -8 but for hand-written code
+  __s16 fp_at;    // bytes
+  __s16 bx_at;    // bytes
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_unwind_rule) == 16, "pyro_unwind_rule");
 
@@ -120,8 +120,13 @@ enum pyro_walk_means {
 struct pyro_raw_registers {
   __u64 reg[PYRO_REGISTERS];  // DWARF order
   __u64 ip;
-  __u64 stack_start;  // address of the copy's first byte: the stack pointer, or the first page above it that is in memory
+  // Address of the copy's first byte: the stack pointer, or the first page above it that is in memory.
+  __u64 stack_start;
+  // Where the thread's stack may end: the first thread's at the program's arguments, another's just below the block
+  // that its fs points to. 0: not known.
+  __u64 stack_end;
+  __u64 thread_block;
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_raw_registers) == 144, "pyro_raw_registers");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_raw_registers) == 160, "pyro_raw_registers");
 // Compilers and the JVM's launcher need 20-60 KiB; main stacks of ordinary programs end after a few.
 #define PYRO_MAX_RAW_STACK_BYTES 65536u

@@ -1,14 +1,14 @@
 // Finishes, on the thread's way back to user mode, a walk that met a page that was not in memory.
 //
-// In an interrupt nothing may be faulted in, so a stack page that the kernel has taken away meanwhile (reclaim, migration;
-// the file behind a coroutine's stack) ends the walk. Since Linux 6.18 a program can hang work on a task: it runs in
-// the task's own context, where it may sleep, before the task executes another user instruction, so that its registers
-// and its stack are still what they were. There the page is faulted in and the walk repeated.
+// In an interrupt nothing may be faulted in, so a stack page that the kernel has taken away meanwhile (reclaim,
+// migration; the file behind a coroutine's stack) ends the walk. Since Linux 6.18 a program can hang work on a task: it
+// runs in the task's own context, where it may sleep, before the task executes another user instruction, so that its
+// registers and its stack are still what they were. There the page is faulted in and the walk repeated.
 //
 // Only such samples take this way, a few in 10,000; for all others the interrupt is the cheaper place.
 //
-// A slot holds what the sample is made of meanwhile. What finds no free slot, or whose task takes no work (it is ending),
-// is sent as it is.
+// A slot holds what the sample is made of meanwhile. What finds no free slot, or whose task takes no work (it is
+// ending), is sent as it is.
 #pragma once
 
 #include "bpf/abi/cpu_sample.h"
@@ -26,7 +26,8 @@ struct bpf_map {
 
 // Absent before 6.18: only programs that are loaded where it exists may call it.
 extern int bpf_task_work_schedule_resume_impl(struct task_struct* task, struct bpf_task_work* work, void* map,
-                                              int (*callback)(struct bpf_map*, void*, void*), void* unused) __ksym __weak;
+                                              int (*callback)(struct bpf_map*, void*, void*),
+                                              void* unused) __ksym __weak;
 
 #define PYRO_DEFERRED_SLOTS 64u
 #define PYRO_DEFERRED_TRIES 4   // slots looked at

@@ -63,7 +63,13 @@ struct signal_struct {
   struct pyro_atomic live;  // threads of the process that have not begun to exit
 } PYRO_KERNEL_TYPE;
 
-struct mm_struct;
+struct mm_struct {
+  unsigned long start_stack;  // where the first thread's stack ended at exec: argc
+} PYRO_KERNEL_TYPE;
+
+struct thread_struct {
+  unsigned long fsbase;  // x86; as the kernel last set or saved it
+} PYRO_KERNEL_TYPE;
 
 struct task_struct {
   struct thread_info thread_info;
@@ -79,6 +85,7 @@ struct task_struct {
   char comm[16];
   struct signal_struct* signal;
   struct css_set* cgroups;
+  struct thread_struct thread;
 } PYRO_KERNEL_TYPE;
 
 struct linux_binprm {

@@ -76,9 +76,9 @@ PYRO_INLINE const __u32* pyro_segment_words(__u32 segment) {
 #define PYRO_RULE(id) ((const struct pyro_unwind_rule*)bpf_map_lookup_elem(&pyro_unwind_rules, &(id)))
 #else
 // Supplied by whoever walks natively (userspace/unwind/stack_walker.cc).
-long pyro_native_read_user(void* to, __u32 bytes, __u64 from);            // 0 on success
-const __u32* pyro_native_segment(__u32 segment);                          // NULL: no such segment
-const struct pyro_unwind_rule* pyro_native_rule(__u32 id);                // NULL: no such rule
+long pyro_native_read_user(void* to, __u32 bytes, __u64 from);  // 0 on success
+const __u32* pyro_native_segment(__u32 segment);                // NULL: no such segment
+const struct pyro_unwind_rule* pyro_native_rule(__u32 id);      // NULL: no such rule
 #define PYRO_READ_USER(to, bytes, from) pyro_native_read_user((to), (bytes), (from))
 #define PYRO_VERIFIED_ALONE static inline
 #define PYRO_OPAQUE(value) ((void)(value))
@@ -98,6 +98,8 @@ PYRO_INLINE __u64 pyro_native_long(const __u32* words) { return words[0] | (__u6
 
 // How far into a function without unwind information its innermost frame is looked for.
 #define PYRO_GAP_FUNCTION_BYTES 65536ull
+#define PYRO_GENERATED_BYTES (1ull << 20)
+#define PYRO_THREAD_START_BYTES 512
 
 #define PYRO_WINDOW_WORDS 128  // 1 KiB: a dozen frames of usual size
 #define PYRO_HEADER_WORDS 16   // room for the largest record header
@@ -120,11 +122,11 @@ struct pyro_walk {
   __u8 known;                          // bits 1 << register: which of ip's registers are known beside sp
   __u8 guessed;                        // ip was found by a frame pointer: it must lie in a mapping
   __u8 pad[3];
-  __u64 zero;                          // 0, which the verifier does not know; see pyro_find_mapping
-  __u64 window_start;                  // user address of window[0]
-  __u64 window_bytes;                  // valid there
-  __u64 missing;                       // the last address that could not be read
-  __u64 regs[PYRO_REGISTERS];          // of the innermost or interrupted frame, DWARF order, while PYRO_KNOWS_ALL
+  __u64 zero;                  // 0, which the verifier does not know; see pyro_find_mapping
+  __u64 window_start;          // user address of window[0]
+  __u64 window_bytes;          // valid there
+  __u64 missing;               // the last address that could not be read
+  __u64 regs[PYRO_REGISTERS];  // of the innermost or interrupted frame, DWARF order, while PYRO_KNOWS_ALL
   __u64 window[PYRO_WINDOW_WORDS];
   // A record is built in place: its header ends where the frames begin, and what follows them is the caller's.
   __u64 header[PYRO_HEADER_WORDS];
@@ -255,7 +257,8 @@ PYRO_INLINE int pyro_stop_walk(struct pyro_walk* w, __u8 reason) {
 
 enum pyro_call_kind {
   PYRO_CALL_NONE = 0,  // no call instruction ends there
-  PYRO_CALL_SOME = 1,  // an indirect one (ff /2, of which only the opcode is looked at), or a direct one of something far
+  // An indirect one (ff /2, of which only the opcode is looked at), or a direct one of something far.
+  PYRO_CALL_SOME = 1,
   PYRO_CALL_NEAR = 2,  // a direct one of something not far before `address`: very likely of the function that holds it
 };
 
@@ -317,7 +320,9 @@ PYRO_INLINE int pyro_step_frame_pointer(struct pyro_walk* w) {
 //   - in the innermost frame the word at rsp, if it lies behind any call: there is no frame (yet, or any more)
 //   - or the one above it, if rsp points to what rbp holds: rbp was pushed just now
 //   - else the one above rbp, if it lies behind a direct call of something not far before this code
-PYRO_INLINE int pyro_step_gap(struct pyro_walk* w, __u64 address) {
+// Where more than PYRO_GENERATED_BYTES are without a word, no hand wrote them: V8's builtins, made by its compiler,
+// keep frame pointers and are called through pointers. There, any call will do.
+PYRO_INLINE int pyro_step_gap(struct pyro_walk* w, __u64 address, int proof) {
   __u64 ra = 0, up = 0;
   if (w->exact && !pyro_read_word(w, w->sp, &ra)) {
     if (ra == w->fp && !pyro_read_word(w, w->sp + 8, &ra)) up = 8;
@@ -329,7 +334,7 @@ PYRO_INLINE int pyro_step_gap(struct pyro_walk* w, __u64 address) {
     }
   }
   if (w->fp == 0 && (w->known & PYRO_KNOWS_FP)) return pyro_stop_walk(w, PYRO_STOP_END);
-  if (pyro_plausible_fp(w) && !pyro_read_word(w, w->fp + 8, &ra) && pyro_call_before(ra, address) == PYRO_CALL_NEAR) {
+  if (pyro_plausible_fp(w) && !pyro_read_word(w, w->fp + 8, &ra) && pyro_call_before(ra, address) >= proof) {
     return pyro_step_frame_pointer(w);
   }
   return pyro_stop_walk(w, PYRO_STOP_BAD_FRAME);
@@ -452,12 +457,13 @@ PYRO_VERIFIED_ALONE int pyro_walk_step(struct pyro_walk* w) {
       return pyro_step_rule(w, rule);
     }
     w->means |= PYRO_BY_FP_NO_INFO;
-    return rule->add ? pyro_step_frame_pointer(w) : pyro_step_gap(w, address);
+    return rule->add ? pyro_step_frame_pointer(w) : pyro_step_gap(w, address, PYRO_CALL_NEAR);
   }
   if (mapping_kind == PYRO_MAPPING_PENDING) return pyro_stop_walk(w, PYRO_STOP_NO_TABLE);
   if (mapping_kind == PYRO_MAPPING_GAP) {
     w->means |= PYRO_BY_FP_NO_INFO;
-    return pyro_step_gap(w, address);
+    __u64 bytes = w->mapping.end - w->mapping.start;
+    return pyro_step_gap(w, address, bytes > PYRO_GENERATED_BYTES ? PYRO_CALL_SOME : PYRO_CALL_NEAR);
   }
   w->means |= 1u << (mapping_kind & 7);
   return pyro_step_frame_pointer(w);
@@ -473,6 +479,16 @@ PYRO_VERIFIED_ALONE int pyro_walk_on(struct pyro_walk* w) {
     if (pyro_walk_step(w)) break;
   }
   return 0;
+}
+
+// musl ships no unwind information: main's caller has none. But where nothing more than a thread's start can lie
+// between the last frame and the end of its stack, the stack is whole.
+PYRO_INLINE void pyro_end_at_stack_end(struct pyro_walk* w, const struct pyro_user_regs* regs) {
+  if (w->stop != PYRO_STOP_BAD_FRAME) return;
+  if (regs->raw.stack_end - w->sp < PYRO_THREAD_START_BYTES ||
+      regs->raw.thread_block - w->sp < PYRO_THREAD_START_BYTES) {
+    w->stop = PYRO_STOP_END;
+  }
 }
 
 // Starts a walk with the innermost frame. `mappings`: the process's, or NULL for one that uses frame pointers only.

@@ -1,5 +1,5 @@
-// From the context of a probe to a walked user stack, with the tables of the thread's process. One program of an object may
-// use it: two that interrupt each other would share the record.
+// From the context of a probe to a walked user stack, with the tables of the thread's process. One program of an object
+// may use it: two that interrupt each other would share the record.
 //
 //   struct pyro_stack_record* record = pyro_own_stack_record();
 //   if (pyro_saved_registers(task, &record->regs)) pyro_take_user_stack(&record->walk, &record->regs, limit, task);
@@ -11,10 +11,11 @@
 
 // Set before load. 0: no tables; the walk uses frame pointers alone.
 const volatile __u32 pyro_unwind_tables = 0;
-const volatile __u32 pyro_raw_stack_bytes = 0;  // how much of a stack is copied when its walk came too early; 0: nothing
+// How much of a stack is copied when its walk came too early; 0: nothing.
+const volatile __u32 pyro_raw_stack_bytes = 0;
 
-// A walk and the record that it builds: user frames lie in the walk, the header before them; kernel frames and the copy of
-// the stack follow wherever they end. The room behind is for a stack that is both deep and copied. 78 KiB.
+// A walk and the record that it builds: user frames lie in the walk, the header before them; kernel frames and the copy
+// of the stack follow wherever they end. The room behind is for a stack that is both deep and copied. 78 KiB.
 #define PYRO_TAIL_BYTES \
   ((PYRO_MAX_KERNEL_FRAMES + 1) * 8 + sizeof(struct pyro_raw_registers) + PYRO_MAX_RAW_STACK_BYTES)
 struct pyro_stack_record {
@@ -23,8 +24,8 @@ struct pyro_stack_record {
   __u8 tail[PYRO_TAIL_BYTES];
 };
 
-// CPU -> the record under construction. Each CPU uses its own; not a per-CPU map, whose values end at 32 KiB. One entry per
-// possible CPU, set before load.
+// CPU -> the record under construction. Each CPU uses its own; not a per-CPU map, whose values end at 32 KiB. One entry
+// per possible CPU, set before load.
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
   __uint(max_entries, 1);
@@ -35,6 +36,11 @@ struct {
 PYRO_INLINE struct pyro_stack_record* pyro_own_stack_record(void) {
   __u32 cpu = bpf_get_smp_processor_id();
   return bpf_map_lookup_elem(&pyro_stack_records, &cpu);
+}
+
+PYRO_INLINE void pyro_note_stack_end(struct task_struct* task, struct pyro_user_regs* regs) {
+  regs->raw.stack_end = task->mm ? task->mm->start_stack : 0;
+  regs->raw.thread_block = bpf_core_field_exists(task->thread.fsbase) ? task->thread.fsbase : 0;
 }
 
 // Registers of the user code that runs or that entered the kernel, from the thread's saved registers.
@@ -60,6 +66,7 @@ PYRO_INLINE int pyro_saved_registers(struct task_struct* task, struct pyro_user_
   regs->raw.reg[14] = saved->r14;
   regs->raw.reg[15] = saved->r15;
   regs->raw.ip = saved->ip;
+  pyro_note_stack_end(task, regs);
   // A 32-bit call is told by the thread's status: the type of pt_regs::cs changed over kernel versions.
   regs->compat = (task->thread_info.status & PYRO_TS_COMPAT) != 0;
   return regs->raw.ip != 0;
@@ -101,6 +108,7 @@ PYRO_INLINE void pyro_take_user_stack(struct pyro_walk* walk, const struct pyro_
   if (!pyro_walk_begin(walk, regs, limit, mappings, count)) pyro_walk_on(walk);
   if (walk->stop == PYRO_STOP_COMPAT || walk->stop == PYRO_STOP_NOT_TAKEN) return;
   if (unknown) walk->stop = PYRO_STOP_NO_PROCESS;
+  pyro_end_at_stack_end(walk, regs);
   // Between two programs: the registers are the old one's, its memory is being taken down.
   if (walk->stop != PYRO_STOP_END && pyro_in_exec(task)) {
     walk->stop = PYRO_STOP_EXEC;
@@ -108,16 +116,16 @@ PYRO_INLINE void pyro_take_user_stack(struct pyro_walk* walk, const struct pyro_
   }
 }
 
-// Whether user space can find more in a copy of the stack than the walk did: what stopped it was not the stack, but that a
-// mapping or table is not known yet.
+// Whether user space can find more in a copy of the stack than the walk did: what stopped it was not the stack, but
+// that a mapping or table is not known yet.
 PYRO_INLINE int pyro_wants_copy(const struct pyro_walk* walk) {
-  return pyro_raw_stack_bytes && (walk->stop == PYRO_STOP_NO_PROCESS || walk->stop == PYRO_STOP_NO_TABLE ||
-                                  walk->stop == PYRO_STOP_NO_MAPPING);
+  return pyro_raw_stack_bytes &&
+         (walk->stop == PYRO_STOP_NO_PROCESS || walk->stop == PYRO_STOP_NO_TABLE || walk->stop == PYRO_STOP_NO_MAPPING);
 }
 
-// Writes the registers and the stack above them behind the first `at` bytes of frames; the bytes of stack, a multiple of
-// 8, up to the first page that cannot be read. A first page that is not there (it is just what the thread is faulting
-// in) is left out. 0: nothing was written.
+// Writes the registers and the stack above them behind the first `at` bytes of frames; the bytes of stack, a multiple
+// of 8, up to the first page that cannot be read. A first page that is not there (it is just what the thread is
+// faulting in) is left out. 0: nothing was written.
 PYRO_NOINLINE __u32 pyro_append_stack_copy(struct pyro_stack_record* record, __u32 at) {
   struct pyro_raw_registers* raw = &record->regs.raw;
   __u64 start = raw->reg[PYRO_REG_RSP];

@@ -10,7 +10,7 @@ const volatile __u32 pyro_filter = PYRO_FILTER_ALL;                // enum pyro_
 const volatile __u32 pyro_max_user_frames = PYRO_MAX_USER_FRAMES;  // 0 … PYRO_MAX_USER_FRAMES
 const volatile __u32 pyro_kernel_stacks = 1;                       // 0: never take kernel stacks
 const volatile __u64 pyro_wake_bytes = 1 << 20;                    // ring fill that wakes the reader
-const volatile __u64 pyro_raw_ring_bytes = 2 << 20;                // ring fill above which stacks are not copied any more
+const volatile __u64 pyro_raw_ring_bytes = 2 << 20;  // ring fill above which stacks are not copied any more
 
 // How far below a target cgroup a task may be. Kubernetes nests 4 deep, systemd inside a container 3 more.
 #define PYRO_CGROUP_DEPTH 16
@@ -89,6 +89,7 @@ PYRO_INLINE int pyro_user_registers(struct pyro_perf_context* ctx, struct task_s
   regs->raw.reg[14] = ctx->r14;
   regs->raw.reg[15] = ctx->r15;
   regs->raw.ip = ctx->ip;
+  pyro_note_stack_end(task, regs);
   regs->compat = ctx->cs == PYRO_CS_USER32;
   return 1;
 }
@@ -119,7 +120,8 @@ static int pyro_finish_deferred(struct bpf_map* map, void* key, void* value) {
   struct pyro_cpu_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
   __u32 user_stop = *(volatile __u8*)&sample->user_stop;
   __u32 bytes = sizeof(*sample) + user_frames * 8 + kernel_bytes;
-  long failed = bpf_ringbuf_output(&pyro_samples, sample, bytes, pyro_ring_flags(&pyro_samples, pyro_wake_bytes, bytes));
+  long failed =
+      bpf_ringbuf_output(&pyro_samples, sample, bytes, pyro_ring_flags(&pyro_samples, pyro_wake_bytes, bytes));
   // Other tasks and interrupts count on this CPU too.
   if (counters) {
     if (user_stop < PYRO_STOP_COUNT) __sync_fetch_and_add(&counters->user_stops[user_stop], 1);

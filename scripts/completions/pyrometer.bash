@@ -3,7 +3,7 @@ _pyrometer() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} flags=
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series export convert doctor --help --version" -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series export convert ci symbols doctor --help --version" -- "$current")
     return
   fi
   case $previous in
@@ -35,6 +35,13 @@ _pyrometer() {
     fi
     command="session ${COMP_WORDS[2]}"
   fi
+  if [ "$command" = symbols ]; then
+    if ((COMP_CWORD == 2)); then
+      mapfile -t COMPREPLY < <(compgen -W "upload --help" -- "$current")
+      return
+    fi
+    command="symbols ${COMP_WORDS[2]}"
+  fi
   if [ "$command" = store ]; then
     if ((COMP_CWORD == 2)) && [[ $current != -* ]]; then
       mapfile -t COMPREPLY < <(compgen -W "fsck backup restore" -- "$current")
@@ -42,10 +49,17 @@ _pyrometer() {
     fi
     case ${COMP_WORDS[2]} in fsck | backup | restore) command="store ${COMP_WORDS[2]}" ;; esac
   fi
+  if [ "$command" = ci ]; then
+    if ((COMP_CWORD == 2)); then
+      mapfile -t COMPREPLY < <(compgen -W "run record compare --help" -- "$current")
+      return
+    fi
+    command="ci ${COMP_WORDS[2]}"
+  fi
   case $command in
     up)
-      flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --unwind-memory --cache --http --grpc --retention \
-        --retention-bytes --retention-rollups --retention-offsets --memory --max-series --max-stacks --max-names --max-rate \
+      flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --unwind-memory --cache \
+        --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
         --max-tenants --limit --query-timeout --query-memory --tls-cert --tls-key --tls-client-ca --token-file --help"
       ;;
     agent)
@@ -53,7 +67,7 @@ _pyrometer() {
         --spool-size --cpu-budget --unwind-memory --cache --help"
       ;;
     store)
-      flags="--data --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --max-series --max-stacks --max-names --max-rate \
+      flags="--data --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
         --max-tenants --limit --query-timeout --query-memory --backup --backup-every \
         --tls-cert --tls-key --tls-client-ca --token-file --help"
       ;;
@@ -88,7 +102,10 @@ _pyrometer() {
       flags="--format --help"
       ;;
     doctor)
-      flags="--json --help"
+      flags="--json --pid --help"
+      ;;
+    "symbols upload")
+      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --help"
       ;;
     "session start")
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --node --all --pid --container --cgroup -d \
@@ -97,13 +114,23 @@ _pyrometer() {
     "session list")
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --json --help"
       ;;
+    "ci run")
+      flags="--baseline --candidate -n --pairs -F --frequency --warm-up --alpha --min-effect --seed -o --output --json \
+        --github --help"
+      ;;
+    "ci record")
+      flags="-o --output -n --runs -F --frequency --warm-up --help"
+      ;;
+    "ci compare")
+      flags="--alpha --min-effect --seed -o --output --json --github --help"
+      ;;
     "session stop")
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --help"
       ;;
   esac
   if [[ $current == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$current")
-  elif [ "$command" = convert ]; then
+  elif [ "$command" = convert ] || [ "$command" = "ci compare" ]; then
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
   fi
 }

@@ -109,7 +109,7 @@ void DemangleNames(benchmark::State& state) {
   std::vector<std::string> names;
   for (const ElfAddress address : CodeAddresses(BenchBinary())) {
     if (names.size() == 10'000) break;
-    if (const auto hit = symbols->index().Find(address)) names.emplace_back(symbols->index().name(hit->name));
+    if (const auto hit = symbols->index().Find(address)) names.emplace_back(symbols->index().name(hit->function));
   }
   CHECK(!names.empty());
   size_t i = 0;

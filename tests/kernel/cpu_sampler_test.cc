@@ -313,7 +313,8 @@ TEST_F(CpuSamplerTest, DepthLimitIsReportedAsTruncated) {
 
 TEST_F(CpuSamplerTest, RefusesWhatMakesNoSense) {
   EXPECT_EQ(CpuSampler::Start({.frequency_hz = 0}).status().code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(CpuSampler::Start({.max_user_frames = PYRO_MAX_USER_FRAMES + 1}).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(CpuSampler::Start({.max_user_frames = PYRO_MAX_USER_FRAMES + 1}).status().code(),
+            StatusCode::kInvalidArgument);
   const auto fast = CpuSampler::Start({.frequency_hz = 4000000000u});
   EXPECT_EQ(fast.status().code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(Message(fast.status())), ::testing::HasSubstr("perf_event_max_sample_rate"));

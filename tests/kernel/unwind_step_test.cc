@@ -43,7 +43,8 @@ class Program {
     for (std::string line; std::getline(maps, line);) {
       unsigned long start, end, offset;
       char protection[8] = {}, path[512] = {};
-      if (std::sscanf(line.c_str(), "%lx-%lx %7s %lx %*s %*s %511s", &start, &end, protection, &offset, path) < 4) continue;
+      if (std::sscanf(line.c_str(), "%lx-%lx %7s %lx %*s %*s %511s", &start, &end, protection, &offset, path) < 4)
+        continue;
       if (protection[2] != 'x') continue;
       WalkMapping mapping{.start = VirtualAddress(start), .end = VirtualAddress(end), .kind = PYRO_MAPPING_UNREADABLE};
       const Binary& binary = BinaryOf(point, path, start, end);
@@ -143,7 +144,8 @@ TEST_P(Step, NoFrameIsWrong) {
       std::string text = point.Describe() + "\n  stop " + std::to_string(result.stop);
       for (size_t i = 0; i < std::max(truth.size(), result.frames.size()); ++i) {
         text += StrFormat("\n  %x  %x%s", i < result.frames.size() ? result.frames[i] : 0,
-                          i < truth.size() ? truth[i].ip : 0, i < truth.size() && truth[i].interrupted ? " interrupted" : "");
+                          i < truth.size() ? truth[i].ip : 0,
+                          i < truth.size() && truth[i].interrupted ? " interrupted" : "");
       }
       ADD_FAILURE() << text;
     }
@@ -154,11 +156,12 @@ TEST_P(Step, NoFrameIsWrong) {
   for (const auto& [kind, count] : summary->kinds) kinds += StrFormat(" %s %d", testing::PointKindName(kind), count);
   std::string reasons;
   for (const auto& [stop, count] : stops) reasons += StrFormat(" %d:%d", stop, count);
-  std::printf("  %s: %lu points at %lu addresses (%s ), deepest %zu, %lu across signals; whole %.3f %%, wrong %lu; stops%s\n",
-              GetParam().name, static_cast<unsigned long>(points), static_cast<unsigned long>(summary->addresses),
-              kinds.c_str(), summary->deepest, static_cast<unsigned long>(summary->across_signals),
-              100.0 * static_cast<double>(whole) / static_cast<double>(points), static_cast<unsigned long>(wrong),
-              reasons.c_str());
+  std::printf(
+      "  %s: %lu points at %lu addresses (%s ), deepest %zu, %lu across signals; whole %.3f %%, wrong %lu; stops%s\n",
+      GetParam().name, static_cast<unsigned long>(points), static_cast<unsigned long>(summary->addresses),
+      kinds.c_str(), summary->deepest, static_cast<unsigned long>(summary->across_signals),
+      100.0 * static_cast<double>(whole) / static_cast<double>(points), static_cast<unsigned long>(wrong),
+      reasons.c_str());
   RecordProperty("points", static_cast<int>(points));
   RecordProperty("wrong", static_cast<int>(wrong));
   EXPECT_EQ(wrong, 0u);

@@ -1,5 +1,5 @@
-// Walks by table inside the kernel, on workloads without frame pointers: whole stacks, the right names in the right order,
-// whatever the process did just before.
+// Walks by table inside the kernel, on workloads without frame pointers: whole stacks, the right names in the right
+// order, whatever the process did just before.
 #include <gmock/gmock.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,7 +38,8 @@ class Tables {
     for (std::string line; std::getline(file, line);) {
       unsigned long start, end, offset;
       char protection[8] = {}, path[512] = {};
-      if (std::sscanf(line.c_str(), "%lx-%lx %7s %lx %*s %*s %511s", &start, &end, protection, &offset, path) < 4) continue;
+      if (std::sscanf(line.c_str(), "%lx-%lx %7s %lx %*s %*s %511s", &start, &end, protection, &offset, path) < 4)
+        continue;
       if (protection[2] != 'x') continue;
       UnwindMaps::Mapping mapping{.start = VirtualAddress(start), .end = VirtualAddress(end)};
       if (path[0] == '/') {
@@ -164,7 +165,9 @@ TEST_F(UnwindTest, UnknownProcessCarriesItsStackAndTheCopyGivesTheSameFrames) {
   const auto end = std::chrono::steady_clock::now() + 30s;
   while (copies < 150 && std::chrono::steady_clock::now() < end) ASSERT_TRUE((*sampler)->Poll(20ms, take).ok());
   ASSERT_TRUE(tables_->Publish(deep.pid()).ok());
-  ASSERT_TRUE(PollUntil(**sampler, [&] { return known >= 150; }, take).ok());
+  ASSERT_TRUE(PollUntil(
+                  **sampler, [&] { return known >= 150; }, take)
+                  .ok());
   ExpectAccounted(**sampler);
   EXPECT_GE(copies, 150u);
   EXPECT_GE(static_cast<double>(whole), 0.99 * static_cast<double>(copies));
@@ -253,10 +256,10 @@ TEST_F(UnwindMapsTest, WhatIsWrittenIsWhatTheWalkReads) {
   const auto id = maps->AddTable(table);
   ASSERT_TRUE(id.ok()) << id.status();
   const auto entries = maps->Entries({{UnwindMaps::Mapping{.start = VirtualAddress(0x501000),
-                                                          .end = VirtualAddress(0x501000 + 5000 * 16),
-                                                          .kind = PYRO_MAPPING_TABLE,
-                                                          .table = *id,
-                                                          .bias = 0x500000}}});
+                                                           .end = VirtualAddress(0x501000 + 5000 * 16),
+                                                           .kind = PYRO_MAPPING_TABLE,
+                                                           .table = *id,
+                                                           .bias = 0x500000}}});
   ASSERT_EQ(entries.size(), 1u);
   const uint32_t* words = maps->Segment(entries[0].table >> PYRO_SEGMENT_SHIFT);
   for (uint32_t row = 0; row < 5000; ++row) {

@@ -153,6 +153,12 @@ void AppendJsonAccounting(std::string* out, const profile::Accounting& accountin
   AppendJsonCounts(out, accounting.stop_reasons);
   *out += ",\"missReasons\":";
   AppendJsonCounts(out, accounting.miss_reasons);
+  *out += ",\"expected\":";
+  AppendJsonInteger(out, accounting.expected);
+  *out += ",\"means\":";
+  AppendJsonCounts(out, accounting.means);
+  *out += ",\"frames\":";
+  AppendJsonInteger(out, accounting.frames);
   out->push_back('}');
 }
 
@@ -202,6 +208,18 @@ bool ReadJsonAccounting(const nlohmann::json& value, profile::Accounting* accoun
   if (!taken_count || !delivered_count || !ReadCounts(Find(value, "dropped"), &read.dropped) ||
       !ReadCounts(Find(value, "stopReasons"), &read.stop_reasons) ||
       !ReadCounts(Find(value, "missReasons"), &read.miss_reasons)) {
+    return false;
+  }
+  // Files of before these existed have none.
+  const auto number = [&](std::string_view key, uint64_t* into) {
+    const nlohmann::json* field = Find(value, key);
+    if (field == nullptr) return true;
+    const auto count = JsonUint64(*field);
+    if (count) *into = *count;
+    return count.has_value();
+  };
+  if (!number("expected", &read.expected) || !number("frames", &read.frames) ||
+      !ReadCounts(Find(value, "means"), &read.means)) {
     return false;
   }
   read.taken = *taken_count;

@@ -29,7 +29,7 @@ void AppendJsonInteger(std::string* out, int64_t value);
 void AppendJsonInteger(std::string* out, uint64_t value);
 // {"name":count,…}
 void AppendJsonCounts(std::string* out, const std::map<std::string, uint64_t>& counts);
-// {"taken":…,"delivered":…,"dropped":{…},"stopReasons":{…},"missReasons":{…}}
+// {"taken":…,"delivered":…,"dropped":{…},"stopReasons":{…},"missReasons":{…},"expected":…,"means":{…},"frames":…}
 void AppendJsonAccounting(std::string* out, const profile::Accounting& accounting);
 
 // Documents deeper or with more values than this are refused before anything is built: a document in

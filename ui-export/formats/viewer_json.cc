@@ -182,6 +182,9 @@ class ViewerWriter {
     accounting.dropped = Clamp(std::move(accounting.dropped));
     accounting.stop_reasons = Clamp(std::move(accounting.stop_reasons));
     accounting.miss_reasons = Clamp(std::move(accounting.miss_reasons));
+    accounting.expected = Clamp(accounting.expected);
+    accounting.means = Clamp(std::move(accounting.means));
+    accounting.frames = Clamp(accounting.frames);
     *out += "],\"defaultType\":" +
             std::to_string(profile_.default_value < profile_.value_types.size() ? profile_.default_value : 0) +
             ",\"accounting\":";

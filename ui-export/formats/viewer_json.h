@@ -4,7 +4,7 @@
 //   {"version":1, "title":"cpu of n1",
 //    "profile":{"timeNs":"1760000000000000000", "durationNs":"10000000000", "period":10101010,
 //               "types":[{"type":"cpu","unit":"nanoseconds"}], "defaultType":0,
-//               "accounting":{"taken":990,"delivered":990,"dropped":{},"stopReasons":{},"missReasons":{}},
+//               "accounting":{"taken":990,"delivered":990,"dropped":{},"stopReasons":{},"missReasons":{},"expected":0,"means":{},"frames":0},
 //               "comments":[]},
 //    "strings":["", "all", "main", …],
 //    "frames":{"name":[1,2], "kind":[5,1], "module":[0,3], "file":[0,0], "line":[0,0], "inlined":[0,0]},

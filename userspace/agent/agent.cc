@@ -1,7 +1,6 @@
 #include "userspace/agent/agent.h"
 
 #include <sys/utsname.h>
-#include <unistd.h>
 
 #include "userspace/base/strings.h"
 #include "userspace/rpc/batch_codec.h"

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <utility>
 
+#include "userspace/agent/cpu_time.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
 
@@ -150,6 +151,9 @@ Status Collector::StartProbes() {
     auto sampler = kernel::CpuSampler::Start(sampling);
     if (sampler.ok()) sampler_ = *std::move(sampler);
     note("cpu_sampler", sampler.status());
+    if (options_.target.kind == kernel::SampleTarget::Kind::kAll) {
+      if (const auto cpu_ns = MachineCpuTimeNs(); cpu_ns.ok()) machine_cpu_ns_ = *cpu_ns;
+    }
   } else {
     off("cpu_sampler");
   }
@@ -385,10 +389,11 @@ void Collector::Process(Work work) {
   profile::Batch batch;
   batch.node = node_.name();
   BatchBuilder builder(&batch);
-  std::map<std::string, uint64_t> stops, misses;
+  std::map<std::string, uint64_t> stops, means;
+  NamingCounts names;
 
   const auto add_window = [&](const RawWindow& window, const std::string& session) {
-    const std::vector<profile::StackId> stacks = node_.naming().Name(window, &batch.dictionary, &misses);
+    const std::vector<profile::StackId> stacks = node_.naming().Name(window, &batch.dictionary, &names);
     SamplesByLabels samples;
     for (const auto& [group, sums_by_stack] : window.samples()) {
       profile::LabelSet labels = node_.LabelsOf(group.cgroup_id, group.cgroup_v1_id, group.comm);
@@ -402,6 +407,7 @@ void Collector::Process(Work work) {
     }
     AddProfilePoints(window, samples, builder, &batch);
     for (const auto& [reason, count] : window.stops()) stops[reason] += count;
+    for (const auto& [name, count] : window.means()) means[name] += count;
 
     // Exemplars stand in points of their own: their histogram comes with the sums.
     const int64_t offset_ns = MonotonicToUnixOffsetNs();
@@ -435,7 +441,12 @@ void Collector::Process(Work work) {
       counters.Counter(profile::kTypeStackStops, node.With(profile::kLabelReason, reason), work.start_ns,
                        work.duration_ns, count);
     }
-    for (const auto& [reason, count] : misses) {
+    for (const auto& [name, count] : means) {
+      counters.Counter(profile::kTypeStackMeans, node.With(profile::kLabelReason, name), work.start_ns,
+                       work.duration_ns, count);
+    }
+    counters.Counter(profile::kTypeFrames, node, work.start_ns, work.duration_ns, names.frames);
+    for (const auto& [reason, count] : names.misses) {
       counters.Counter(profile::kTypeSymbolMisses, node.With(profile::kLabelReason, reason), work.start_ns,
                        work.duration_ns, count);
     }
@@ -589,6 +600,12 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
   for (const auto& [reason, count] : lost_batches_) not_sent += count;
   add(profile::kTypeSamplesTaken, node, delivered + ring_full + scratch + malformed + lost + not_sent);
   add(profile::kTypeSamplesDelivered, node, delivered);
+  if (machine_cpu_ns_) {
+    if (const auto cpu_ns = MachineCpuTimeNs(); cpu_ns.ok() && *cpu_ns >= *machine_cpu_ns_) {
+      add(profile::kTypeSamplesExpected, node, ExpectedSamples(*cpu_ns - *machine_cpu_ns_, frequency_hz_.load()));
+      machine_cpu_ns_ = *cpu_ns;
+    }
+  }
   const auto dropped = [&](std::string_view reason, uint64_t count) {
     add(profile::kTypeSamplesDropped, node.With(profile::kLabelReason, reason), count);
   };

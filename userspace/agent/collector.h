@@ -179,6 +179,7 @@ class Collector {
   };
   std::deque<Waiting> waiting_;
   uint64_t last_cpu_ns_ = 0;
+  std::optional<uint64_t> machine_cpu_ns_;  // when samples were last expected; unset when only a part is sampled
   int windows_over_budget_ = 0;
 
   std::mutex sampler_mutex_;  // sampler_ is replaced by pyro-collect, its counters read by pyro-name

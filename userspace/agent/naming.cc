@@ -1,7 +1,10 @@
 #include "userspace/agent/naming.h"
 
+#include <utility>
+
 #include "userspace/agent/sample_resolver.h"
 #include "userspace/base/strings.h"
+#include "userspace/symbolize/profile_lines.h"
 
 namespace pyrometer::agent {
 namespace {
@@ -19,9 +22,14 @@ symbolize::BinarySource SourceOf(const std::shared_ptr<const process::Binary>& b
 
 }  // namespace
 
-Naming::Naming() : symbolizer_(symbolize::Symbolizer::Options{}) {
+Naming::Naming(symbolize::Symbolizer::Options options) : symbolizer_(std::move(options)) {
   auto vdso = symbolize::OwnVdso();
   if (vdso.ok()) vdso_ = *std::move(vdso);
+}
+
+std::shared_ptr<const symbolize::BinarySymbols> Naming::SymbolsOf(
+    const std::shared_ptr<const process::Binary>& binary) {
+  return symbolizer_.Get(binary->build_id(), SourceOf(binary));
 }
 
 profile::FrameId Naming::NameFrame(const RawWindow& window, const RawFrame& raw, profile::Dictionary& dictionary) {
@@ -73,20 +81,12 @@ profile::FrameId Naming::NameFrame(const RawWindow& window, const RawFrame& raw,
       frame.miss = dictionary.InternString(reason.empty() ? "no mapping" : reason);
       return dictionary.InternFrame(std::move(frame));
   }
-  if (!symbol.found()) {
-    frame.miss = dictionary.InternString(symbolize::MissReasonName(symbol.miss));
-    return dictionary.InternFrame(std::move(frame));
-  }
-  profile::Function function;
-  function.name = dictionary.InternString(symbol.name());
-  function.system_name = symbol.system_name() == symbol.name() ? 0 : dictionary.InternString(symbol.system_name());
-  if (symbol.file != nullptr) function.file = dictionary.InternString(*symbol.file);
-  frame.lines.push_back({.function = dictionary.InternFunction(function), .line = symbol.line});
+  symbolize::SetLines(symbol, &dictionary, &frame);
   return dictionary.InternFrame(std::move(frame));
 }
 
 std::vector<profile::StackId> Naming::Name(const RawWindow& window, profile::Dictionary* dictionary,
-                                           std::map<std::string, uint64_t>* misses) {
+                                           NamingCounts* counts) {
   std::vector<profile::FrameId> frames(window.frames().size());
   for (size_t i = 1; i < frames.size(); ++i) frames[i] = NameFrame(window, window.frames()[i], *dictionary);
 
@@ -105,7 +105,8 @@ std::vector<profile::StackId> Naming::Name(const RawWindow& window, profile::Dic
   for (size_t i = weights.size(); i > 1; --i) weights[window.stacks()[i - 1].parent] += weights[i - 1];
   for (size_t i = 1; i < weights.size(); ++i) {
     const profile::StringId miss = dictionary->frame(frames[window.stacks()[i].frame]).miss;
-    if (miss != 0 && weights[i] > 0) (*misses)[std::string(dictionary->string(miss))] += weights[i];
+    counts->frames += weights[i];
+    if (miss != 0 && weights[i] > 0) counts->misses[std::string(dictionary->string(miss))] += weights[i];
   }
   return stacks;
 }

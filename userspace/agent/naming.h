@@ -1,13 +1,14 @@
 // Names the frames of a closed window: once per distinct frame, off the path of samples.
 //
-//   std::map<std::string, uint64_t> misses;
-//   std::vector<profile::StackId> stacks = naming.Name(window, &batch.dictionary, &misses);
+//   NamingCounts counts;
+//   std::vector<profile::StackId> stacks = naming.Name(window, &batch.dictionary, &counts);
 //   // stacks[raw stack id] is the same stack in the batch's dictionary
 //
-// A frame without a name keeps its address and says why (Frame::miss); `misses` counts them, weighted by samples.
+// A frame has a line for each function inlined at its address, innermost first, and one for the function around
+// them. One without a name keeps its address and says why (Frame::miss); `misses` counts them, weighted by samples.
 //
-// Threads: any. Cost: a first look at a binary builds its symbol table (tens of ms for the largest);
-// later about 1 µs per distinct frame.
+// Threads: any. Cost: a first look at a binary builds its symbol index (tens of ms; seconds where it has hundreds of
+// MB of debug information) unless the folder of indexes has it; later about 1 µs per distinct frame.
 #pragma once
 
 #include <cstdint>
@@ -24,14 +25,22 @@
 
 namespace pyrometer::agent {
 
+// Frames of all samples, each as often as it was sampled.
+struct NamingCounts {
+  uint64_t frames = 0;
+  std::map<std::string, uint64_t> misses;  // those without a name, by reason
+};
+
 class Naming {
  public:
-  Naming();
+  explicit Naming(symbolize::Symbolizer::Options options = {});
 
-  std::vector<profile::StackId> Name(const RawWindow& window, profile::Dictionary* dictionary,
-                                     std::map<std::string, uint64_t>* misses);
+  std::vector<profile::StackId> Name(const RawWindow& window, profile::Dictionary* dictionary, NamingCounts* counts);
   // The process runs code that it made itself: opens its perf map while it lives.
   void PrepareJit(const ProcessKey& process) { symbolizer_.PrepareJit(process); }
+
+  // Everything that is known about the names of one binary; never null.
+  std::shared_ptr<const symbolize::BinarySymbols> SymbolsOf(const std::shared_ptr<const process::Binary>& binary);
 
   symbolize::Symbolizer& symbolizer() { return symbolizer_; }
 

@@ -24,6 +24,16 @@ void AddIds(const containers::ContainerMatch& match, kernel::SampleTarget* targe
   for (const CgroupId id : match.v1_ids) target->cgroup_v1_ids.push_back(id.value);
 }
 
+// Some 15 ms of reading. Compilers and browsers have hundreds of MiB, seconds of it.
+constexpr uint64_t kDeferDebugBytes = 2u << 20;
+
+symbolize::Symbolizer::Options SymbolOptions(const Node::Options& options) {
+  symbolize::Symbolizer::Options symbols;
+  if (!options.cache_folder.empty()) symbols.index_cache.folder = options.cache_folder + "/symbols";
+  if (options.defer_debug_information) symbols.defer_debug_bytes = kDeferDebugBytes;
+  return symbols;
+}
+
 Status NoContainers() {
   return FailedPreconditionError(
       "no cgroup file system is mounted here, so containers and cgroups cannot be told apart; mount cgroup2 at "
@@ -37,10 +47,13 @@ std::string HostName() {
   return ::uname(&names) == 0 && names.nodename[0] != '\0' ? ToUtf8(names.nodename) : "localhost";
 }
 
-Node::Node(std::string name) : name_(std::move(name)), processes_({.watch_changes = true}) {}
+Node::Node(const Options& options)
+    : name_(options.name.empty() ? HostName() : options.name),
+      processes_({.watch_changes = true}),
+      naming_(SymbolOptions(options)) {}
 
 StatusOr<std::unique_ptr<Node>> Node::Start(const Options& options) {
-  std::unique_ptr<Node> node(new Node(options.name.empty() ? HostName() : options.name));
+  std::unique_ptr<Node> node(new Node(options));
   if (options.unwind_tables) {
     Unwinding::Options unwinding;
     unwinding.processes = &node->processes_;

@@ -30,11 +30,15 @@ namespace pyrometer::agent {
 class Node {
  public:
   struct Options {
-    std::string name;            // label `node`; empty = host name
-    bool process_events = true;  // false: /proc is scanned instead (short processes are then missed)
-    bool unwind_tables = true;   // false: stacks by frame pointers alone
+    std::string name;                    // label `node`; empty = host name
+    bool process_events = true;          // false: /proc is scanned instead (short processes are then missed)
+    bool unwind_tables = true;           // false: stacks by frame pointers alone
     uint64_t unwind_bytes = 128u << 20;  // limit of unwind tables, kernel memory
-    std::string cache_folder;            // for what is costly to make again; "" = nothing is kept
+    // Names come at once, and lines and inlined calls of binaries with much debug information when that has been read
+    // on a thread of low priority; false: whoever asks for a name waits for it.
+    bool defer_debug_information = false;
+    // For what is costly to make again, in "unwind" and "symbols" below it; "" = nothing is kept.
+    std::string cache_folder;
   };
 
   // Never fails for missing privileges: process_events_status() says what is missing.
@@ -67,7 +71,7 @@ class Node {
   Status FindCgroup(const std::string& path, kernel::SampleTarget* target);
 
  private:
-  explicit Node(std::string name);
+  explicit Node(const Options& options);
 
   const std::string name_;
   process::ProcessTable processes_;

@@ -81,8 +81,7 @@ class RawWindow {
   void AddSample(const RawGroup& group, std::span<const RawFrame> leaf_first, uint64_t count, uint64_t value);
   void AddExemplar(const CallKey& key, RawExemplar exemplar) { exemplars_[key].push_back(std::move(exemplar)); }
   void CountStop(std::string_view reason) { ++stops_[std::string(reason)]; }
-  // `means`: bits of pyro_walk_means of one sample.
-  void CountMeans(uint8_t means) { ++means_[means]; }
+  void CountMeans(std::string_view name) { ++means_[std::string(name)]; }
 
   // Read when the window closes. Frame and stack 0 are "none"; parents have lower ids.
   const std::vector<RawFrame>& frames() const { return frames_; }
@@ -94,8 +93,7 @@ class RawWindow {
   const std::map<RawGroup, std::unordered_map<profile::StackId, Sums>>& samples() const { return samples_; }
   const std::map<CallKey, std::vector<RawExemplar>>& exemplars() const { return exemplars_; }
   const std::map<std::string, uint64_t>& stops() const { return stops_; }
-  // Samples by combination of means.
-  const std::map<uint8_t, uint64_t>& means() const { return means_; }
+  const std::map<std::string, uint64_t>& means() const { return means_; }
   uint64_t sample_count() const { return sample_count_; }
 
  private:
@@ -118,7 +116,7 @@ class RawWindow {
   std::map<RawGroup, std::unordered_map<profile::StackId, Sums>> samples_;
   std::map<CallKey, std::vector<RawExemplar>> exemplars_;
   std::map<std::string, uint64_t> stops_;
-  std::map<uint8_t, uint64_t> means_;
+  std::map<std::string, uint64_t> means_;
 };
 
 }  // namespace pyrometer::agent

@@ -7,7 +7,9 @@
 #include <mutex>
 #include <thread>
 
+#include "userspace/agent/agent.h"
 #include "userspace/agent/child_process.h"
+#include "userspace/agent/cpu_time.h"
 #include "userspace/agent/node.h"
 #include "userspace/base/strings.h"
 #include "userspace/kernel/features.h"
@@ -60,6 +62,9 @@ class RecordingSink {
       if (key.type == profile::kTypeSamplesDropped) accounting.dropped[reason] += point.value;
       if (key.type == profile::kTypeStackStops) accounting.stop_reasons[reason] += point.value;
       if (key.type == profile::kTypeSymbolMisses) accounting.miss_reasons[reason] += point.value;
+      if (key.type == profile::kTypeStackMeans) accounting.means[reason] += point.value;
+      if (key.type == profile::kTypeSamplesExpected) accounting.expected += point.value;
+      if (key.type == profile::kTypeFrames) accounting.frames += point.value;
     }
     return ++sequence_;
   }
@@ -123,6 +128,32 @@ class Wait {
   bool target_ended_ = false;
 };
 
+// CPU time of a command or process while it was recorded.
+class TargetCpuTime {
+ public:
+  TargetCpuTime(const RecordOptions& options, const ChildProcess* child)
+      : pid_(static_cast<pid_t>(options.target.pid)), command_(child != nullptr) {
+    if (command_) {
+      begin_ns_ = EndedChildrenCpuTimeNs();
+    } else if (pid_ != 0) {
+      if (const auto cpu_ns = ProcessCpuTimeNs(pid_); cpu_ns.ok()) begin_ns_ = end_ns_ = *cpu_ns;
+    }
+  }
+  // A process takes its account with it, so the last look counts.
+  void Look() {
+    if (command_ || pid_ == 0) return;
+    if (const auto cpu_ns = ProcessCpuTimeNs(pid_); cpu_ns.ok()) end_ns_ = std::max(end_ns_, *cpu_ns);
+  }
+  bool known() const { return command_ || end_ns_ > 0; }
+  // After a command was waited for.
+  uint64_t used_ns() const { return (command_ ? EndedChildrenCpuTimeNs() : end_ns_) - begin_ns_; }
+
+ private:
+  const pid_t pid_;
+  const bool command_;
+  uint64_t begin_ns_ = 0, end_ns_ = 0;
+};
+
 void EndCommand(ChildProcess* child, Recording* recording) {
   if (child == nullptr) return;
   if (!child->Poll()) {
@@ -158,14 +189,21 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
       recording.notes.push_back(StrFormat("%s is %s: %s", probe.name, probe.state, probe.reason));
     }
   }
+  TargetCpuTime cpu_time(options, child);
   if (child != nullptr) RETURN_IF_ERROR(child->Release());
 
   Wait wait(options, child);
-  while (wait.Next([] { std::this_thread::sleep_for(kTick); })) {
+  while (wait.Next([&] {
+    std::this_thread::sleep_for(kTick);
+    cpu_time.Look();
+  })) {
   }
   EndCommand(child, &recording);
   collector->Stop();
   sink.Finish();
+  if (cpu_time.known()) {
+    recording.profile.accounting.expected = ExpectedSamples(cpu_time.used_ns(), options.frequency_hz);
+  }
   recording.profile.duration_ns = static_cast<uint64_t>(UnixNowNs() - recording.profile.time_ns);
   recording.how = StrFormat("BPF, %d Hz", options.frequency_hz);
   if (wait.target_ended()) recording.notes.push_back(StrFormat("process %d ended", options.target.pid));
@@ -176,7 +214,8 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   if (child == nullptr && options.target.pid == 0) return why;
   Recording recording;
   SetUpProfile(options.frequency_hz, &recording.profile);
-  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.name = "", .process_events = false, .cache_folder = options.cache_folder}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node,
+                   Node::Start({.name = "", .process_events = false, .cache_folder = options.cache_folder}));
   SampleResolver resolver(&node->processes(), node->unwinding());
   SampleTrack track(&resolver, /*window_ns=*/0);
 
@@ -184,7 +223,9 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   sampling.pid = child != nullptr ? child->pid() : static_cast<pid_t>(options.target.pid);
   sampling.frequency_hz = options.frequency_hz;
   sampling.enable_on_exec = child != nullptr;
+  sampling.copy_stacks = node->unwinding() != nullptr;
   ASSIGN_OR_RETURN(const auto sampler, kernel::UnprivilegedSampler::Start(sampling));
+  TargetCpuTime cpu_time(options, child);
   if (child != nullptr) RETURN_IF_ERROR(child->Release());
 
   Status problem;
@@ -198,7 +239,10 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
     for (const ProcessKey& process : resolver.TakeJitProcesses()) node->naming().PrepareJit(process);
   };
   Wait wait(options, child);
-  while (problem.ok() && wait.Next([&] { poll(kTick, false); })) {
+  while (problem.ok() && wait.Next([&] {
+    poll(kTick, false);
+    cpu_time.Look();
+  })) {
   }
   EndCommand(child, &recording);
   RETURN_IF_ERROR(sampler->Stop());
@@ -213,8 +257,9 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
 
   profile::Profile& profile = recording.profile;
   const int64_t now_ns = UnixNowNs();
+  NamingCounts names;
   for (const RawWindow& window : track.TakeAll(now_ns)) {
-    const auto stacks = node->naming().Name(window, &profile.dictionary, &profile.accounting.miss_reasons);
+    const auto stacks = node->naming().Name(window, &profile.dictionary, &names);
     for (const auto& [group, sums_by_stack] : window.samples()) {
       const auto labels = profile.dictionary.InternLabelSet(node->LabelsOf(0, 0, group.comm));
       for (const auto& [stack, sums] : sums_by_stack) {
@@ -222,8 +267,12 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
       }
     }
     for (const auto& [reason, count] : window.stops()) profile.accounting.stop_reasons[reason] += count;
+    for (const auto& [name, count] : window.means()) profile.accounting.means[name] += count;
   }
+  profile.accounting.miss_reasons = std::move(names.misses);
+  profile.accounting.frames = names.frames;
   const kernel::SampleCounters counters = sampler->Counters();
+  if (cpu_time.known()) profile.accounting.expected = ExpectedSamples(cpu_time.used_ns(), options.frequency_hz);
   profile.accounting.taken = counters.taken;
   profile.accounting.delivered = counters.delivered;
   profile.accounting.dropped = {{"ring full", counters.dropped_ring_full},

@@ -65,8 +65,9 @@ std::span<const RawFrame> SampleResolver::Resolve(const Stack& stack, RawWindow&
   if (stack.user_stop == PYRO_STOP_TRUNCATED) {
     frames_.push_back({.kind = FrameKind::kSynthetic, .reason = window.ReasonOf(kTruncatedFrame)});
   } else if (!kernel::IsWhole(stack.user_stop) && stack.user_stop != PYRO_STOP_NOT_TAKEN) {
-    frames_.push_back({.kind = FrameKind::kSynthetic,
-                       .reason = window.ReasonOf(StrFormat("[incomplete: %s]", kernel::StopReasonName(stack.user_stop)))});
+    frames_.push_back(
+        {.kind = FrameKind::kSynthetic,
+         .reason = window.ReasonOf(StrFormat("[incomplete: %s]", kernel::StopReasonName(stack.user_stop)))});
   }
   if (frames_.empty()) {
     frames_.push_back({.kind = FrameKind::kSynthetic, .reason = window.ReasonOf(kNoStackFrame)});

@@ -34,8 +34,9 @@ class SampleResolver {
   // what is left of them is not mistaken for whole stacks.
   std::span<const RawFrame> Resolve(const Stack& stack, RawWindow& window);
 
-  // Improves on a stack whose walk in the kernel came too early, from the copy that came with it: sets user_frames (valid
-  // until the next call), user_stop and `means`. True: a table is being made that would lead further; ask again later.
+  // Improves on a stack whose walk in the kernel came too early, from the copy that came with it: sets user_frames
+  // (valid until the next call), user_stop and `means`. True: a table is being made that would lead further; ask again
+  // later.
   bool Rewalk(Stack& stack, uint8_t& means, const pyro_raw_registers* registers, std::string_view copy);
 
   // Processes whose just-in-time code was seen since the last call: their perf maps should be read while

@@ -49,7 +49,7 @@ bool SampleTrack::FoldOne(Pending& pending, std::span<const uint64_t> addresses,
   RawWindow& window = WindowAt(static_cast<int64_t>(pending.time_ns) + monotonic_to_unix_ns);
   window.AddSample(pending.group, resolver_.Resolve(stack, window), 1, pending.period_ns);
   window.CountStop(kernel::StopReasonName(stack.user_stop));
-  window.CountMeans(means);
+  if (stack.user_stop != PYRO_STOP_NOT_TAKEN) window.CountMeans(kernel::LeastMeansName(means));
   ++samples_;
   return true;
 }

@@ -36,7 +36,8 @@ class SampleTrack {
   // Copies a sample for the next Fold. Called by the sampler's Poll.
   void Collect(const kernel::CpuSample& sample);
   // Resolves what was collected. `monotonic_to_unix_ns`: MonotonicToUnixOffsetNs(). Samples after `known_until_ns`
-  // (Node::known_until_ns) wait: the exec or mapping that they hit may not be known. `last`: nothing may wait any longer.
+  // (Node::known_until_ns) wait: the exec or mapping that they hit may not be known. `last`: nothing may wait any
+  // longer.
   void Fold(int64_t monotonic_to_unix_ns, uint64_t known_until_ns, bool last = false);
   // Samples that wait.
   size_t waiting() const { return pending_.size(); }
@@ -61,7 +62,7 @@ class SampleTrack {
     kernel::StopReason kernel_stop, user_stop;
     uint8_t means;
     uint64_t period_ns;
-    uint64_t collected_ns;                           // when it came
+    uint64_t collected_ns;                          // when it came
     std::unique_ptr<pyro_raw_registers> registers;  // with a copy of the stack
     std::string stack;
   };

@@ -34,7 +34,8 @@ uint64_t ThreadCpuNs() {
 
 std::string KeyOf(const std::shared_ptr<const process::Binary>& binary) {
   if (!binary) return kVdsoKey;
-  // Without a build ID (a file that could not be opened) it is itself alone; its entry keeps it, so the address stays its.
+  // Without a build ID (a file that could not be opened) it is itself alone; its entry keeps it, so the address stays
+  // its.
   return binary->build_id().empty() ? StrFormat("@%p", binary.get()) : binary->build_id().hex;
 }
 
@@ -135,7 +136,8 @@ void Unwinding::Publish(const ProcessKey& process, uint64_t known_until_ns) {
       if (entry == nullptr) continue;
       if (entry->users.insert(process).second) keys.push_back(entry->key);
       // It ran on this machine before, and costs next to nothing now.
-      if (entry->kind == PYRO_MAPPING_PENDING && region.binary && cache_.Has(region.binary->build_id())) WantEntry(*entry);
+      if (entry->kind == PYRO_MAPPING_PENDING && region.binary && cache_.Has(region.binary->build_id()))
+        WantEntry(*entry);
     }
   }
   // What finds no room is walked by frame pointers, and its samples say that the process is not known.

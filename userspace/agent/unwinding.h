@@ -8,18 +8,20 @@
 //   window closes: unwinding->Used(window.binaries());
 //
 // A table is made when a stack leads into its binary for the first time, not when the binary is mapped: most of what is
-// mapped never runs. (One that lies in the cache folder is loaded when its binary is mapped.) Until it is there (a load from the cache folder: a few ms; else the file's call frame information is
-// read: libc 2 ms, libLLVM 50 ms) samples carry a copy of their stack, which Walk unwinds with the same code and
-// tables as the kernel. So the first sample of a program is as whole as its last.
+// mapped never runs. (One that lies in the cache folder is loaded when its binary is mapped.) Until it is there (a load
+// from the cache folder: a few ms; else the file's call frame information is read: libc 2 ms, libLLVM 50 ms) samples
+// carry a copy of their stack, which Walk unwinds with the same code and tables as the kernel. So the first sample of a
+// program is as whole as its last.
 //
-// Memory: tables live in the kernel's maps, at most Options::max_bytes of them (UnwindMaps). When they fill up, those of
-// binaries that no sample hit for kTableIdleNs make room; if that does not help, the newcomers' frames are walked by frame
-// pointers and say so (PYRO_BY_FP_OVER_LIMIT), and get another chance after kTableRetryNs.
+// Memory: tables live in the kernel's maps, at most Options::max_bytes of them (UnwindMaps). When they fill up, those
+// of binaries that no sample hit for kTableIdleNs make room; if that does not help, the newcomers' frames are walked by
+// frame pointers and say so (PYRO_BY_FP_OVER_LIMIT), and get another chance after kTableRetryNs.
 //
 // Without maps (no BPF) the tables are kept in this process, within the same limit.
 //
-// Threads: Sync, Walk and Want from the collecting thread; the rest from any. The thread "pyro-unwind" makes tables, at low
-// priority: what is waited for is never on the way of a sample. Cost: Sync 2 µs per changed process and 0.1 per mapping.
+// Threads: Sync, Walk and Want from the collecting thread; the rest from any. The thread "pyro-unwind" makes tables, at
+// low priority: what is waited for is never on the way of a sample. Cost: Sync 2 µs per changed process and 0.1 per
+// mapping.
 #pragma once
 
 #include <condition_variable>
@@ -46,9 +48,9 @@
 
 namespace pyrometer::agent {
 
-inline constexpr uint64_t kTableIdleNs = 60 * kNsPerSecond;    // unused for so long: may make room
-inline constexpr uint64_t kTableRetryNs = 30 * kNsPerSecond;   // before a table that had no room or no file is tried again
-inline constexpr uint64_t kTableWaitNs = 2 * kNsPerSecond;     // the longest that a sample waits for a table
+inline constexpr uint64_t kTableIdleNs = 60 * kNsPerSecond;   // unused for so long: may make room
+inline constexpr uint64_t kTableRetryNs = 30 * kNsPerSecond;  // before one that had no room or no file is tried again
+inline constexpr uint64_t kTableWaitNs = 2 * kNsPerSecond;    // the longest that a sample waits for a table
 
 class Unwinding {
  public:
@@ -60,13 +62,13 @@ class Unwinding {
     uint64_t max_bytes = 128u << 20;             // of tables here; only without maps
   };
   struct Counters {
-    uint64_t tables_made = 0;        // from files
-    uint64_t tables_loaded = 0;      // from the cache folder
-    uint64_t tables_evicted = 0;     // to make room
-    uint64_t tables_failed = 0;      // unreadable files and such
-    uint64_t tables_refused = 0;     // no room
-    uint64_t stacks_walked = 0;      // copies
-    uint64_t build_ns = 0;           // CPU time that making and loading tables took
+    uint64_t tables_made = 0;     // from files
+    uint64_t tables_loaded = 0;   // from the cache folder
+    uint64_t tables_evicted = 0;  // to make room
+    uint64_t tables_failed = 0;   // unreadable files and such
+    uint64_t tables_refused = 0;  // no room
+    uint64_t stacks_walked = 0;   // copies
+    uint64_t build_ns = 0;        // CPU time that making and loading tables took
   };
   // How a binary is unwound, for doctor and tests.
   struct BinaryState {
@@ -85,8 +87,8 @@ class Unwinding {
   static std::unique_ptr<Unwinding> Start(const Options& options);
   ~Unwinding();
 
-  // Publishes what changed in the process table, and tables that became ready. `known_until_ns` (CLOCK_MONOTONIC): the process
-  // table has taken all events up to then.
+  // Publishes what changed in the process table, and tables that became ready. `known_until_ns` (CLOCK_MONOTONIC): the
+  // process table has taken all events up to then.
   void Sync(uint64_t known_until_ns);
   // Walks a copy of a stack with what is known of the process at `time_ns`; asks for the tables that it misses.
   Stack Walk(const ProcessKey& process, uint64_t time_ns, const unwind::Registers& registers, std::string_view stack,
@@ -144,8 +146,8 @@ class Unwinding {
   mutable std::mutex mutex_;
   std::unordered_map<std::string, Entry> entries_;
   std::unordered_map<ProcessKey, std::vector<std::string>> published_;  // process -> keys of entries it uses
-  std::set<std::string> ready_;     // entries whose users must be published again
-  std::deque<std::string> queue_;   // wanted tables
+  std::set<std::string> ready_;                                         // entries whose users must be published again
+  std::deque<std::string> queue_;                                       // wanted tables
   std::condition_variable queue_changed_, queue_empty_;
   bool building_ = false;
   bool stopping_ = false;

@@ -79,6 +79,7 @@ StatusOr<agent::Agent::Options> ToOptions(const AgentFlags& flags) {
     }
   }
   options.node.name = flags.node;
+  options.node.defer_debug_information = true;
   options.node.unwind_bytes = flags.unwind_bytes;
   options.node.cache_folder = flags.cache.empty() ? agent::DefaultCacheFolder() : flags.cache;
   options.spool_folder = flags.spool.empty() ? agent::DefaultStateFolder() + "/spool" : flags.spool;
@@ -120,6 +121,8 @@ StatusOr<StoreStack> StartStore(const std::string& data, StoreSettings settings,
   StoreStack stack;
   settings.server.mode = mode;
   settings.server.node = node;
+  settings.server.symbols_folder = data + "/symbols";
+  settings.server.log = [](const std::string& line) { std::fprintf(stderr, "pyrometer: %s\n", line.c_str()); };
   ASSIGN_OR_RETURN(stack.store, store::Store::Open(data, std::move(settings.store)));
   stack.engine = std::make_unique<query::Engine>(stack.store.get());
   ASSIGN_OR_RETURN(stack.server,

@@ -1,6 +1,9 @@
 // `pyrometer doctor`: what this kernel and these privileges allow, what is degraded, and the remedy.
+#include <memory>
 #include <nlohmann/json.hpp>
 
+#include "userspace/agent/explain_process.h"
+#include "userspace/agent/folders.h"
 #include "userspace/base/strings.h"
 #include "userspace/base/version.h"
 #include "userspace/cli/command.h"
@@ -101,6 +104,49 @@ int RunDoctor(bool as_json) {
   return kExitDone;
 }
 
+StatusOr<agent::ProcessExplanation> Explain(uint32_t pid) {
+  agent::Node::Options options;
+  options.process_events = false;
+  options.cache_folder = agent::DefaultCacheFolder();
+  ASSIGN_OR_RETURN(const std::unique_ptr<agent::Node> node, agent::Node::Start(options));
+  return agent::ExplainProcess(static_cast<pid_t>(pid), *node);
+}
+
+int RunDoctorOf(uint32_t pid, bool as_json) {
+  const StatusOr<agent::ProcessExplanation> explained = Explain(pid);
+  if (!explained.ok()) return Fail(explained.status());
+  if (as_json) {
+    nlohmann::ordered_json out;
+    out["pid"] = explained->pid;
+    out["comm"] = explained->comm;
+    out["code"] = nlohmann::ordered_json::array();
+    for (const agent::CodeExplanation& code : explained->code) {
+      out["code"].push_back({{"name", code.name},
+                             {"buildId", code.build_id},
+                             {"codeBytes", code.code_bytes},
+                             {"unwinding", code.unwinding},
+                             {"names", code.names},
+                             {"debugFile", code.debug_file},
+                             {"package", code.package},
+                             {"missing", code.missing}});
+    }
+    std::printf("%s\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    return kExitDone;
+  }
+  std::printf("process %u (%s): how its stacks are unwound and where names come from, most code first\n",
+              explained->pid, explained->comm.c_str());
+  for (const agent::CodeExplanation& code : explained->code) {
+    std::printf("\n%s  (%s of code%s%s)\n", code.name.c_str(), FormatBytes(code.code_bytes).c_str(),
+                code.package.empty() ? "" : ", package ", code.package.c_str());
+    std::printf("  stacks   %s\n", code.unwinding.c_str());
+    std::printf("  names    %s\n", code.names.c_str());
+    if (!code.debug_file.empty()) std::printf("  debug    %s\n", code.debug_file.c_str());
+    if (!code.missing.empty()) std::printf("  missing  %s\n", code.missing.c_str());
+    if (!code.build_id.empty()) std::printf("  build ID %s\n", code.build_id.c_str());
+  }
+  return kExitDone;
+}
+
 }  // namespace
 
 void AddDoctorCommand(CLI::App& app, Invocation& invocation) {
@@ -109,7 +155,13 @@ void AddDoctorCommand(CLI::App& app, Invocation& invocation) {
                  "pyrometer doctor");
   auto as_json = std::make_shared<bool>(false);
   command->add_flag("--json", *as_json, "Print JSON");
-  command->callback([&invocation, as_json] { invocation.run = [as_json] { return RunDoctor(*as_json); }; });
+  auto pid = std::make_shared<uint32_t>(0);
+  command->add_option("--pid", *pid, "Explain one process: its unwind tables, debug files, and what is missing")
+      ->check(CLI::Range(1u, 1u << 22))
+      ->type_name("PID");
+  command->callback([&invocation, as_json, pid] {
+    invocation.run = [as_json, pid] { return *pid == 0 ? RunDoctor(*as_json) : RunDoctorOf(*pid, *as_json); };
+  });
 }
 
 }  // namespace pyrometer::cli

@@ -28,6 +28,8 @@ void AddFlameCommand(CLI::App& app, Invocation& invocation);
 void AddSeriesCommand(CLI::App& app, Invocation& invocation);
 void AddExportCommand(CLI::App& app, Invocation& invocation);
 void AddConvertCommand(CLI::App& app, Invocation& invocation);
+void AddSymbolsCommand(CLI::App& app, Invocation& invocation);
+void AddCiCommand(CLI::App& app, Invocation& invocation);
 void AddDoctorCommand(CLI::App& app, Invocation& invocation);
 
 // `description` and, under the flags, an example.

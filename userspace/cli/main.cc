@@ -1,4 +1,4 @@
-// The one binary, `pyrometer`. Exit codes: 0 done, 1 failed, 2 wrong usage.
+// The one binary, `pyrometer`. Exit codes: terminal.h.
 #include <csignal>
 #include <cstdio>
 
@@ -54,6 +54,8 @@ int Main(int argc, char** argv) {
   AddSeriesCommand(app, invocation);
   AddExportCommand(app, invocation);
   AddConvertCommand(app, invocation);
+  AddSymbolsCommand(app, invocation);
+  AddCiCommand(app, invocation);
   AddDoctorCommand(app, invocation);
 
   try {

@@ -6,6 +6,7 @@
 
 #include "userspace/base/strings.h"
 #include "userspace/cli/terminal.h"
+#include "userspace/kernel/cpu_sample.h"
 #include "userspace/query/flame_tree.h"
 
 namespace pyrometer::cli {
@@ -33,6 +34,51 @@ std::string Reasons(const std::map<std::string, uint64_t>& counts) {
     out += StrFormat("%s %s", reason, FormatCount(count));
   }
   return out;
+}
+
+uint64_t Sum(const std::map<std::string, uint64_t>& counts) {
+  uint64_t sum = 0;
+  for (const auto& [name, count] : counts) sum += count;
+  return sum;
+}
+
+// "99.5%"; never "100.0%" of what is not all.
+std::string Share(uint64_t part, uint64_t all) {
+  const double percent = 100.0 * static_cast<double>(part) / static_cast<double>(std::max<uint64_t>(1, all));
+  if (part < all && percent >= 99.95) return "99.9%";
+  if (part > 0 && percent < 0.05) return "<0.1%";
+  return StrFormat("%.1f%%", percent);
+}
+
+// "unwind tables 93.1%, frame pointers: generated code 6.9%", the largest first.
+std::string Shares(const std::map<std::string, uint64_t>& counts, uint64_t all) {
+  std::vector<std::pair<std::string, uint64_t>> sorted(counts.begin(), counts.end());
+  std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::string out;
+  for (const auto& [name, count] : sorted) {
+    if (count == 0) continue;
+    if (!out.empty()) out += ", ";
+    out += StrFormat("%s %s", name, Share(count, all));
+  }
+  return out;
+}
+
+// How many user stacks reach the outermost frame, and why the others do not.
+std::string RenderStops(const std::map<std::string, uint64_t>& stop_reasons) {
+  std::map<std::string, uint64_t> early;
+  uint64_t whole = 0;
+  for (const auto& [reason, count] : stop_reasons) {
+    if (kernel::IsWholeStop(reason)) {
+      whole += count;
+    } else {
+      early[reason] += count;
+    }
+  }
+  const uint64_t all = whole + Sum(early);
+  if (all == 0) return "";
+  std::string out = StrFormat("stacks: %s whole", Share(whole, all));
+  if (const std::string reasons = Reasons(early); !reasons.empty()) out += StrFormat("; cut short: %s", reasons);
+  return out + "\n";
 }
 
 std::string GroupName(const profile::LabelSet& labels) {
@@ -76,13 +122,26 @@ std::string RenderSummary(const profile::Profile& profile) {
   out += "\n";
   const profile::Accounting& accounting = profile.accounting;
   if (accounting.taken > 0) {
-    out +=
-        StrFormat("samples: %s taken, %s delivered", FormatCount(accounting.taken), FormatCount(accounting.delivered));
+    out += StrFormat("samples: %s taken", FormatCount(accounting.taken));
+    if (accounting.expected > 0) {
+      out += StrFormat(" of %s expected from CPU time (%s)", FormatCount(accounting.expected),
+                       Share(accounting.taken, accounting.expected));
+    }
+    out += StrFormat(", %s delivered", FormatCount(accounting.delivered));
     if (accounting.DroppedTotal() > 0) out += StrFormat(", dropped: %s", Reasons(accounting.dropped));
     out += "\n";
   }
+  out += RenderStops(accounting.stop_reasons);
+  if (const uint64_t all = Sum(accounting.means); all > 0) {
+    out += StrFormat("unwound by %s\n", Shares(accounting.means, all));
+  }
   if (const std::string misses = Reasons(accounting.miss_reasons); !misses.empty()) {
-    out += StrFormat("frames without a name: %s\n", misses);
+    out += "frames without a name: ";
+    if (accounting.frames > 0) {
+      out += StrFormat("%s of %s: ", Share(Sum(accounting.miss_reasons), accounting.frames),
+                       FormatCount(accounting.frames));
+    }
+    out += misses + "\n";
   }
   for (const std::string& comment : profile.comments) out += StrFormat("note: %s\n", comment);
   return out;

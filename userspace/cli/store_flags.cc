@@ -120,6 +120,11 @@ void AddStoreFlags(CLI::App* command, StoreFlags& flags) {
   text("--tls-key", flags.server.tls_key_file, "Its private key (PEM)", "FILE");
   text("--tls-client-ca", flags.server.client_ca_file, "Agents must show a certificate of this authority (PEM)",
        "FILE");
+  command
+      ->add_option(
+          "--debuginfod", flags.server.debuginfod,
+          "Server to ask for debug files of binaries without names or lines; may repeat (default: none is asked)")
+      ->type_name("URL");
   text("--token-file", flags.token_file, "Every call must carry this file's token; needed off loopback", "FILE");
 }
 

@@ -15,6 +15,8 @@ namespace pyrometer::cli {
 inline constexpr int kExitDone = 0;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
+inline constexpr int kExitRegression = 3;  // `ci`: something became slower
+inline constexpr int kExitUndecided = 4;   // `ci`: too little data to say
 
 bool StdoutIsTerminal();
 size_t TerminalWidth();

@@ -128,6 +128,11 @@ class ElfFile {
   const Section* FindSection(uint32_t type) const;
   // Content, decompressed if SHF_COMPRESSED or `.zdebug*`. Bounds both the stored and the unpacked size.
   StatusOr<std::string> ReadSection(const Section& section, uint64_t max_bytes = kMaxSectionBytes) const;
+  bool IsCompressed(const Section& section) const;
+  // A compressed section unpacked piece by piece (at most 256 KiB each) into `sink`, whose error ends it;
+  // RESOURCE_EXHAUSTED above `max_bytes`. Memory: two pieces and zstd's window (at most 128 MiB).
+  using PieceSink = std::function<Status(std::string_view piece)>;
+  Status UnpackSection(const Section& section, uint64_t max_bytes, const PieceSink& sink) const;
   // Bytes at an address (for stubs, notes), as stored.
   StatusOr<std::string> ReadMemory(ElfAddress address, uint64_t size, uint64_t max_bytes) const;
 

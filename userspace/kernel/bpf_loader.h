@@ -83,7 +83,8 @@ Counters SumPerCpu(const bpf_map* map) {
   return sum;
 }
 
-// Opens, lets `configure` (which returns a Status) set constants and sizes, loads. The result is loaded, nothing is attached.
+// Opens, lets `configure` (which returns a Status) set constants and sizes, loads. The result is loaded, nothing is
+// attached.
 template <typename Owner, typename Open, typename Load, typename Configure>
 StatusOr<Owner> LoadSkeleton(std::string_view probe, Open open, Load load, Configure configure) {
   BpfLog log;

@@ -46,6 +46,14 @@ bool IsWhole(StopReason reason) {
   return reason == PYRO_STOP_END || reason == PYRO_STOP_NO_USER_STACK || reason == PYRO_STOP_EXEC;
 }
 
+bool IsWholeStop(std::string_view reason_name) {
+  for (size_t i = 0; i < kStopReasons; ++i) {
+    const auto reason = static_cast<StopReason>(i);
+    if (IsWhole(reason) && StopReasonName(reason) == reason_name) return true;
+  }
+  return false;
+}
+
 std::string_view WalkMeansName(uint8_t bit) {
   switch (bit) {
     case PYRO_BY_TABLE:
@@ -67,6 +75,14 @@ std::string_view WalkMeansName(uint8_t bit) {
     default:
       return "unknown";
   }
+}
+
+std::string_view LeastMeansName(uint8_t means) {
+  for (const uint8_t bit : {PYRO_BY_FP_OVER_LIMIT, PYRO_BY_FP_UNREADABLE, PYRO_BY_FP_NO_INFO, PYRO_BY_FP_GENERATED,
+                            PYRO_BY_STACK_COPY, PYRO_BY_DEFERRED, PYRO_BY_SIGNAL_FRAME, PYRO_BY_TABLE}) {
+    if (means & bit) return WalkMeansName(bit);
+  }
+  return "nothing to unwind";
 }
 
 std::string_view CommView(const char (&comm)[PYRO_COMM_BYTES]) {

@@ -23,9 +23,13 @@ inline constexpr size_t kStopReasons = PYRO_STOP_COUNT;
 std::string_view StopReasonName(StopReason reason);
 // The stack has all its frames: it reached the outermost one, or there was none.
 bool IsWhole(StopReason reason);
+// The same by name, for counts that come from elsewhere.
+bool IsWholeStop(std::string_view reason_name);
 // Walk means that say something about quality, one name a bit: "frame pointers: no unwind information", …
 // `bit` is one of pyro_walk_means.
 std::string_view WalkMeansName(uint8_t bit);
+// The name of the least trustworthy of several means: a stack of which one step was guessed is a guess.
+std::string_view LeastMeansName(uint8_t means);
 
 // Views are valid during the callback only.
 struct CpuSample {

@@ -252,8 +252,7 @@ class CpuSamplerImpl final : public CpuSampler {
       }
       BpfLog log;
       const int perf_fd = fd.get();
-      bpf_program* program =
-          deferring_ ? skeleton_->progs.pyro_cpu_sample_deferring : skeleton_->progs.pyro_cpu_sample;
+      bpf_program* program = deferring_ ? skeleton_->progs.pyro_cpu_sample_deferring : skeleton_->progs.pyro_cpu_sample;
       UniqueBpfLink link(bpf_program__attach_perf_event(program, perf_fd));
       if (!link) return BpfError(errno, kProbe, StrFormat("attach to CPU %d", cpu), log);
       (void)fd.Release();  // the link closes it

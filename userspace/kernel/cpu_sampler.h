@@ -13,11 +13,12 @@
 // software clock `cpu-clock` (says source()); both give `frequency_hz` samples per busy CPU second.
 // An idle CPU is not sampled, only counted.
 //
-// User stacks are walked in the interrupt, by unwind tables where Options::unwind has them (bpf/lib/stack_walk.h), else by
-// frame pointers; every walk ends with a StopReason. Kernel stacks are taken only when the interrupt hit kernel mode.
+// User stacks are walked in the interrupt, by unwind tables where Options::unwind has them (bpf/lib/stack_walk.h), else
+// by frame pointers; every walk ends with a StopReason. Kernel stacks are taken only when the interrupt hit kernel
+// mode.
 //
-// Does not promise: samples while the CPU runs with interrupts off (cpu-clock then fires late), CPUs that came online less than
-// kCpuRefreshSeconds ago.
+// Does not promise: samples while the CPU runs with interrupts off (cpu-clock then fires late), CPUs that came online
+// less than kCpuRefreshSeconds ago.
 //
 // Threads: Poll from one thread; Counters, AddProcess and SetCgroups from any.
 // Cost, measured on a busy 2-CPU virtual machine, besides the timer interrupt itself: 7 µs per sample in
@@ -67,8 +68,8 @@ class CpuSampler {
     // How much stack a sample carries at most whose process or table is not known yet; a multiple of 8, 0 … 64 KiB, 0 =
     // none. Deeper stacks lose their outer frames. Costs 2 µs (8 KiB) to 20 µs (64 KiB) for such a sample.
     uint32_t raw_stack_bytes = PYRO_MAX_RAW_STACK_BYTES;
-    bool kernel_stacks = true;                        // false: kernel_stop is "not taken"
-    bool force_software_clock = false;                // true: cpu-clock even where a PMU exists
+    bool kernel_stacks = true;          // false: kernel_stop is "not taken"
+    bool force_software_clock = false;  // true: cpu-clock even where a PMU exists
   };
   using Callback = std::function<void(const CpuSample&)>;
 

@@ -33,6 +33,12 @@ class Cursor {
     bytes_ = bytes_.subspan(count);
     return true;
   }
+  bool ReadBytes(char* out, size_t count) {
+    if (bytes_.size() < count) return false;
+    std::memcpy(out, bytes_.data(), count);
+    bytes_ = bytes_.subspan(count);
+    return true;
+  }
   // Text up to its NUL; false when there is no NUL.
   bool ReadText(std::string& out) {
     const void* end = bytes_.empty() ? nullptr : std::memchr(bytes_.data(), 0, bytes_.size());
@@ -238,7 +244,37 @@ std::optional<uint64_t> ParseLost(const PerfRecord& record) {
   return lost;
 }
 
-std::optional<PerfSample> ParseSample(const PerfRecord& record) {
+namespace {
+
+// What follows the chain: registers by ascending number of the mask, then a piece of the stack.
+bool ParseStack(Cursor& cursor, PerfSample* out) {
+  // ax, bx, cx, dx, si, di, bp, sp, ip, r8 … r15 to DWARF's order; -1: the instruction pointer.
+  constexpr int kDwarf[] = {0, 3, 2, 1, 4, 5, 6, 7, -1, 8, 9, 10, 11, 12, 13, 14, 15};
+  uint64_t abi = 0;
+  if (!cursor.Read(abi)) return false;
+  if (abi != PERF_SAMPLE_REGS_ABI_NONE) {
+    pyro_raw_registers registers{};
+    for (const int number : kDwarf) {
+      if (!cursor.Read(number < 0 ? registers.ip : registers.reg[number])) return false;
+    }
+    registers.stack_start = registers.reg[PYRO_REG_RSP];
+    // Of 32-bit code the leaf is all that is reported.
+    if (abi == PERF_SAMPLE_REGS_ABI_64) out->registers = registers;
+  }
+  uint64_t room = 0;
+  if (!cursor.Read(room)) return false;
+  if (room == 0) return true;
+  if (room > cursor.left()) return false;
+  out->stack.resize(room);
+  uint64_t filled = 0;
+  if (!cursor.ReadBytes(out->stack.data(), room) || !cursor.Read(filled) || filled > room) return false;
+  out->stack.resize(filled);
+  return true;
+}
+
+}  // namespace
+
+std::optional<PerfSample> ParseSample(const PerfRecord& record, bool with_stack) {
   Cursor cursor(record.body);
   PerfSample out;
   uint32_t reserved = 0;
@@ -261,6 +297,7 @@ std::optional<PerfSample> ParseSample(const PerfRecord& record) {
       section->push_back(address);
     }
   }
+  if (with_stack && !ParseStack(cursor, &out)) return std::nullopt;
   return out;
 }
 

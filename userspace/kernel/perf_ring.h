@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "bpf/abi/unwind.h"
 #include "userspace/base/owned.h"
 #include "userspace/base/status.h"
 #include "userspace/kernel/process_events.h"
@@ -88,7 +89,7 @@ std::optional<PerfTask> ParseTask(const PerfRecord& record);
 std::optional<uint64_t> ParseLost(const PerfRecord& record);
 std::optional<PerfTrailer> ParseTrailer(const PerfRecord& record);
 
-// A sample with sample_type IP | TID | TIME | CPU | PERIOD | CALLCHAIN.
+// A sample with sample_type IP | TID | TIME | CPU | PERIOD | CALLCHAIN, and with REGS_USER | STACK_USER or without.
 struct PerfSample {
   uint64_t ip = 0;
   uint32_t tgid = 0;
@@ -98,10 +99,16 @@ struct PerfSample {
   uint64_t period = 0;
   std::vector<uint64_t> kernel_frames;
   std::vector<uint64_t> user_frames;
+  std::optional<pyro_raw_registers> registers;  // as the thread left user mode
+  std::string stack;                            // from its stack pointer on
 };
 inline constexpr uint64_t kPerfSampleType =
     PERF_SAMPLE_IP | PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_CPU | PERF_SAMPLE_PERIOD | PERF_SAMPLE_CALLCHAIN;
-std::optional<PerfSample> ParseSample(const PerfRecord& record);
+inline constexpr uint64_t kPerfStackSampleType = kPerfSampleType | PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER;
+// PERF_REG_X86_{AX,BX,CX,DX,SI,DI,BP,SP,IP,R8…R15} (arch/x86/include/uapi/asm/perf_regs.h).
+inline constexpr uint64_t kPerfUserRegisters = 0xff01ff;
+// `with_stack`: the event asked for kPerfStackSampleType.
+std::optional<PerfSample> ParseSample(const PerfRecord& record, bool with_stack = false);
 
 // What perf's records are worth when a BPF program does not tell exec, fork and exit: without start times.
 // A comm-exec record becomes an Exec, FORK of a process a Fork, EXIT of a main thread an Exit.

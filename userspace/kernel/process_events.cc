@@ -287,16 +287,15 @@ StatusOr<std::unique_ptr<ProcessEvents>> ProcessEvents::Start(const Options& opt
   Skeleton skeleton;
   if (!options.only_side_band) {
     const uint32_t ring_bytes = RingBytes(options.ring_bytes);
-    ASSIGN_OR_RETURN(skeleton, LoadSkeleton<Skeleton>(kProbe, process_events_bpf__open, process_events_bpf__load,
-                                                      [&](process_events_bpf& s) {
-                                                        s.rodata->pyro_wake_bytes = ring_bytes / 2;
-                                                        s.rodata->pyro_v1_controller = MountedV1Controller();
-                                                        bpf_map__set_max_entries(s.maps.pyro_events, ring_bytes);
-                                                        return options.unwind == nullptr
-                                                                   ? OkStatus()
-                                                                   : options.unwind->Install(
-                                                                         s.maps.pyro_unwind_processes, nullptr, nullptr);
-                                                      }));
+    ASSIGN_OR_RETURN(
+        skeleton,
+        LoadSkeleton<Skeleton>(kProbe, process_events_bpf__open, process_events_bpf__load, [&](process_events_bpf& s) {
+          s.rodata->pyro_wake_bytes = ring_bytes / 2;
+          s.rodata->pyro_v1_controller = MountedV1Controller();
+          bpf_map__set_max_entries(s.maps.pyro_events, ring_bytes);
+          return options.unwind == nullptr ? OkStatus()
+                                           : options.unwind->Install(s.maps.pyro_unwind_processes, nullptr, nullptr);
+        }));
   }
   auto events = std::make_unique<ProcessEventsImpl>(options, std::move(skeleton));
   RETURN_IF_ERROR(events->Begin());

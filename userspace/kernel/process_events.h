@@ -36,9 +36,8 @@ struct LostEvents {
   uint64_t count = 0;    // how many records
 };
 
-using ProcessEvent =
-    std::variant<process::ImageStart, process::Exec, process::Fork, process::Exit, process::Comm, process::Mapping,
-                 LostEvents>;
+using ProcessEvent = std::variant<process::ImageStart, process::Exec, process::Fork, process::Exit, process::Comm,
+                                  process::Mapping, LostEvents>;
 
 // CLOCK_MONOTONIC stamp of any event.
 uint64_t TimeOf(const ProcessEvent& event);

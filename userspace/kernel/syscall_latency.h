@@ -103,7 +103,7 @@ class SyscallLatency {
     uint32_t exemplars_per_window_new_key = 64;  // for all keys without a last window together
     uint32_t ring_bytes = 1 << 20;
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;
-    std::shared_ptr<UnwindMaps> unwind;  // as for CpuSampler
+    std::shared_ptr<UnwindMaps> unwind;          // as for CpuSampler
     uint32_t idle_windows_before_eviction = 30;  // a key idle for so many Drains gives its entries back
   };
   static StatusOr<std::unique_ptr<SyscallLatency>> Start(const Options& options);

@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -24,6 +25,23 @@ namespace pyrometer::kernel {
 namespace {
 
 constexpr char kParanoidPath[] = "/proc/sys/kernel/perf_event_paranoid";
+constexpr char kMaxStackPath[] = "/proc/sys/kernel/perf_event_max_stack";
+
+// An event that asks for more than kernel.perf_event_max_stack (127 unless raised) is refused with EOVERFLOW
+// (get_callchain_buffers() in kernel/events/callchain.c).
+uint32_t StackLimit(uint32_t wanted) {
+  const StatusOr<std::string> text = ReadFile(kMaxStackPath);
+  const std::optional<int64_t> limit = text.ok() ? ParseInt64(StripWhitespace(*text)) : std::nullopt;
+  return limit && *limit > 0 ? static_cast<uint32_t>(std::min<int64_t>(wanted, *limit)) : wanted;
+}
+
+// How much of the stack fits into each sample when a ring shall hold what comes in while nobody reads it.
+uint32_t StackBytes(const UnprivilegedSampler::Options& options) {
+  constexpr uint64_t kUnreadPerSecond = 10;  // 100 ms
+  const uint64_t ring = uint64_t{options.ring_pages} * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t bytes = ring * kUnreadPerSecond / std::max(1u, options.frequency_hz);
+  return static_cast<uint32_t>(std::clamp<uint64_t>(bytes, 2048, 32768) & ~uint64_t{7});
+}
 
 // Build IDs are asked for also because of a kernel bug (seen on 6.18): where two events get the same mapping, one with
 // build IDs and one without, the latter's record carries PERF_RECORD_MISC_MMAP_BUILD_ID over the inode's bytes
@@ -36,7 +54,11 @@ perf_event_attr SampleAttr(const UnprivilegedSampler::Options& options, bool ker
   attr.config = PERF_COUNT_SW_CPU_CLOCK;
   attr.freq = 1;
   attr.sample_freq = options.frequency_hz;
-  attr.sample_type = kPerfSampleType;
+  attr.sample_type = options.copy_stacks ? kPerfStackSampleType : kPerfSampleType;
+  if (options.copy_stacks) {
+    attr.sample_regs_user = kPerfUserRegisters;
+    attr.sample_stack_user = StackBytes(options);
+  }
   attr.sample_max_stack = static_cast<uint16_t>(options.max_user_frames);
   attr.sample_id_all = 1;
   attr.inherit = 1;  // children made from now on; works with a ring because each event has its own CPU
@@ -159,8 +181,10 @@ class UnprivilegedSamplerImpl final : public UnprivilegedSampler {
     uint32_t pages = std::max(options_.ring_pages, 1u);
     while (true) {
       int error = 0;
+      Options sized = options_;
+      sized.ring_pages = pages;
       StatusOr<PerfRing> ring =
-          PerfRing::Open(SampleAttr(options_, kernel_, build_ids_), options_.pid, static_cast<int>(cpu), pages, &error);
+          PerfRing::Open(SampleAttr(sized, kernel_, build_ids_), options_.pid, static_cast<int>(cpu), pages, &error);
       if (ring.ok()) {
         rings_.push_back(*std::move(ring));
         return OkStatus();
@@ -186,7 +210,7 @@ class UnprivilegedSamplerImpl final : public UnprivilegedSampler {
   void OnRecord(const PerfRecord& record) {
     switch (record.type) {
       case PERF_RECORD_SAMPLE: {
-        std::optional<PerfSample> sample = ParseSample(record);
+        std::optional<PerfSample> sample = ParseSample(record, options_.copy_stacks);
         if (!sample) {
           ++malformed_;
           return;
@@ -253,6 +277,10 @@ class UnprivilegedSamplerImpl final : public UnprivilegedSampler {
     out.process_comm = CommOf(in.tgid);
     out.kernel_frames = in.kernel_frames;
     out.user_frames = in.user_frames;
+    if (in.registers) {
+      out.raw_registers = &*in.registers;
+      out.raw_stack = in.stack;
+    }
     out.kernel_stop = in.kernel_frames.empty() ? PYRO_STOP_NOT_TAKEN : PYRO_STOP_END;
     out.user_stop = in.kernel_frames.size() + in.user_frames.size() >= options_.max_user_frames ? PYRO_STOP_TRUNCATED
                                                                                                 : PYRO_STOP_END;
@@ -317,7 +345,9 @@ StatusOr<std::unique_ptr<UnprivilegedSampler>> UnprivilegedSampler::Start(const 
   if (options.max_user_frames == 0 || options.max_user_frames > PYRO_MAX_USER_FRAMES) {
     return InvalidArgumentError(StrFormat("the number of user frames must be 1 to %d", PYRO_MAX_USER_FRAMES));
   }
-  auto sampler = std::make_unique<UnprivilegedSamplerImpl>(options);
+  Options allowed = options;
+  allowed.max_user_frames = StackLimit(options.max_user_frames);
+  auto sampler = std::make_unique<UnprivilegedSamplerImpl>(allowed);
   RETURN_IF_ERROR(sampler->Begin());
   return std::unique_ptr<UnprivilegedSampler>(std::move(sampler));
 }

@@ -28,10 +28,16 @@ namespace pyrometer::kernel {
 class UnprivilegedSampler {
  public:
   struct Options {
-    pid_t pid = 0;                // process to follow: one's own child or self
-    uint32_t frequency_hz = 99;   // of CPU time of each thread
+    pid_t pid = 0;               // process to follow: one's own child or self
+    uint32_t frequency_hz = 99;  // of CPU time of each thread
+    // Samples carry registers and a piece of the stack, so that unwind tables can be used on them (the walk itself is
+    // the caller's: CpuSample::raw_registers). False: the kernel's walk by frame pointers is all there is.
+    bool copy_stacks = false;
     bool enable_on_exec = false;  // true: samples from the next exec of `pid` on; else at once
-    uint32_t ring_pages = 64;     // per CPU, power of two
+    // Per CPU, a power of two. 128 is what kernel.perf_event_mlock_kb grants a user by default (516 KiB).
+    uint32_t ring_pages = 128;
+    // At most kernel.perf_event_max_stack (127 by default), which holds for kernel and user frames together; more is
+    // lowered to that.
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;
   };
   using SampleCallback = std::function<void(const CpuSample&)>;

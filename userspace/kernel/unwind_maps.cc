@@ -30,9 +30,7 @@ constexpr uint32_t kExtraSegments = 2;
 
 constexpr uint32_t RoundUp(uint32_t words) { return (words + kBlockWords - 1) / kBlockWords * kBlockWords; }
 
-uint32_t Position(size_t segment, uint32_t word) {
-  return static_cast<uint32_t>(segment) << PYRO_SEGMENT_SHIFT | word;
-}
+uint32_t Position(size_t segment, uint32_t word) { return static_cast<uint32_t>(segment) << PYRO_SEGMENT_SHIFT | word; }
 
 UniqueFd CreateMap(bpf_map_type type, const char* name, uint32_t key_bytes, uint32_t value_bytes, uint32_t entries,
                    uint32_t flags, int inner = -1) {
@@ -47,12 +45,15 @@ UniqueFd CreateMap(bpf_map_type type, const char* name, uint32_t key_bytes, uint
 // Kernels before 6.1 let perf_event programs use preallocated hash maps only. Found out by loading a program that uses
 // one that is not.
 bool TakesUnpreallocatedMaps() {
-  const UniqueFd map = CreateMap(BPF_MAP_TYPE_HASH, "pyro_probe", sizeof(uint32_t), sizeof(uint32_t), 1,
-                                 BPF_F_NO_PREALLOC);
+  const UniqueFd map =
+      CreateMap(BPF_MAP_TYPE_HASH, "pyro_probe", sizeof(uint32_t), sizeof(uint32_t), 1, BPF_F_NO_PREALLOC);
   if (!map) return false;
   const auto insn = [](uint8_t code, uint8_t dst, uint8_t src, int16_t off, int32_t imm) {
-    return bpf_insn{.code = code, .dst_reg = static_cast<uint8_t>(dst & 15), .src_reg = static_cast<uint8_t>(src & 15),
-                    .off = off, .imm = imm};
+    return bpf_insn{.code = code,
+                    .dst_reg = static_cast<uint8_t>(dst & 15),
+                    .src_reg = static_cast<uint8_t>(src & 15),
+                    .off = off,
+                    .imm = imm};
   };
   const bpf_insn program[] = {
       insn(BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, -4, 0),
@@ -64,7 +65,8 @@ bool TakesUnpreallocatedMaps() {
       insn(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, 0),
       insn(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
   };
-  const UniqueFd loaded(bpf_prog_load(BPF_PROG_TYPE_PERF_EVENT, "pyro_probe", "GPL", program, std::size(program), nullptr));
+  const UniqueFd loaded(
+      bpf_prog_load(BPF_PROG_TYPE_PERF_EVENT, "pyro_probe", "GPL", program, std::size(program), nullptr));
   return loaded.get() >= 0;
 }
 
@@ -475,8 +477,8 @@ UnwindMaps::Stats UnwindMaps::stats() const {
 }
 
 Status UnwindMaps::Install(bpf_map* processes, bpf_map* segments, bpf_map* rules) const {
-  for (const auto& [map, fd] : {std::pair(processes, &processes_fd_), std::pair(segments, &segments_fd_),
-                                std::pair(rules, &rules_fd_)}) {
+  for (const auto& [map, fd] :
+       {std::pair(processes, &processes_fd_), std::pair(segments, &segments_fd_), std::pair(rules, &rules_fd_)}) {
     if (map == nullptr) continue;
     if (const int error = bpf_map__reuse_fd(map, fd->get()); error != 0) {
       return ErrnoError(-error, StrFormat("cannot share the map %s", bpf_map__name(map)));

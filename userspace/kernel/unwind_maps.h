@@ -3,8 +3,8 @@
 //
 //   ASSIGN_OR_RETURN(auto maps, UnwindMaps::Create({.max_bytes = 128 << 20}));
 //   ASSIGN_OR_RETURN(UnwindMaps::TableId libc, maps->AddTable(table));
-//   maps->Publish(process, {{.start = …, .end = …, .kind = PYRO_MAPPING_TABLE, .table = libc, .bias = …}}, known_until);
-//   auto sampler = CpuSampler::Start({.unwind = maps});
+//   maps->Publish(process, {{.start = …, .end = …, .kind = PYRO_MAPPING_TABLE, .table = libc, .bias = …}},
+//   known_until); auto sampler = CpuSampler::Start({.unwind = maps});
 //
 // Who calls: userspace/agent/unwinding.h decides what is loaded and what makes room. Here is only the memory: segments
 // of 4 MiB, made when they are needed and kept, inside them first fit. Nothing that the kernel may still read is
@@ -60,17 +60,17 @@ class UnwindMaps final : public unwind::TableMemory {
     uint64_t bias = 0;  // virtual address - ELF address
   };
   struct Stats {
-    uint64_t segment_bytes = 0;    // made so far; kernel memory
-    uint64_t used_bytes = 0;       // of them, by tables and mappings
-    uint64_t waiting_bytes = 0;    // freed, in their grace time
-    uint64_t fixed_bytes = 0;      // rules, and the map of processes as the kernel accounts for it
+    uint64_t segment_bytes = 0;  // made so far; kernel memory
+    uint64_t used_bytes = 0;     // of them, by tables and mappings
+    uint64_t waiting_bytes = 0;  // freed, in their grace time
+    uint64_t fixed_bytes = 0;    // rules, and the map of processes as the kernel accounts for it
     size_t tables = 0;
-    size_t rules = 0;              // distinct
-    size_t processes = 0;          // with mappings published
-    uint64_t publications = 0;     // arrays written since the start
-    uint64_t outdated = 0;         // publications that an exec had overtaken
-    uint64_t refused_tables = 0;   // for max_bytes
-    uint64_t refused_arrays = 0;   // for max_bytes
+    size_t rules = 0;             // distinct
+    size_t processes = 0;         // with mappings published
+    uint64_t publications = 0;    // arrays written since the start
+    uint64_t outdated = 0;        // publications that an exec had overtaken
+    uint64_t refused_tables = 0;  // for max_bytes
+    uint64_t refused_arrays = 0;  // for max_bytes
   };
 
   // PERMISSION_DENIED as for any probe; FAILED_PRECONDITION when the kernel has no such maps.
@@ -84,8 +84,8 @@ class UnwindMaps final : public unwind::TableMemory {
   // Bytes of its words.
   uint64_t TableBytes(TableId table) const;
 
-  // Replaces a process's mappings: ascending, disjoint. `known_until_ns` (CLOCK_MONOTONIC): what happened in the process
-  // up to then is in them. RESOURCE_EXHAUSTED: there is no room, and the process has none now.
+  // Replaces a process's mappings: ascending, disjoint. `known_until_ns` (CLOCK_MONOTONIC): what happened in the
+  // process up to then is in them. RESOURCE_EXHAUSTED: there is no room, and the process has none now.
   Status Publish(const ProcessKey& process, std::span<const Mapping> mappings, uint64_t known_until_ns);
   // The child has its parent's mappings: its entry was copied by the kernel at `fork_ns`. False when the parent's were
   // replaced since, or are not known: the child needs a Publish of its own.
@@ -111,10 +111,10 @@ class UnwindMaps final : public unwind::TableMemory {
  private:
   class Memory;  // a map's mmap
   struct Table {
-    unwind::UnwindTable shape;         // parts without words, to cut mappings with
-    std::vector<uint32_t> positions;   // of the parts
+    unwind::UnwindTable shape;        // parts without words, to cut mappings with
+    std::vector<uint32_t> positions;  // of the parts
     std::vector<uint32_t> word_counts;
-    std::vector<uint32_t> rules;       // global numbers, one reference each
+    std::vector<uint32_t> rules;  // global numbers, one reference each
   };
   struct Array {
     uint32_t position = 0;

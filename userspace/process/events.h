@@ -20,8 +20,8 @@
 
 namespace pyrometer::process {
 
-// A process dropped its image: an execve passed the point of no return. The mappings of the new image follow, then its Exec.
-// A source that cannot tell leaves it out; then Exec alone starts the new image.
+// A process dropped its image: an execve passed the point of no return. The mappings of the new image follow, then its
+// Exec. A source that cannot tell leaves it out; then Exec alone starts the new image.
 struct ImageStart {
   ProcessKey key;        // start_time_ns 0 = whoever has this tgid now
   uint64_t time_ns = 0;  // when

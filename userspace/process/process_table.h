@@ -2,9 +2,9 @@
 //
 //   ProcessTable table({});
 //   table.ScanAll();                                       // what runs already
-//   table.OnExec(exec); table.OnMapping(mapping); …        // what the kernel room reports from now on, in order of time
-//   ResolvedAddress where = table.Resolve(sample.process, VirtualAddress(ip), sample.time_ns);
-//   if (where.binary && where.elf_address) symbolize(*where.binary, *where.elf_address);
+//   table.OnExec(exec); table.OnMapping(mapping); …        // what the kernel room reports from now on, in order of
+//   time ResolvedAddress where = table.Resolve(sample.process, VirtualAddress(ip), sample.time_ns); if (where.binary &&
+//   where.elf_address) symbolize(*where.binary, *where.elf_address);
 //
 // Only executable mappings are kept (and heap and stack, to name nonsense as such). A fork shares its parent's
 // mappings until either changes; an exec starts anew, the images before it stay for samples taken before. Ended
@@ -73,9 +73,9 @@ struct ResolvedAddress {
 struct ExecutableRegion {
   VirtualAddress start;  // end is exclusive
   VirtualAddress end;
-  FileOffset offset;                     // of `start` in the file
+  FileOffset offset;                         // of `start` in the file
   MappingKind kind = MappingKind::kUnknown;  // kFile, kVdso or kAnonymous
-  std::shared_ptr<const Binary> binary;  // kFile only, then never null
+  std::shared_ptr<const Binary> binary;      // kFile only, then never null
 };
 
 // What changed about a process since somebody last asked.
@@ -177,17 +177,17 @@ class ProcessTable {
 
   struct Process {
     ProcessInfo info;
-    bool exact = false;               // start time from the kernel, not from /proc
-    uint64_t born_ns = 0;             // CLOCK_MONOTONIC; 0 = before we looked
-    uint64_t ended_ns = 0;            // 0 = runs
-    bool scanned = false;             // /proc/PID/maps of this image was read, or tried
-    bool status_read = false;         // namespace_tgid and uid are filled
-    bool mappings_refused = false;    // max_mappings was reached
-    uint64_t next_scan_ns = 0;        // no rescan before
-    uint64_t scan_backoff_ns = 0;     // 0 = none yet
-    uint64_t image_since_ns = 0;      // time of the last exec; 0 = none seen
-    std::shared_ptr<Image> image;     // shared after fork: copy before changing
-    std::vector<OldImage> old_images; // before the last execs, oldest first; at most kMaxOldImages
+    bool exact = false;                // start time from the kernel, not from /proc
+    uint64_t born_ns = 0;              // CLOCK_MONOTONIC; 0 = before we looked
+    uint64_t ended_ns = 0;             // 0 = runs
+    bool scanned = false;              // /proc/PID/maps of this image was read, or tried
+    bool status_read = false;          // namespace_tgid and uid are filled
+    bool mappings_refused = false;     // max_mappings was reached
+    uint64_t next_scan_ns = 0;         // no rescan before
+    uint64_t scan_backoff_ns = 0;      // 0 = none yet
+    uint64_t image_since_ns = 0;       // time of the last exec; 0 = none seen
+    std::shared_ptr<Image> image;      // shared after fork: copy before changing
+    std::vector<OldImage> old_images;  // before the last execs, oldest first; at most kMaxOldImages
   };
   struct Scan {
     ProcStat stat;

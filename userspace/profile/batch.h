@@ -33,6 +33,9 @@ inline constexpr std::string_view kTypeSamplesDelivered = "pyrometer_samples_del
 inline constexpr std::string_view kTypeSamplesDropped = "pyrometer_samples_dropped";      // counter, label reason
 inline constexpr std::string_view kTypeStackStops = "pyrometer_stack_stops";              // counter, label reason
 inline constexpr std::string_view kTypeSymbolMisses = "pyrometer_symbol_misses";          // counter, label reason
+inline constexpr std::string_view kTypeStackMeans = "pyrometer_stack_means";              // counter, label reason
+inline constexpr std::string_view kTypeSamplesExpected = "pyrometer_samples_expected";    // counter
+inline constexpr std::string_view kTypeFrames = "pyrometer_frames";                       // counter
 inline constexpr std::string_view kTypeAgentCpu = "pyrometer_agent_cpu";                  // counter, nanoseconds
 inline constexpr std::string_view kTypeAgentRss = "pyrometer_agent_rss";  // gauge as counter per window, bytes
 

@@ -11,11 +11,14 @@ uint64_t Accounting::DroppedTotal() const {
 }
 
 void Accounting::Merge(const Accounting& other) {
+  expected += other.expected;
   taken += other.taken;
   delivered += other.delivered;
   for (const auto& [reason, count] : other.dropped) dropped[reason] += count;
   for (const auto& [reason, count] : other.stop_reasons) stop_reasons[reason] += count;
   for (const auto& [reason, count] : other.miss_reasons) miss_reasons[reason] += count;
+  for (const auto& [name, count] : other.means) means[name] += count;
+  frames += other.frames;
 }
 
 void Profile::Add(LabelSetId labels, StackId stack, std::span<const int64_t> values) {

@@ -27,14 +27,20 @@ struct ValueType {
   bool operator==(const ValueType&) const = default;
 };
 
-// The accounting invariant, taken = delivered + sum of dropped, at the level of one profile.
+// How far a profile can be trusted. The invariant: taken = delivered + sum of dropped.
 struct Accounting {
+  // CPU time by the kernel's own accounts x frequency, which no probe touches; 0 = not known. `taken` comes close to
+  // it unless ticks were lost before any probe saw them (a virtual machine that was not run, masked interrupts).
+  uint64_t expected = 0;
   uint64_t taken = 0;
   uint64_t delivered = 0;
   std::map<std::string, uint64_t> dropped;  // by reason
   // Why user stacks ended ("root", "no frame pointer", "depth limit", …) and why frames have no name.
   std::map<std::string, uint64_t> stop_reasons;
   std::map<std::string, uint64_t> miss_reasons;
+  // Samples by the least trustworthy means by which frames of their user stack were found ("unwind tables", …).
+  std::map<std::string, uint64_t> means;
+  uint64_t frames = 0;  // frames of all samples, of which miss_reasons counts a part
 
   uint64_t DroppedTotal() const;
   void Merge(const Accounting& other);

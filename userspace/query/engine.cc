@@ -98,9 +98,14 @@ StatusOr<profile::Accounting> NodeAccounting(const Engine& engine, const Selecto
   RETURN_IF_ERROR(add(profile::kTypeSamplesDropped, by_reason(&accounting.dropped)));
   RETURN_IF_ERROR(add(profile::kTypeStackStops, by_reason(&accounting.stop_reasons)));
   RETURN_IF_ERROR(add(profile::kTypeSymbolMisses, by_reason(&accounting.miss_reasons)));
+  RETURN_IF_ERROR(add(profile::kTypeStackMeans, by_reason(&accounting.means)));
+  const auto sum = [](uint64_t* total) { return [total](const LabelSet&, uint64_t value) { *total += value; }; };
+  RETURN_IF_ERROR(add(profile::kTypeSamplesExpected, sum(&accounting.expected)));
+  RETURN_IF_ERROR(add(profile::kTypeFrames, sum(&accounting.frames)));
   std::erase_if(accounting.dropped, [](const auto& entry) { return entry.second == 0; });
   std::erase_if(accounting.stop_reasons, [](const auto& entry) { return entry.second == 0; });
   std::erase_if(accounting.miss_reasons, [](const auto& entry) { return entry.second == 0; });
+  std::erase_if(accounting.means, [](const auto& entry) { return entry.second == 0; });
   return accounting;
 }
 

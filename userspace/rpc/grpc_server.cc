@@ -116,6 +116,31 @@ class QueryService : public v1::Query::Service {
     });
   }
 
+  grpc::Status UploadSymbols(grpc::ServerContext* context, grpc::ServerReader<v1::SymbolPiece>* reader,
+                             v1::SymbolUpload* reply) override {
+    return Answer(context, [&]() -> Status {
+      v1::SymbolPiece piece;
+      bool more = reader->Read(&piece);
+      const std::string name = ToUtf8(piece.name());
+      ASSIGN_OR_RETURN(const SymbolUpload upload, api_.UploadSymbols(name, [&]() -> StatusOr<std::string> {
+        std::string data;
+        while (more && data.empty()) {
+          data = std::move(*piece.mutable_data());
+          more = reader->Read(&piece);
+        }
+        // A client that went away must not pass for the end of its file.
+        if (data.empty() && context->IsCancelled()) return CancelledError("the client went away");
+        return data;
+      }));
+      reply->set_build_id(upload.build_id);
+      reply->set_bytes(upload.bytes);
+      reply->set_replaced(upload.replaced);
+      reply->set_functions(upload.functions);
+      reply->set_has_lines(upload.has_lines);
+      return OkStatus();
+    });
+  }
+
   grpc::Status ListSessions(grpc::ServerContext* context, const v1::ListSessionsRequest*,
                             v1::ListSessionsReply* reply) override {
     return Answer(context, [&]() -> Status {

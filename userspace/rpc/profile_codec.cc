@@ -43,6 +43,9 @@ void WriteHeader(const profile::Profile& profile, v1::ProfileChunk* chunk) {
   WriteCounts(profile.accounting.dropped, accounting->mutable_dropped());
   WriteCounts(profile.accounting.stop_reasons, accounting->mutable_stop_reasons());
   WriteCounts(profile.accounting.miss_reasons, accounting->mutable_miss_reasons());
+  accounting->set_expected(profile.accounting.expected);
+  WriteCounts(profile.accounting.means, accounting->mutable_means());
+  accounting->set_frames(profile.accounting.frames);
 }
 
 }  // namespace
@@ -127,6 +130,9 @@ Status ProfileDecoder::State::ReadHeader(const v1::ProfileChunk& chunk) {
   profile.accounting.dropped = {accounting.dropped().begin(), accounting.dropped().end()};
   profile.accounting.stop_reasons = {accounting.stop_reasons().begin(), accounting.stop_reasons().end()};
   profile.accounting.miss_reasons = {accounting.miss_reasons().begin(), accounting.miss_reasons().end()};
+  profile.accounting.expected = accounting.expected();
+  profile.accounting.means = {accounting.means().begin(), accounting.means().end()};
+  profile.accounting.frames = accounting.frames();
   return OkStatus();
 }
 

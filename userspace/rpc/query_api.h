@@ -10,6 +10,7 @@
 // Threads: all methods from any thread.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,11 @@ class QueryApi {
   // Asks the node to end it early; the state becomes kStopped when what it took is durable.
   virtual StatusOr<SessionInfo> StopSession(const std::string& id) = 0;
   virtual StatusOr<SessionInfo> GetSession(const std::string& id) = 0;
+  // Takes a debug file or unstripped binary, from which samples, old ones too, get names and lines. `next` gives the
+  // file's bytes piece by piece, "" at its end. INVALID_ARGUMENT when it cannot name anything; UNIMPLEMENTED when this
+  // store keeps no symbols.
+  virtual StatusOr<SymbolUpload> UploadSymbols(const std::string& name,
+                                               const std::function<StatusOr<std::string>()>& next) = 0;
   // Newest first.
   virtual StatusOr<std::vector<SessionInfo>> ListSessions(const std::string& tenant) = 0;
   StatusOr<std::vector<SessionInfo>> ListSessions() { return ListSessions(""); }

@@ -16,6 +16,8 @@
 namespace pyrometer::rpc {
 namespace {
 
+constexpr uint64_t kUploadTimeoutNs = 3600 * kNsPerSecond;  // gigabytes over slow links
+
 void SetTimeout(grpc::ClientContext* context, uint64_t timeout_ns) {
   context->set_deadline(std::chrono::system_clock::now() + std::chrono::nanoseconds(timeout_ns));
 }
@@ -58,6 +60,38 @@ class GrpcQueryClient : public QueryClient {
     }
     RETURN_IF_ERROR(FromGrpc(status, context, target_));
     return decoder.Finish();
+  }
+
+  StatusOr<SymbolUpload> UploadSymbols(const std::string& name,
+                                       const std::function<StatusOr<std::string>()>& next) override {
+    grpc::ClientContext context;
+    Prepare(&context, kUploadTimeoutNs);
+    v1::SymbolUpload wire;
+    const auto writer = stub_->UploadSymbols(&context, &wire);
+    v1::SymbolPiece piece;
+    piece.set_name(WireText(name, kMaxStringBytes));
+    Status unreadable;
+    while (true) {
+      StatusOr<std::string> data = next();
+      if (!data.ok()) {
+        unreadable = data.status();
+        context.TryCancel();
+        break;
+      }
+      if (data->empty()) break;
+      piece.set_data(*std::move(data));
+      if (!writer->Write(piece)) break;  // the store has answered already
+      piece.Clear();
+    }
+    writer->WritesDone();
+    const grpc::Status status = writer->Finish();
+    if (!unreadable.ok()) return unreadable;
+    RETURN_IF_ERROR(FromGrpc(status, context, target_));
+    return SymbolUpload{.build_id = wire.build_id(),
+                        .bytes = wire.bytes(),
+                        .replaced = wire.replaced(),
+                        .functions = wire.functions(),
+                        .has_lines = wire.has_lines()};
   }
 
   StatusOr<TimeSeriesReply> TimeSeries(const TimeSeriesRequest& request) override {

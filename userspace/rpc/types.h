@@ -188,4 +188,13 @@ struct LabelValuesRequest {
   std::string tenant;  // "" = the default tenant; travels beside the request
 };
 
+// A file of symbols that the store has taken.
+struct SymbolUpload {
+  std::string build_id;
+  uint64_t bytes = 0;
+  bool replaced = false;   // there was one of this build ID
+  uint64_t functions = 0;  // with a name
+  bool has_lines = false;  // and inlined functions
+};
+
 }  // namespace pyrometer::rpc

@@ -24,7 +24,9 @@ StatusOr<profile::Profile> ReadStacks(const ApiContext& context, const HttpReque
   ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
   ASSIGN_OR_RETURN(const uint64_t min_ns, request.Uint("minNs", 0, UINT64_MAX));
   ASSIGN_OR_RETURN(const uint64_t max_ns, request.Uint("maxNs", 0, UINT64_MAX));
-  return StacksOf(*context.engine, selector, range, by, min_ns, max_ns);
+  ASSIGN_OR_RETURN(profile::Profile profile, StacksOf(*context.engine, selector, range, by, min_ns, max_ns));
+  if (context.questions->symbols() != nullptr) context.questions->symbols()->Name(&profile);
+  return profile;
 }
 
 struct FileKind {

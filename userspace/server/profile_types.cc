@@ -20,6 +20,9 @@ constexpr ProfileType kTypes[] = {
     {profile::kTypeSamplesDropped, TypeKind::kCounter, "count", "Samples lost on the way, by reason"},
     {profile::kTypeStackStops, TypeKind::kCounter, "count", "Why user stacks ended, by reason"},
     {profile::kTypeSymbolMisses, TypeKind::kCounter, "count", "Why frames have no name, by reason"},
+    {profile::kTypeStackMeans, TypeKind::kCounter, "count", "Samples by the means that found their user stack"},
+    {profile::kTypeSamplesExpected, TypeKind::kCounter, "count", "Samples that the busy CPU time should have given"},
+    {profile::kTypeFrames, TypeKind::kCounter, "count", "Frames of all samples"},
     {profile::kTypeAgentCpu, TypeKind::kCounter, "nanoseconds", "CPU time of the agent itself"},
     {profile::kTypeAgentRss, TypeKind::kCounter, "bytes", "Resident memory of the agent, once per window"},
 };

@@ -79,8 +79,27 @@ StatusOr<profile::Profile> Questions::MergeProfile(const rpc::MergeProfileReques
   ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeCpu));
   ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
   ASSIGN_OR_RETURN(const std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
-  return StacksOf(engine_.For(request.tenant, pass->budget()), selector, range, request.by, request.min_ns,
-                  request.max_ns);
+  ASSIGN_OR_RETURN(profile::Profile profile, StacksOf(engine_.For(request.tenant, pass->budget()), selector, range,
+                                                      request.by, request.min_ns, request.max_ns));
+  if (symbols_ != nullptr) symbols_->Name(&profile);
+  return profile;
+}
+
+StatusOr<rpc::SymbolUpload> Questions::UploadSymbols(const std::string& name,
+                                                     const std::function<StatusOr<std::string>()>& next) {
+  if (symbols_ == nullptr) return UnimplementedError("this store keeps no symbols");
+  ASSIGN_OR_RETURN(const auto upload, symbols_->Begin(name));
+  while (true) {
+    ASSIGN_OR_RETURN(const std::string piece, next());
+    if (piece.empty()) break;
+    RETURN_IF_ERROR(upload->Write(piece));
+  }
+  ASSIGN_OR_RETURN(const LateSymbols::File file, upload->Finish());
+  return rpc::SymbolUpload{.build_id = file.build_id.hex,
+                           .bytes = file.bytes,
+                           .replaced = file.replaced,
+                           .functions = file.functions,
+                           .has_lines = file.has_lines};
 }
 
 StatusOr<rpc::TimeSeriesReply> Questions::TimeSeries(const rpc::TimeSeriesRequest& request) {

@@ -9,6 +9,7 @@
 #include "userspace/query/engine.h"
 #include "userspace/rpc/query_api.h"
 #include "userspace/server/agent_registry.h"
+#include "userspace/server/late_symbols.h"
 #include "userspace/server/question_gate.h"
 #include "userspace/server/session_manager.h"
 
@@ -24,6 +25,8 @@ class Questions : public rpc::QueryApi {
   StatusOr<rpc::StoreStatus> GetStatus() override;
   StatusOr<profile::Profile> MergeProfile(const rpc::MergeProfileRequest& request) override;
   StatusOr<rpc::TimeSeriesReply> TimeSeries(const rpc::TimeSeriesRequest& request) override;
+  StatusOr<rpc::SymbolUpload> UploadSymbols(const std::string& name,
+                                            const std::function<StatusOr<std::string>()>& next) override;
   StatusOr<std::vector<rpc::LabelledHistogram>> Histograms(const rpc::HistogramsRequest& request) override;
   StatusOr<std::vector<rpc::NodeInfo>> ListNodes(const std::string& tenant) override;
   StatusOr<std::vector<std::string>> LabelValues(const rpc::LabelValuesRequest& request) override;
@@ -34,9 +37,14 @@ class Questions : public rpc::QueryApi {
     return sessions_.List(tenant);
   }
 
+  // Null: no symbols are kept. Set before the first question.
+  void set_symbols(LateSymbols* symbols) { symbols_ = symbols; }
+  LateSymbols* symbols() const { return symbols_; }
+
  private:
   StatusOr<store::TimeRange> Range(int64_t from_ns, int64_t to_ns) const;
 
+  LateSymbols* symbols_ = nullptr;
   const query::Engine& engine_;
   QuestionGate& gate_;
   AgentRegistry& registry_;

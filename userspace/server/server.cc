@@ -10,9 +10,11 @@
 #include "userspace/rpc/grpc_server.h"
 #include "userspace/server/agent_registry.h"
 #include "userspace/server/counters.h"
+#include "userspace/server/debuginfod.h"
 #include "userspace/server/http_api.h"
 #include "userspace/server/http_listener.h"
 #include "userspace/server/ingest.h"
+#include "userspace/server/late_symbols.h"
 #include "userspace/server/questions.h"
 #include "userspace/server/session_manager.h"
 #include "userspace/server/tls_check.h"
@@ -49,6 +51,8 @@ Status CheckOptions(const Options& options) {
   if (!options.tls_cert_file.empty()) {
     RETURN_IF_ERROR(CheckTlsFiles(options.tls_cert_file, options.tls_key_file, options.client_ca_file));
   }
+  for (const std::string& url : options.debuginfod)
+    RETURN_IF_ERROR(WithContext(CheckDebuginfodUrl(url), "--debuginfod"));
   return OkStatus();
 }
 
@@ -78,6 +82,15 @@ class RunningServer : public Server {
   ~RunningServer() override { Shutdown(); }
 
   Status Run() {
+    if (!options_.symbols_folder.empty()) {
+      ASSIGN_OR_RETURN(symbols_, LateSymbols::Open({.folder = options_.symbols_folder}));
+      questions_.set_symbols(symbols_.get());
+    }
+    if (symbols_ != nullptr && !options_.debuginfod.empty()) {
+      debuginfod_ = std::make_unique<Debuginfod>(
+          Debuginfod::Options{.urls = options_.debuginfod, .into = symbols_.get(), .log = options_.log});
+      symbols_->set_want([this](const std::string& build_id) { debuginfod_->Want(build_id); });
+    }
     // HTTP first: where both ports are taken by another pyrometer, its page's address tells more.
     if (!options_.http_address.empty()) {
       HttpListener::Options http{.tls_cert_file = options_.tls_cert_file,
@@ -134,6 +147,8 @@ class RunningServer : public Server {
   QuestionGate gate_;
   Questions questions_;
   HttpApi api_;
+  std::unique_ptr<LateSymbols> symbols_;
+  std::unique_ptr<Debuginfod> debuginfod_;
   std::mutex shutdown_mutex_;
   // Last: they stop before what they call goes.
   std::unique_ptr<HttpListener> http_;

@@ -45,6 +45,9 @@ struct Options {
   size_t max_http_body_bytes = 1u << 20;  // requests; only sessions have a body
   size_t max_sessions = 100;              // finished ones remembered
   size_t max_running_sessions = 16;       // per node
+  std::string symbols_folder;             // where uploaded debug files are kept; "" = none are taken
+  std::vector<std::string> debuginfod;  // servers to ask for debug files (debuginfod.h), flag --debuginfod; none = off
+  std::function<void(const std::string&)> log;    // one line per event that somebody should know of; may be empty
   uint64_t query_timeout_ns = 30 * kNsPerSecond;  // flag --query-timeout; of one question
   uint64_t query_memory_bytes = 128u << 20;       // flag --query-memory; of all questions together
   int max_questions = 8;                          // worked on at a time

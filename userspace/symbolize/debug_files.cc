@@ -5,6 +5,7 @@
 
 #include "userspace/base/strings.h"
 #include "userspace/symbolize/binary_source.h"
+#include "userspace/symbolize/debug_information.h"
 
 namespace pyrometer::symbolize {
 namespace {
@@ -14,7 +15,9 @@ StatusOr<elf::ElfFile> OpenElf(const std::string& root, const std::string& path)
   return elf::ElfFile::FromFd(std::make_shared<const UniqueFd>(std::move(fd)), root + path);
 }
 
-bool HasOwnSymbols(const elf::ElfFile& file) { return file.FindSection(SHT_SYMTAB) != nullptr; }
+bool HasOwnSymbols(const elf::ElfFile& file) {
+  return file.FindSection(SHT_SYMTAB) != nullptr || HasDebugInformation(file);
+}
 
 // Whether `debug`, found by debug link, belongs to the binary of `query`.
 bool Belongs(const elf::ElfFile& debug, const DebugFileQuery& query) {

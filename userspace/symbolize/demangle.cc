@@ -50,6 +50,16 @@ bool LooksMangled(std::string_view name) {
   return name.starts_with("_Z") || name.starts_with("_R") || name.starts_with("__Z") || name.starts_with("___Z");
 }
 
+// ThinLTO makes local functions global as "f.llvm.1234567": a hash of the module, another in each build.
+std::string_view WithoutModuleHash(std::string_view name) {
+  constexpr std::string_view kMark = ".llvm.";
+  const size_t mark = name.rfind(kMark);
+  if (mark == std::string_view::npos || mark == 0) return name;
+  const std::string_view hash = name.substr(mark + kMark.size());
+  const bool digits = !hash.empty() && hash.find_first_not_of("0123456789") == std::string_view::npos;
+  return digits ? name.substr(0, mark) : name;
+}
+
 }  // namespace
 
 std::string PrintableName(std::string_view text) {
@@ -61,6 +71,7 @@ std::string PrintableName(std::string_view text) {
 }
 
 std::string Demangle(std::string_view name, DemangleStyle style) {
+  name = WithoutModuleHash(name);
   if (!LooksMangled(name) || name.size() > kMaxMangledBytes || name.find('\0') != std::string_view::npos) {
     return PrintableName(name);
   }

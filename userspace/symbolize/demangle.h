@@ -3,8 +3,9 @@
 //   Demangle("_ZN4shop8CheckoutEi")                       -> "shop::Checkout(int)"
 //   Demangle("_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE") -> "core::fmt::Write::write_fmt"
 //
-// Names that are not mangled, and mangled names beyond the limits, come back as they are. Rust's
-// hashes and crate disambiguators are removed; clones keep their mark ("f() [clone .cold]").
+// Names that are not mangled, those of other schemes (Swift's "$s…", D's "_D…"), and mangled names beyond the limits
+// come back as they are. Rust's hashes and crate disambiguators are removed, and so are the module hashes of ThinLTO
+// ("f.llvm.123"), which would make each build another function; clones keep their mark ("f() [clone .cold]").
 //
 // Hostile names are bounded: at most 4 KiB in and 16 KiB out (a few hundred bytes of a C++ name can
 // expand to gigabytes), which also bounds time (under 1 ms) and stack (under 1 MiB, measured with

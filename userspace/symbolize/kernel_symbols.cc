@@ -135,9 +135,9 @@ Symbol KernelSymbols::Symbolize(VirtualAddress address) {
     }
     return Symbol::Miss(MissReason::kKernelUnknown);
   }
-  std::shared_ptr<const FunctionName>& name = names_[hit->name];
+  std::shared_ptr<const FunctionName>& name = names_[hit->function];
   if (name == nullptr) {
-    const std::string_view full = table_.index.name(hit->name);
+    const std::string_view full = table_.index.name(hit->function);
     const size_t tab = full.find('\t');
     // Rust code in the kernel has mangled names.
     const std::string_view function = full.substr(0, tab);

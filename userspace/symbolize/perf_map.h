@@ -20,14 +20,13 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 
 #include "userspace/base/owned.h"
 #include "userspace/base/types.h"
+#include "userspace/symbolize/jit_code.h"
 #include "userspace/symbolize/symbol.h"
 
 namespace pyrometer::symbolize {
@@ -59,22 +58,15 @@ class PerfMap {
   void Refresh();
 
   const Counters& counters() const { return counters_; }
-  size_t entry_count() const { return entries_.size(); }
-  size_t memory_bytes() const;
+  size_t entry_count() const { return code_.entry_count(); }
+  size_t memory_bytes() const { return sizeof(*this) + code_.memory_bytes(); }
 
   // Takes these lines as if they followed what was read.
   void Parse(std::string_view text);
 
  private:
-  struct Entry {
-    uint64_t end;
-    uint64_t start_of_code;  // of the whole function; differs from the key when its head was overwritten
-    uint32_t name;           // offset in names_
-    uint32_t name_bytes;
-  };
-
-  explicit PerfMap(const Options& options) : options_(options) {}
-  void Insert(uint64_t start, uint64_t size, std::string_view name);
+  explicit PerfMap(const Options& options)
+      : options_(options), code_({.max_entries = options.max_entries, .max_names_bytes = options.max_bytes}) {}
   void Clear();
 
   const Options options_;
@@ -86,9 +78,7 @@ class PerfMap {
   uint64_t seen_bytes_ = ~uint64_t{0};  // size of the file when it was last read
   int64_t modified_ns_ = -1;            // of the file when it was last read
   uint64_t last_refresh_ns_ = 0;
-  std::map<uint64_t, Entry> entries_;  // disjoint, by start
-  std::string names_;
-  std::unordered_map<uint64_t, std::shared_ptr<const FunctionName>> made_;  // by name offset
+  JitCode code_;
   Counters counters_;
 };
 

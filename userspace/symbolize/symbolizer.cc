@@ -1,6 +1,11 @@
 #include "userspace/symbolize/symbolizer.h"
 
+#include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "userspace/base/clock.h"
@@ -11,6 +16,11 @@ namespace {
 
 // Entries for processes without perf map cost little; this many are remembered.
 constexpr size_t kMaxJitProcesses = 4096;
+constexpr int kDeferredNice = 15;
+
+constexpr uint32_t kFileBit = 1u << 31;  // in NameKey::name
+// What debuggers call it, too.
+constexpr const char* kNamelessFunction = "??";
 
 // Identifies a way to a file, to notice that a new question brings a new one.
 std::string SourceKey(const BinarySource& source) {
@@ -24,7 +34,17 @@ size_t BytesOf(const FunctionName& name) {
 
 }  // namespace
 
-Symbolizer::Symbolizer(Options options) : options_(std::move(options)), kernel_(options_.kernel) {}
+Symbolizer::Symbolizer(Options options)
+    : options_(std::move(options)), index_cache_(options_.index_cache), kernel_(options_.kernel) {}
+
+Symbolizer::~Symbolizer() {
+  {
+    const std::lock_guard lock(deferred_mutex_);
+    stop_ = true;
+  }
+  deferred_changed_.notify_all();
+  if (deferred_thread_.joinable()) deferred_thread_.join();
+}
 
 bool Symbolizer::Usable(const Table& table, const std::string& source_key, uint64_t now_ns) const {
   if (table.symbols == nullptr) return false;
@@ -65,13 +85,31 @@ std::shared_ptr<const BinarySymbols> Symbolizer::Get(const BuildId& build_id, co
     const std::lock_guard lock(tables_mutex_);
     if (Usable(*table, source_key, MonotonicNowNs())) return table->symbols;
   }
-  BuildOptions build_options;
-  build_options.debug_folders = options_.debug_folders;
-  build_options.max_memory_bytes = options_.table_cache_bytes;
+  BuildOptions build_options = MakeBuildOptions();
+  build_options.max_debug_bytes = options_.defer_debug_bytes;
   std::shared_ptr<const BinarySymbols> symbols = BinarySymbols::Build(build_id, source, build_options);
+  PutTable(key, table, source_key, symbols);
+  if (symbols->debug_deferred()) Defer(key, build_id, source);
+  return symbols;
+}
 
+BuildOptions Symbolizer::MakeBuildOptions() {
+  BuildOptions options;
+  options.debug_folders = options_.debug_folders;
+  options.max_memory_bytes = options_.table_cache_bytes;
+  options.stop = &stop_;
+  if (index_cache_.status().ok()) {
+    options.cache = &index_cache_;
+    options.scratch_folder = index_cache_.folder();
+    options.max_memory_bytes = options_.max_index_bytes;
+  }
+  return options;
+}
+
+void Symbolizer::PutTable(const std::string& key, const std::shared_ptr<Table>& table, const std::string& source_key,
+                          const std::shared_ptr<const BinarySymbols>& symbols) {
   const std::lock_guard lock(tables_mutex_);
-  ++tables_built_;
+  ++(symbols->from_cache() ? tables_loaded_ : tables_built_);
   table->symbols = symbols;
   table->source_key = source_key;
   table->built_ns = MonotonicNowNs();
@@ -81,7 +119,49 @@ std::shared_ptr<const BinarySymbols> Symbolizer::Get(const BuildId& build_id, co
     table_bytes_ += table->bytes;
     EvictTablesLocked(key);
   }
-  return symbols;
+}
+
+void Symbolizer::Defer(const std::string& key, const BuildId& build_id, const BinarySource& source) {
+  const std::lock_guard lock(deferred_mutex_);
+  // A table that was evicted meanwhile may ask twice.
+  for (const Deferred& waiting : deferred_) {
+    if (waiting.key == key) return;
+  }
+  deferred_.push_back({key, build_id, source});
+  if (!deferred_thread_.joinable()) deferred_thread_ = std::thread([this] { DeferredLoop(); });
+  deferred_changed_.notify_all();
+}
+
+void Symbolizer::DeferredLoop() {
+  ::pthread_setname_np(::pthread_self(), "pyro-debug");
+  // Nobody waits for lines; what runs on this machine goes first.
+  (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kDeferredNice);
+  std::unique_lock lock(deferred_mutex_);
+  while (true) {
+    deferred_changed_.wait(lock, [&] { return stop_ || !deferred_.empty(); });
+    if (stop_) return;
+    const Deferred work = deferred_.front();
+    lock.unlock();
+    const std::shared_ptr<const BinarySymbols> symbols =
+        BinarySymbols::Build(work.build_id, work.source, MakeBuildOptions());
+    std::shared_ptr<Table> table;
+    {
+      const std::lock_guard tables(tables_mutex_);
+      if (const auto found = tables_.find(work.key); found != tables_.end()) table = found->second;
+    }
+    // What became worse (the file is gone meanwhile) does not replace what is there.
+    if (table != nullptr && !stop_ && symbols->problem() == MissReason::kNone) {
+      PutTable(work.key, table, SourceKey(work.source), symbols);
+    }
+    lock.lock();
+    deferred_.pop_front();
+    deferred_changed_.notify_all();
+  }
+}
+
+bool Symbolizer::FinishDeferred(uint64_t timeout_ns) {
+  std::unique_lock lock(deferred_mutex_);
+  return deferred_changed_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [&] { return deferred_.empty(); });
 }
 
 void Symbolizer::EvictTablesLocked(const std::string& keep) {
@@ -98,8 +178,8 @@ void Symbolizer::EvictTablesLocked(const std::string& keep) {
   }
 }
 
-std::shared_ptr<const FunctionName> Symbolizer::NameOf(const BinarySymbols& symbols, uint32_t name) {
-  const NameKey key{symbols.serial(), name};
+template <typename Maker>
+std::shared_ptr<const FunctionName> Symbolizer::Cached(const NameKey& key, const Maker& make) {
   {
     const std::lock_guard lock(names_mutex_);
     if (const auto found = names_.find(key); found != names_.end()) {
@@ -107,11 +187,7 @@ std::shared_ptr<const FunctionName> Symbolizer::NameOf(const BinarySymbols& symb
       return found->second.function;
     }
   }
-  const std::string_view raw = symbols.index().name(name);
-  FunctionName made;
-  made.name = Demangle(raw, options_.demangle_style);
-  if (made.name != raw) made.system_name = PrintableName(raw);
-  auto function = std::make_shared<const FunctionName>(std::move(made));
+  auto function = std::make_shared<const FunctionName>(make());
 
   const std::lock_guard lock(names_mutex_);
   const auto [position, added] = names_.try_emplace(key);
@@ -128,14 +204,63 @@ std::shared_ptr<const FunctionName> Symbolizer::NameOf(const BinarySymbols& symb
   return function;
 }
 
-Symbol Symbolizer::SymbolizeIn(const BinarySymbols& symbols, ElfAddress address) {
-  const auto hit = symbols.index().Find(address);
-  if (!hit.has_value()) return CountMiss(symbols.ReasonForMiss());
+std::shared_ptr<const FunctionName> Symbolizer::NameOf(const BinarySymbols& symbols, uint32_t function) {
+  return Cached({symbols.serial(), function}, [&] {
+    const std::string_view raw = symbols.index().name(function);
+    FunctionName made;
+    made.name = raw.empty() ? kNamelessFunction : Demangle(raw, options_.demangle_style);
+    if (!raw.empty() && made.name != raw) made.system_name = PrintableName(raw);
+    made.start_line = symbols.index().start_line(function);
+    return made;
+  });
+}
+
+std::shared_ptr<const std::string> Symbolizer::FileOf(const BinarySymbols& symbols, uint32_t file) {
+  if (file == 0) return nullptr;
+  const std::shared_ptr<const FunctionName> kept = Cached({symbols.serial(), file | kFileBit}, [&] {
+    FunctionName made;
+    made.name = PrintableName(symbols.index().file(file));
+    return made;
+  });
+  return kept->name.empty() ? nullptr : std::shared_ptr<const std::string>(kept, &kept->name);
+}
+
+Symbol Symbolizer::ToSymbol(const BinarySymbols& symbols, std::span<const SymbolIndex::Frame> frames, uint64_t offset) {
+  // A line without any function is not a name.
+  while (!frames.empty() && frames.back().function == 0) frames = frames.first(frames.size() - 1);
+  if (frames.empty()) return CountMiss(symbols.ReasonForMiss());
   Symbol symbol;
-  symbol.function = NameOf(symbols, hit->name);
-  symbol.offset = hit->offset;
+  symbol.function = NameOf(symbols, frames.back().function);
+  symbol.file = FileOf(symbols, frames.back().file);
+  symbol.line = frames.back().line;
+  symbol.offset = offset;
+  symbol.inlined.reserve(frames.size() - 1);
+  for (const SymbolIndex::Frame& frame : frames.first(frames.size() - 1)) {
+    symbol.inlined.push_back({NameOf(symbols, frame.function), FileOf(symbols, frame.file), frame.line});
+  }
   counters_.Count(MissReason::kNone);
   return symbol;
+}
+
+Symbol Symbolizer::SymbolizeIn(const BinarySymbols& symbols, ElfAddress address) {
+  static thread_local std::vector<SymbolIndex::Frame> frames;
+  frames.clear();
+  uint64_t offset = 0;
+  symbols.index().Frames(address, &frames, &offset);
+  return ToSymbol(symbols, frames, offset);
+}
+
+std::vector<Symbol> Symbolizer::SymbolizeIn(const BinarySymbols& symbols, std::span<const ElfAddress> addresses) {
+  SymbolIndex::FrameLists lists;
+  symbols.index().Frames(addresses, &lists);
+  std::vector<Symbol> result;
+  result.reserve(addresses.size());
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const std::span<const SymbolIndex::Frame> all(lists.frames);
+    result.push_back(
+        ToSymbol(symbols, all.subspan(lists.first[i], lists.first[i + 1] - lists.first[i]), lists.offsets[i]));
+  }
+  return result;
 }
 
 Symbol Symbolizer::Symbolize(const BuildId& build_id, const BinarySource& source, ElfAddress address) {
@@ -168,8 +293,18 @@ Symbolizer::Jit& Symbolizer::JitLocked(const ProcessKey& process) {
   if (added || (jit.map == nullptr && now_ns - jit.opened_ns >= options_.perf_map_retry_ns)) {
     jit.opened_ns = now_ns;
     jit.map = PerfMap::Open(process, options_.perf_map, &jit.why);
+    MissReason no_dump = MissReason::kPerfMapAbsent;
+    if (jit.dump == nullptr) jit.dump = JitDump::Open(process, options_.jit_dump, &no_dump);
+    if (jit.map == nullptr && jit.why == MissReason::kPerfMapAbsent) jit.why = no_dump;
   }
   return jit;
+}
+
+void Symbolizer::MeasureJitLocked(Jit* jit) {
+  jit_bytes_ -= jit->bytes;
+  jit->bytes = sizeof(Jit) + (jit->map != nullptr ? jit->map->memory_bytes() : 0) +
+               (jit->dump != nullptr ? jit->dump->memory_bytes() : 0);
+  jit_bytes_ += jit->bytes;
 }
 
 void Symbolizer::EvictJitsLocked(const ProcessKey& keep) {
@@ -187,10 +322,9 @@ void Symbolizer::EvictJitsLocked(const ProcessKey& keep) {
 Symbol Symbolizer::SymbolizeJit(const ProcessKey& process, VirtualAddress address) {
   const std::lock_guard lock(jit_mutex_);
   Jit& jit = JitLocked(process);
-  Symbol symbol = jit.map != nullptr ? jit.map->Symbolize(address) : Symbol::Miss(jit.why);
-  jit_bytes_ -= jit.bytes;
-  jit.bytes = sizeof(Jit) + (jit.map != nullptr ? jit.map->memory_bytes() : 0);
-  jit_bytes_ += jit.bytes;
+  Symbol symbol = jit.dump != nullptr ? jit.dump->Symbolize(address) : Symbol::Miss(jit.why);
+  if (!symbol.found() && jit.map != nullptr) symbol = jit.map->Symbolize(address);
+  MeasureJitLocked(&jit);
   EvictJitsLocked(process);
   counters_.Count(symbol.miss);
   return symbol;
@@ -198,11 +332,16 @@ Symbol Symbolizer::SymbolizeJit(const ProcessKey& process, VirtualAddress addres
 
 void Symbolizer::PrepareJit(const ProcessKey& process) {
   const std::lock_guard lock(jit_mutex_);
-  Jit& jit = JitLocked(process);
-  jit_bytes_ -= jit.bytes;
-  jit.bytes = sizeof(Jit) + (jit.map != nullptr ? jit.map->memory_bytes() : 0);
-  jit_bytes_ += jit.bytes;
+  MeasureJitLocked(&JitLocked(process));
   EvictJitsLocked(process);
+}
+
+Symbolizer::JitSource Symbolizer::DescribeJit(const ProcessKey& process) {
+  const std::lock_guard lock(jit_mutex_);
+  const Jit& jit = JitLocked(process);
+  JitSource source{.jit_dump = jit.dump != nullptr, .perf_map = jit.map != nullptr};
+  if (!source.jit_dump && !source.perf_map) source.why = jit.why;
+  return source;
 }
 
 void Symbolizer::Forget(const ProcessKey& process) {
@@ -216,9 +355,15 @@ void Symbolizer::Forget(const ProcessKey& process) {
 Symbolizer::Stats Symbolizer::stats() const {
   Stats stats;
   stats.answers = counters_.snapshot();
+  stats.index_cache = index_cache_.counters();
+  {
+    const std::lock_guard lock(deferred_mutex_);
+    stats.tables_deferred = deferred_.size();
+  }
   {
     const std::lock_guard lock(tables_mutex_);
     stats.tables_built = tables_built_;
+    stats.tables_loaded = tables_loaded_;
     stats.tables_evicted = tables_evicted_;
     stats.tables = tables_.size();
     stats.table_bytes = table_bytes_;
@@ -229,7 +374,10 @@ Symbolizer::Stats Symbolizer::stats() const {
     stats.name_bytes = name_bytes_;
   }
   const std::lock_guard lock(jit_mutex_);
-  for (const auto& [process, jit] : jits_) stats.perf_maps += jit.map != nullptr;
+  for (const auto& [process, jit] : jits_) {
+    stats.perf_maps += jit.map != nullptr;
+    stats.jit_dumps += jit.dump != nullptr;
+  }
   stats.perf_map_bytes = jit_bytes_;
   return stats;
 }

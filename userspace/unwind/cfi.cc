@@ -10,8 +10,8 @@
 namespace pyrometer::unwind {
 namespace {
 
-constexpr size_t kMaxRemembered = 64;         // [largest seen: 2]
-constexpr size_t kMaxExpressionBytes = 64;    // [PLT: 11]
+constexpr size_t kMaxRemembered = 64;       // [largest seen: 2]
+constexpr size_t kMaxExpressionBytes = 64;  // [PLT: 11]
 
 // DW_CFA_*: DWARF 5 §7.24 and the LSB.
 enum : uint8_t {
@@ -467,9 +467,8 @@ bool CfiReader::Execute(uint32_t offset, uint32_t bytes, const Cie& cie, State* 
       case kRegister: {
         const uint64_t reg = in.Uleb();
         const uint64_t where = in.Uleb();
-        save(reg, where < PYRO_REGISTERS
-                      ? SavedRegister{.how = Saved::kRegister, .reg = static_cast<uint8_t>(where)}
-                      : SavedRegister{.how = Saved::kOther});
+        save(reg, where < PYRO_REGISTERS ? SavedRegister{.how = Saved::kRegister, .reg = static_cast<uint8_t>(where)}
+                                         : SavedRegister{.how = Saved::kOther});
         break;
       }
       case kRememberState:

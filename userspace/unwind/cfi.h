@@ -77,9 +77,9 @@ class CfiReader {
   enum class Saved : uint8_t { kSame, kUndefined, kCfaOffset, kRegister, kAtExpression, kOther };
   struct SavedRegister {
     Saved how = Saved::kSame;
-    uint8_t reg = 0;               // kRegister
-    int64_t offset = 0;            // kCfaOffset
-    std::string_view expression;   // kAtExpression: the address where it is saved
+    uint8_t reg = 0;              // kRegister
+    int64_t offset = 0;           // kCfaOffset
+    std::string_view expression;  // kAtExpression: the address where it is saved
   };
   // Registers whose place is of interest.
   enum Column : uint8_t { kReturn, kFramePointer, kBase, kStackPointer, kColumns };

@@ -56,6 +56,7 @@ StackWalker::Result StackWalker::Run(const Registers& registers, uint32_t max_fr
   regs.raw = registers;
   pyro_walk* walk = walk_.get();
   if (pyro_walk_begin(walk, &regs, max_frames, kMappingPosition, mapping_count) == 0) pyro_walk_on(walk);
+  pyro_end_at_stack_end(walk, &regs);
   environment = nullptr;
   static_assert(sizeof(__u64) == sizeof(uint64_t));
   Result result;

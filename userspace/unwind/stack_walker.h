@@ -72,22 +72,24 @@ void ForEachPiece(const WalkMapping& mapping, Visit&& visit) {
   uint64_t at = mapping.start.value;
   const auto put = [&](uint64_t end, pyro_mapping_kind kind, uint64_t delta, size_t part) {
     if (end <= at) return;
-    visit(pyro_unwind_mapping{.start = at, .end = end, .table = 0, .delta = static_cast<uint32_t>(delta), .kind = kind, .pad = 0},
-          part);
+    visit(
+        pyro_unwind_mapping{
+            .start = at, .end = end, .table = 0, .delta = static_cast<uint32_t>(delta), .kind = kind, .pad = 0},
+        part);
     at = end;
   };
   if (mapping.kind != PYRO_MAPPING_TABLE) {
     put(mapping.end.value, mapping.kind, 0, 0);
     return;
   }
-  const pyro_mapping_kind between =
-      mapping.table->trusts_frame_pointers() ? PYRO_MAPPING_NO_INFO : PYRO_MAPPING_GAP;
+  const pyro_mapping_kind between = mapping.table->trusts_frame_pointers() ? PYRO_MAPPING_NO_INFO : PYRO_MAPPING_GAP;
   for (size_t i = 0; i < mapping.table->parts.size() && at < mapping.end.value; ++i) {
     const uint64_t start = mapping.table->parts[i].base.value + mapping.bias;
     const uint64_t end = mapping.table->parts[i].end().value + mapping.bias;
     if (end <= at) continue;
     if (start > at) put(start < mapping.end.value ? start : mapping.end.value, between, 0, 0);
-    if (start < mapping.end.value) put(end < mapping.end.value ? end : mapping.end.value, PYRO_MAPPING_TABLE, at - start, i);
+    if (start < mapping.end.value)
+      put(end < mapping.end.value ? end : mapping.end.value, PYRO_MAPPING_TABLE, at - start, i);
   }
   put(mapping.end.value, between, 0, 0);
 }
@@ -97,8 +99,8 @@ class StackWalker {
   struct Result {
     std::span<const uint64_t> frames;  // leaf first; valid until the next walk
     pyro_stop_reason stop = PYRO_STOP_NOT_TAKEN;
-    uint8_t means = 0;                 // bits of pyro_walk_means
-    VirtualAddress stopped_at;         // the address that was to be unwound next
+    uint8_t means = 0;          // bits of pyro_walk_means
+    VirtualAddress stopped_at;  // the address that was to be unwound next
   };
 
   StackWalker();

@@ -245,11 +245,9 @@ class Builder {
         rows.push_back({start, rule});
         rule.offset = 24;
         rows.push_back({start + 6, rule});
-        rows.push_back({start + kPltEntryBytes, UnwindRule{.kind = PYRO_UNWIND_PLT,
-                                                           .reg = PYRO_REG_RSP,
-                                                           .offset = 8,
-                                                           .add = kPltThreshold,
-                                                           .ra_at = -8}});
+        rows.push_back(
+            {start + kPltEntryBytes,
+             UnwindRule{.kind = PYRO_UNWIND_PLT, .reg = PYRO_REG_RSP, .offset = 8, .add = kPltThreshold, .ra_at = -8}});
       } else {
         rows.push_back({start, rule});
       }
@@ -258,8 +256,8 @@ class Builder {
     }
   }
 
-  // The code that glibc's makecontext puts below a coroutine's first function. It has nothing below itself, but its call frame
-  // information says that it was called, and a walk would go on into whatever lies above.
+  // The code that glibc's makecontext puts below a coroutine's first function. It has nothing below itself, but its
+  // call frame information says that it was called, and a walk would go on into whatever lies above.
   Status FindStartContext() {
     constexpr std::string_view kCode("\x48\x89\xdc\x48\x8b\x3c\x24\x48\x85\xff\x74\x08\xe8", 13);
     constexpr uint64_t kCodeBytes = 26;
@@ -361,10 +359,10 @@ class Builder {
       }
       const uint64_t hole = rows_.empty() || start < covered ? 0 : start - covered;
       if (hole > kPaddingBytes) PutRow(covered, kNoRule);
-      // A made-up return address leads to the first byte of such code, so it is looked up one byte lower; there must not be
-      // the rule of the function before.
-      const bool entered_by_return = rows.front().rule.kind == PYRO_UNWIND_END ||
-                                     rows.front().rule.kind == PYRO_UNWIND_SIGNAL;
+      // A made-up return address leads to the first byte of such code, so it is looked up one byte lower; there must
+      // not be the rule of the function before.
+      const bool entered_by_return =
+          rows.front().rule.kind == PYRO_UNWIND_END || rows.front().rule.kind == PYRO_UNWIND_SIGNAL;
       if (hole > 0 && entered_by_return) PutRow(start - 1, rows.front().rule);
       for (size_t i = 0; i < rows.size(); ++i) {
         const uint64_t next = i + 1 < rows.size() ? rows[i + 1].address : piece.end;
@@ -390,7 +388,7 @@ class Builder {
     constexpr std::string_view kLong("\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", 9);
     constexpr std::string_view kShort("\xb8\x0f\x00\x00\x00\x0f\x05", 7);
     uint64_t budget = kMaxScannedBytes;
-    std::vector<Row> found;  // start of a trampoline and its end
+    std::vector<Row> found;                         // start of a trampoline and its end
     const uint32_t signal = PYRO_MAX_UNWIND_RULES;  // numbered when there is one
     const auto scan = [&](uint64_t start, uint64_t end) -> Status {
       constexpr uint64_t kStep = 1u << 20;
@@ -443,8 +441,8 @@ class Builder {
   }
 
   void TrustFramePointersWhereTheyRule() {
-    const double share =
-        static_cast<double>(table_.stats.covered_bytes) / static_cast<double>(std::max<uint64_t>(1, table_.stats.code_bytes));
+    const double share = static_cast<double>(table_.stats.covered_bytes) /
+                         static_cast<double>(std::max<uint64_t>(1, table_.stats.code_bytes));
     if (share >= kConventionShare) return;
     table_.rules[kNone].add = 1;
   }
@@ -495,8 +493,7 @@ class Builder {
       const uint64_t pages = (next_page - base) / kPageBytes + 2;
       const size_t words = pages + 3 + (i - first);
       // Split at a page boundary only.
-      if (words >= kPartWords && next_page > base &&
-          (last.address & ~(kPageBytes - 1)) != next_page) {
+      if (words >= kPartWords && next_page > base && (last.address & ~(kPageBytes - 1)) != next_page) {
         EmitPart(first, i, start, next_page);
         first = i;
         start = next_page;
@@ -507,7 +504,7 @@ class Builder {
   const ElfFile& file_;
   const BuildOptions& options_;
   UnwindTable table_;
-  std::vector<Range> code_;           // ascending
+  std::vector<Range> code_;  // ascending
   mutable size_t last_code_ = 0;
   std::vector<std::unique_ptr<std::string>> sections_;  // what readers_ point into
   std::vector<std::unique_ptr<CfiReader>> readers_;

@@ -26,10 +26,10 @@
 
 namespace pyrometer::unwind {
 
-inline constexpr uint64_t kMaxCfiBytes = 256u << 20;      // of one section [chromium with CFI: 25 MB]
-inline constexpr size_t kMaxFdes = 8u << 20;              // [libxul: 330,000]
-inline constexpr size_t kMaxRows = 32u << 20;             // 128 MiB of table [largest seen: 2.8 M]
-inline constexpr uint64_t kMaxScannedBytes = 64u << 20;   // of code without information, for signal trampolines
+inline constexpr uint64_t kMaxCfiBytes = 256u << 20;     // of one section [chromium with CFI: 25 MB]
+inline constexpr size_t kMaxFdes = 8u << 20;             // [libxul: 330,000]
+inline constexpr size_t kMaxRows = 32u << 20;            // 128 MiB of table [largest seen: 2.8 M]
+inline constexpr uint64_t kMaxScannedBytes = 64u << 20;  // of code without information, for signal trampolines
 
 struct BuildOptions {
   // `.debug_frame` may lie in a separate debug file; nullptr: there is none.

@@ -43,9 +43,9 @@ struct PartHeader {
 static_assert(sizeof(PartHeader) == 16);
 
 constexpr uint64_t UnwindTable::Stats::*kStats[9] = {
-    &UnwindTable::Stats::functions,   &UnwindTable::Stats::rows,        &UnwindTable::Stats::unsupported,
-    &UnwindTable::Stats::malformed,   &UnwindTable::Stats::outside,     &UnwindTable::Stats::overlapping,
-    &UnwindTable::Stats::synthesized, &UnwindTable::Stats::code_bytes,  &UnwindTable::Stats::covered_bytes};
+    &UnwindTable::Stats::functions,   &UnwindTable::Stats::rows,       &UnwindTable::Stats::unsupported,
+    &UnwindTable::Stats::malformed,   &UnwindTable::Stats::outside,    &UnwindTable::Stats::overlapping,
+    &UnwindTable::Stats::synthesized, &UnwindTable::Stats::code_bytes, &UnwindTable::Stats::covered_bytes};
 
 template <typename T>
 void Put(const T& value, std::string* out) {
@@ -73,7 +73,8 @@ bool IsValidPart(const UnwindPart& part, size_t rules) {
     if (begin > end || end > words) return false;
     for (uint32_t row = begin; row < end; ++row) {
       const uint32_t offset = part.words[row] >> 16;
-      if (offset >= (1u << PYRO_UNWIND_PAGE_SHIFT) || (row > begin && offset <= part.words[row - 1] >> 16)) return false;
+      if (offset >= (1u << PYRO_UNWIND_PAGE_SHIFT) || (row > begin && offset <= part.words[row - 1] >> 16))
+        return false;
     }
   }
   for (uint32_t row = part.pages + 1; row < words; ++row) {
@@ -98,7 +99,8 @@ std::string SerializeTable(const UnwindTable& table) {
   Put(header, &out);
   for (const UnwindRule& rule : table.rules) Put(rule, &out);
   for (const UnwindPart& part : table.parts) {
-    Put(PartHeader{.base = part.base.value, .pages = part.pages, .words = static_cast<uint32_t>(part.words.size())}, &out);
+    Put(PartHeader{.base = part.base.value, .pages = part.pages, .words = static_cast<uint32_t>(part.words.size())},
+        &out);
     out.append(reinterpret_cast<const char*>(part.words.data()), part.words.size() * sizeof(uint32_t));
   }
   const uint64_t checksum = XXH3_64bits(out.data() + kChecked, out.size() - kChecked);

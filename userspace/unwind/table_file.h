@@ -34,8 +34,8 @@ StatusOr<UnwindTable> ParseTable(std::string_view bytes);
 
 class TableCache {
  public:
-  // An empty folder: nothing is kept. It is made when needed. When its files exceed `max_bytes`, those not read for longest
-  // are removed.
+  // An empty folder: nothing is kept. It is made when needed. When its files exceed `max_bytes`, those not read for
+  // longest are removed.
   TableCache(std::string folder, uint64_t max_bytes);
 
   std::optional<UnwindTable> Load(const BuildId& build_id);

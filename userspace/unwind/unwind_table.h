@@ -35,15 +35,15 @@ struct UnwindPart {
 struct UnwindTable {
   // What was met while building; only for people and tests.
   struct Stats {
-    uint64_t functions = 0;       // FDEs taken
-    uint64_t rows = 0;            // after merging equal neighbours
-    uint64_t unsupported = 0;     // rows whose rule the walk cannot follow
-    uint64_t malformed = 0;       // FDEs or CIEs left out because they do not hold together
-    uint64_t outside = 0;         // FDEs left out: of addresses that are no code of this file
-    uint64_t overlapping = 0;     // FDEs cut because another one, which began earlier, covers their start
-    uint64_t synthesized = 0;     // rows for PLT stubs and signal trampolines that came without
-    uint64_t code_bytes = 0;      // of executable segments
-    uint64_t covered_bytes = 0;   // of it, with a rule other than "none"
+    uint64_t functions = 0;      // FDEs taken
+    uint64_t rows = 0;           // after merging equal neighbours
+    uint64_t unsupported = 0;    // rows whose rule the walk cannot follow
+    uint64_t malformed = 0;      // FDEs or CIEs left out because they do not hold together
+    uint64_t outside = 0;        // FDEs left out: of addresses that are no code of this file
+    uint64_t overlapping = 0;    // FDEs cut because another one, which began earlier, covers their start
+    uint64_t synthesized = 0;    // rows for PLT stubs and signal trampolines that came without
+    uint64_t code_bytes = 0;     // of executable segments
+    uint64_t covered_bytes = 0;  // of it, with a rule other than "none"
   };
 
   std::vector<UnwindRule> rules;  // distinct; a row's number is an index; number 0 is "none"

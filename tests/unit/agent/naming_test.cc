@@ -10,6 +10,18 @@ namespace pyrometer::agent {
 // Found by name below.
 extern "C" __attribute__((noinline)) int pyrometer_naming_test_landmark(int x) { return x * 3 + 1; }
 
+// Gives the address behind one of its own instructions; with x = 0 below, an address within it.
+constexpr int kInnerLine = __LINE__ + 3;
+extern "C" inline __attribute__((always_inline)) uint64_t pyrometer_naming_test_inner() {
+  uint64_t here;
+  asm volatile("lea 0(%%rip), %0" : "=r"(here));
+  return here;
+}
+constexpr int kOuterLine = __LINE__ + 2;
+extern "C" __attribute__((noinline)) uint64_t pyrometer_naming_test_outer(int x) {
+  return pyrometer_naming_test_inner() + static_cast<uint64_t>(x) - 1;
+}
+
 namespace {
 
 ProcessKey Self(process::ProcessTable& table) {
@@ -30,14 +42,42 @@ TEST(Naming, NamesOwnCodeThroughTheWholeWay) {
 
   Naming naming;
   profile::Dictionary dictionary;
-  std::map<std::string, uint64_t> misses;
-  const auto stacks = naming.Name(window, &dictionary, &misses);
+  NamingCounts counts;
+  const auto stacks = naming.Name(window, &dictionary, &counts);
   const profile::StackId named = stacks[window.samples().begin()->second.begin()->first];
   EXPECT_EQ(dictionary.FrameName(dictionary.stack(named).frame), "pyrometer_naming_test_landmark");
   const profile::Frame& frame = dictionary.frame(dictionary.stack(named).frame);
   EXPECT_EQ(frame.kind, profile::FrameKind::kNative);
   EXPECT_FALSE(dictionary.string(dictionary.mapping(frame.mapping).build_id).empty());
-  EXPECT_TRUE(misses.empty());
+  EXPECT_TRUE(counts.misses.empty());
+}
+
+TEST(Naming, InlinedFunctionsAreLinesOfTheirFrameInnermostFirst) {
+  process::ProcessTable table{process::ProcessTable::Options{}};
+  ASSERT_TRUE(table.ScanAll().ok());
+  SampleResolver resolver(&table);
+  RawWindow window(0, 10);
+  const std::vector<uint64_t> user = {pyrometer_naming_test_outer(0)};
+  const SampleResolver::Stack stack{.process = Self(table), .time_ns = 0, .kernel_frames = {}, .user_frames = user};
+  window.AddSample({1, 0, "self"}, resolver.Resolve(stack, window), 5, 50);
+  Naming naming;
+  profile::Dictionary dictionary;
+  NamingCounts counts;
+  const auto stacks = naming.Name(window, &dictionary, &counts);
+  const profile::StackId named = stacks[window.samples().begin()->second.begin()->first];
+  const profile::Frame& frame = dictionary.frame(dictionary.stack(named).frame);
+  ASSERT_EQ(frame.lines.size(), 2u);
+  const auto name = [&](size_t line) {
+    return dictionary.string(dictionary.function(frame.lines[line].function).name);
+  };
+  const auto file = [&](size_t line) {
+    return dictionary.string(dictionary.function(frame.lines[line].function).file);
+  };
+  EXPECT_EQ(name(0), "pyrometer_naming_test_inner");
+  EXPECT_EQ(name(1), "pyrometer_naming_test_outer");
+  EXPECT_TRUE(file(0).ends_with("naming_test.cc")) << file(0);
+  EXPECT_EQ(frame.lines[0].line, kInnerLine);
+  EXPECT_EQ(frame.lines[1].line, kOuterLine);
 }
 
 TEST(Naming, AMissKeepsItsReasonAndCountsItsSamples) {
@@ -50,14 +90,14 @@ TEST(Naming, AMissKeepsItsReasonAndCountsItsSamples) {
   window.AddSample({1, 0, "gone"}, resolver.Resolve(stack, window), 3, 30);
   Naming naming;
   profile::Dictionary dictionary;
-  std::map<std::string, uint64_t> misses;
-  const auto stacks = naming.Name(window, &dictionary, &misses);
+  NamingCounts counts;
+  const auto stacks = naming.Name(window, &dictionary, &counts);
   const profile::StackId named = stacks[window.samples().begin()->second.begin()->first];
   const profile::Frame& frame = dictionary.frame(dictionary.stack(named).frame);
   EXPECT_NE(frame.miss, 0u);
-  ASSERT_EQ(misses.size(), 1u);
-  EXPECT_EQ(misses.begin()->first, dictionary.string(frame.miss));
-  EXPECT_EQ(misses.begin()->second, 3u);
+  ASSERT_EQ(counts.misses.size(), 1u);
+  EXPECT_EQ(counts.misses.begin()->first, dictionary.string(frame.miss));
+  EXPECT_EQ(counts.misses.begin()->second, 3u);
 }
 
 }  // namespace

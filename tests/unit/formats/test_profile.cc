@@ -37,6 +37,9 @@ profile::Profile ShopProfile() {
   p.comments = {"recorded by a test"};
   p.accounting = {.taken = 102, .delivered = 100, .dropped = {{"ring full", 2}}, .stop_reasons = {{"root", 100}}};
   p.accounting.miss_reasons = {{"no symbols", 1}};
+  p.accounting.expected = 103;
+  p.accounting.means = {{"unwind tables", 100}};
+  p.accounting.frames = 412;
   profile::Dictionary& d = p.dictionary;
 
   const profile::FrameId start = AddFrame(&p, "_start", FrameKind::kNative, "/srv/shop", 0x1000);
@@ -177,8 +180,9 @@ std::string Describe(const profile::Profile& p, const DescribeOptions& options) 
                    p.period_type.unit, p.time_ns, p.duration_ns);
   for (const std::string& comment : p.comments) out += StrFormat("comment %s\n", comment);
   const profile::Accounting& a = p.accounting;
-  out += StrFormat("taken %d delivered %d dropped%s stops%s misses%s\n", a.taken, a.delivered,
-                   DescribeCounts(a.dropped), DescribeCounts(a.stop_reasons), DescribeCounts(a.miss_reasons));
+  out += StrFormat("expected %d taken %d delivered %d dropped%s stops%s misses%s means%s frames %d\n", a.expected,
+                   a.taken, a.delivered, DescribeCounts(a.dropped), DescribeCounts(a.stop_reasons),
+                   DescribeCounts(a.miss_reasons), DescribeCounts(a.means), a.frames);
   std::map<std::string, std::vector<int64_t>> lines;
   for (size_t i = 0; i < p.sample_count(); ++i) {
     std::string key = d.label_set(p.sample(i).labels).ToString();

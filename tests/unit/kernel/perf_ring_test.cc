@@ -141,6 +141,49 @@ TEST(ParseSample, SectionsOfTheChain) {
   }
 }
 
+// ip … period and an empty chain; then registers 100 … 116 in perf's order, and a stack of which `filled` bytes count.
+Bytes SampleWithStack(uint64_t abi, uint64_t filled) {
+  Bytes bytes;
+  for (int i = 0; i < 6; ++i) bytes.Add<uint64_t>(0);
+  bytes.Add<uint64_t>(abi);
+  for (uint64_t i = 0; abi != 0 && i < 17; ++i) bytes.Add<uint64_t>(100 + i);
+  return bytes.Add<uint64_t>(16).Add<uint64_t>(0x0807060504030201).Add<uint64_t>(0).Add<uint64_t>(filled);
+}
+
+TEST(ParseSample, RegistersAndStack) {
+  const Bytes bytes = SampleWithStack(PERF_SAMPLE_REGS_ABI_64, 8);
+  const auto s = ParseSample({.type = PERF_RECORD_SAMPLE, .misc = 0, .body = bytes.span()}, true);
+  ASSERT_TRUE(s && s->registers);
+  EXPECT_EQ(s->registers->reg[0], 100u);             // ax
+  EXPECT_EQ(s->registers->reg[PYRO_REG_RBX], 101u);  // perf counts ax bx cx dx si di, DWARF ax dx cx bx si di
+  EXPECT_EQ(s->registers->reg[2], 102u);
+  EXPECT_EQ(s->registers->reg[1], 103u);
+  EXPECT_EQ(s->registers->reg[PYRO_REG_RBP], 106u);
+  EXPECT_EQ(s->registers->reg[PYRO_REG_RSP], 107u);
+  EXPECT_EQ(s->registers->stack_start, 107u);
+  EXPECT_EQ(s->registers->ip, 108u);
+  EXPECT_EQ(s->registers->reg[15], 116u);
+  EXPECT_EQ(s->stack, std::string("\1\2\3\4\5\6\7\10", 8));
+  for (size_t size = 0; size < bytes.span().size(); ++size) {
+    EXPECT_FALSE(
+        ParseSample({.type = PERF_RECORD_SAMPLE, .misc = 0, .body = bytes.span().first(size)}, true).has_value());
+  }
+}
+
+TEST(ParseSample, StacksThatCannotBe) {
+  const auto parse = [](const Bytes& bytes) {
+    return ParseSample({.type = PERF_RECORD_SAMPLE, .misc = 0, .body = bytes.span()}, true);
+  };
+  EXPECT_FALSE(parse(SampleWithStack(PERF_SAMPLE_REGS_ABI_64, 17)).has_value());
+  EXPECT_FALSE(parse(SampleWithStack(PERF_SAMPLE_REGS_ABI_32, 8))->registers.has_value());
+  EXPECT_FALSE(parse(SampleWithStack(PERF_SAMPLE_REGS_ABI_NONE, 8))->registers.has_value());
+  Bytes none;
+  for (int i = 0; i < 6; ++i) none.Add<uint64_t>(0);
+  none.Add<uint64_t>(PERF_SAMPLE_REGS_ABI_NONE).Add<uint64_t>(0);
+  ASSERT_TRUE(parse(none).has_value());
+  EXPECT_EQ(parse(none)->stack, "");
+}
+
 TEST(ParseSample, ChainLongerThanTheRecord) {
   const Bytes bytes = Bytes()
                           .Add<uint64_t>(1)

@@ -52,6 +52,10 @@ class EngineTest : public ::testing::Test {
     counter(profile::kTypeSamplesDropped, {{"reason", "malformed"}}, 0);
     counter(profile::kTypeStackStops, {{"reason", "root"}}, 100);
     counter(profile::kTypeSymbolMisses, {{"reason", "no symbols"}}, 9);
+    counter(profile::kTypeStackMeans, {{"reason", "unwind tables"}}, 98);
+    counter(profile::kTypeStackMeans, {{"reason", "frame pointers: generated code"}}, 2);
+    counter(profile::kTypeSamplesExpected, {}, 121);
+    counter(profile::kTypeFrames, {}, 300);
     const auto latency = [&](std::string_view syscall, int64_t time_ns, uint64_t value, uint64_t count) {
       profile::HistogramPoint point{
           .series =
@@ -160,6 +164,10 @@ TEST_F(EngineTest, Accounting) {
   EXPECT_EQ(node.accounting.dropped, (std::map<std::string, uint64_t>{{"ring full", 6}}));
   EXPECT_EQ(node.accounting.stop_reasons, (std::map<std::string, uint64_t>{{"root", 100}}));
   EXPECT_EQ(node.accounting.miss_reasons, (std::map<std::string, uint64_t>{{"no symbols", 9}}));
+  EXPECT_EQ(node.accounting.means,
+            (std::map<std::string, uint64_t>{{"unwind tables", 98}, {"frame pointers: generated code", 2}}));
+  EXPECT_EQ(node.accounting.expected, 121u);
+  EXPECT_EQ(node.accounting.frames, 300u);
   EXPECT_EQ(node.accounting.taken, node.accounting.delivered + node.accounting.DroppedTotal());
   // A part of it: the counters cannot tell; the drops are told in words.
   const profile::Profile part = Value(engine_.MergeProfile(S("{comm=\"sh\"}"), {}));

@@ -116,6 +116,20 @@ class FakeQuery : public QueryApi {
     return std::vector<SessionInfo>{{.spec = {.id = "s1"}, .state = SessionState::kFailed, .error = "why"}};
   }
 
+  StatusOr<SymbolUpload> UploadSymbols(const std::string& name,
+                                       const std::function<StatusOr<std::string>()>& next) override {
+    std::string all;
+    while (true) {
+      ASSIGN_OR_RETURN(const std::string piece, next());
+      if (piece.empty()) break;
+      all += piece;
+    }
+    if (!fail.ok()) return fail;
+    uploaded = all;
+    return SymbolUpload{.build_id = name, .bytes = all.size(), .replaced = true, .functions = 5, .has_lines = true};
+  }
+
+  std::string uploaded;
   Status fail;
   profile::Profile profile;
   TimeSeriesReply time_series;

@@ -100,7 +100,9 @@ class RandomData {
                     .delivered = 8,
                     .dropped = {{"ring full", 2}},
                     .stop_reasons = {{"root", 7}},
-                    .miss_reasons = {{"no symbols", 3}}};
+                    .miss_reasons = {{"no symbols", 3}},
+                    .means = {{"unwind tables", 6}, {"frame pointers: generated code", 1}},
+                    .frames = 77};
     for (uint64_t n = Below(200); n > 0; --n) {
       const int64_t count = static_cast<int64_t>(Below(1000)) - 100;
       p.Add(p.dictionary.InternLabelSet(Labels()), Stack(&p.dictionary), {count, count * 7});

@@ -191,9 +191,11 @@ void Flip(const std::filesystem::path& file, double where) {
   stream.put(c);
 }
 
-std::filesystem::path FileWith(const std::string& folder, const std::string& part) {
+std::filesystem::path FileWith(const std::string& folder, const std::string& part, uintmax_t min_size = 1) {
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (entry.path().filename().string().find(part) != std::string::npos && entry.file_size() > 0) return entry.path();
+    if (entry.path().filename().string().find(part) != std::string::npos && entry.file_size() >= min_size) {
+      return entry.path();
+    }
   }
   return {};
 }
@@ -215,6 +217,7 @@ TEST(Open, DamagedFilesAreNamedNotSwallowed) {
 }
 
 TEST(Open, DamagedTableIsFoundWhenRead) {
+  constexpr uintmax_t kWorthDamaging = 4096;  // several blocks; the first file made is often a small family's
   const TempFolder folder;
   StoreOptions options = TestOptions();
   options.memory_budget_bytes = 16u << 20;
@@ -222,7 +225,7 @@ TEST(Open, DamagedTableIsFoundWhenRead) {
   {
     auto store = MustOpen(folder.path(), options);
     // Enough that write buffers become files.
-    while (FileWith(folder.path(), ".sst").empty() && sequence < 400) {
+    while (FileWith(folder.path(), ".sst", kWorthDamaging).empty() && sequence < 400) {
       BatchBuilder b("a", ++sequence);
       std::vector<std::pair<profile::StackId, uint64_t>> samples;
       for (int i = 0; i < 2000; ++i) {
@@ -234,7 +237,7 @@ TEST(Open, DamagedTableIsFoundWhenRead) {
   }
   int damaged = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
-    if (entry.path().extension() != ".sst" || entry.file_size() < 4096) continue;
+    if (entry.path().extension() != ".sst" || entry.file_size() < kWorthDamaging) continue;
     ++damaged;
     for (int i = 1; i < 20; ++i) Flip(entry.path(), i / 20.0);
   }

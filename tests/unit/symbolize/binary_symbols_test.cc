@@ -26,7 +26,7 @@ std::map<std::string, ElfAddress> AddressesIn(const std::string& fixture) {
 
 std::string NameAt(const BinarySymbols& symbols, ElfAddress address) {
   const auto hit = symbols.index().Find(address);
-  return hit.has_value() ? std::string(symbols.index().name(hit->name)) : "-";
+  return hit.has_value() ? std::string(symbols.index().name(hit->function)) : "-";
 }
 
 std::shared_ptr<const BinarySymbols> BuildFrom(const std::string& path, const BuildId& id = {}) {

@@ -46,10 +46,28 @@ TEST(DemangleTest, RustWithoutHashes) {
 
 TEST(DemangleTest, OtherNamesStayAsTheyAre) {
   for (const std::string name : {"main", "", "_start", "_Z", "_R", "_Zfoo bar", "_ZN4shop8Check", "$s4main3fooyyF",
-                                 "main.(*Server).Serve", "_Random", "_ZN"}) {
+                                 "main.(*Server).Serve", "_Random", "_ZN",
+                                 // Swift in all its ages, D, OCaml, Haskell, JIT names.
+                                 "$s4main3fooyyF", "_$s4main3fooyyF", "$S4main3fooyyF", "_T04main3fooyyF",
+                                 "@$s4main3fooyyF", "$e4main3fooyyF", "_D4main3fooFZv", "camlShop__total_42",
+                                 "base_GHCziShow_zdfShowInt_info", "LazyCompile:*total /srv/shop.js:3"}) {
     EXPECT_EQ(Demangle(name), name);
   }
   EXPECT_EQ(Demangle(std::string_view("_Z3foov\0x", 9)), "_Z3foov?x");
+}
+
+TEST(DemangleTest, HashesOfModulesAreRemoved) {
+  EXPECT_EQ(Demangle("_ZL5localv.llvm.1234567890"), "local()");
+  EXPECT_EQ(Demangle("local.llvm.42"), "local");
+  EXPECT_EQ(Demangle("_ZN5alloc5alloc8box_free17h45f34fb312d568fbE.llvm.17816442430111643393"),
+            "alloc::alloc::box_free");
+  for (const char* name : {"f.llvm.", "f.llvm.x1", ".llvm.1"}) EXPECT_EQ(Demangle(name), name);
+}
+
+// What a demangler of another scheme makes of a hostile name must not be garbage either.
+TEST(DemangleTest, SwiftNamesCutAnywhereStayAsTheyAre) {
+  const std::string name = "$s4shop8CheckoutC5total3foryAA6BasketV_tYaKF10discountedL_7percentS2i_tF";
+  for (size_t n = 0; n <= name.size(); ++n) EXPECT_EQ(Demangle(name.substr(0, n)), name.substr(0, n));
 }
 
 TEST(DemangleTest, TextIsMadePrintable) {

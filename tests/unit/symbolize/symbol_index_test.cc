@@ -19,7 +19,7 @@ constexpr SymbolRank kUntyped{.typed = false, .global = true, .exported = true};
 std::string At(const SymbolIndex& index, uint64_t address) {
   const auto hit = index.Find(ElfAddress(address));
   if (!hit.has_value()) return "-";
-  return std::string(index.name(hit->name)) + "+" + std::to_string(hit->offset);
+  return std::string(index.name(hit->function)) + "+" + std::to_string(hit->offset);
 }
 
 TEST(SymbolIndexTest, EmptyIndexKnowsNothing) {

@@ -63,6 +63,31 @@ TEST_F(SymbolizerTest, OneTableServesEveryProcess) {
   EXPECT_EQ(symbolizer.stats().tables, 1u);
 }
 
+// This program has more than nothing of debug information.
+TEST_F(SymbolizerTest, MuchDebugInformationIsReadLater) {
+  options_.defer_debug_bytes = 1;
+  Symbolizer symbolizer(options_);
+  const BuildId own = *elf::ElfFile::Open("/proc/self/exe")->ReadBuildId();
+  const BinarySource source = SourceOf("/proc/self/exe");
+  const auto first = symbolizer.Get(own, source);
+  EXPECT_TRUE(first->debug_deferred());
+  EXPECT_FALSE(first->index().has_places());
+  ASSERT_GT(first->index().function_count(), 0u);
+  ASSERT_TRUE(symbolizer.FinishDeferred(120'000'000'000));
+  const auto later = symbolizer.Get(own, source);
+  EXPECT_FALSE(later->debug_deferred());
+  EXPECT_TRUE(later->index().has_places());
+  EXPECT_EQ(symbolizer.stats().tables_built, 2u);
+  EXPECT_EQ(symbolizer.stats().tables_deferred, 0u);
+}
+
+TEST_F(SymbolizerTest, EndsWhileDebugInformationIsBeingRead) {
+  options_.defer_debug_bytes = 1;
+  Symbolizer symbolizer(options_);
+  EXPECT_TRUE(symbolizer.Get(*elf::ElfFile::Open("/proc/self/exe")->ReadBuildId(), SourceOf("/proc/self/exe"))
+                  ->debug_deferred());
+}
+
 TEST_F(SymbolizerTest, EveryAnswerIsCountedByReason) {
   Symbolizer symbolizer(options_);
   const BinarySource pie = SourceOf(Fixture("fixture_pie"));
@@ -112,14 +137,14 @@ TEST_F(SymbolizerTest, AFailureIsForgottenAfterAWhile) {
 TEST_F(SymbolizerTest, TablesAreEvictedLeastRecentlyUsedFirst) {
   std::vector<std::string> names = {"fixture_pie", "fixture_nopie", "libfixture.so", "fixture_ibt"};
   std::vector<BuildId> ids;
-  size_t largest = 0;
+  std::vector<size_t> bytes;
   for (const std::string& name : names) {
     ids.push_back(*elf::ElfFile::Open(Fixture(name))->ReadBuildId());
     Symbolizer alone(options_);
     alone.Prepare(ids.back(), SourceOf(Fixture(name)));
-    largest = std::max(largest, alone.stats().table_bytes);
+    bytes.push_back(alone.stats().table_bytes);
   }
-  options_.table_cache_bytes = largest * 2 + 16;
+  options_.table_cache_bytes = bytes[0] + std::max(bytes[1], bytes[2]) + 16;
   Symbolizer symbolizer(options_);
   const auto held = symbolizer.Get(ids[0], SourceOf(Fixture(names[0])));
   symbolizer.Prepare(ids[1], SourceOf(Fixture(names[1])));

@@ -117,8 +117,8 @@ UnwindRule Theirs(Dwarf_CFI* cfi, uint64_t address, bool* known) {
 }
 
 std::string Text(const UnwindRule& r) {
-  return StrFormat("kind %d reg %d offset %d add %d ra %d fp %d@%d", r.kind, r.reg, r.offset, r.add, r.ra_at, r.fp_saved,
-                   r.fp_at);
+  return StrFormat("kind %d reg %d offset %d add %d ra %d fp %d@%d", r.kind, r.reg, r.offset, r.add, r.ra_at,
+                   r.fp_saved, r.fp_at);
 }
 
 class Oracle : public ::testing::TestWithParam<std::string> {};
@@ -178,7 +178,8 @@ TEST_P(Oracle, SameRulesAsElfutils) {
     got.bx_at = expected.bx_at;
     if (got.kind == PYRO_UNWIND_RETURN_REG) got.ra_at = expected.ra_at;
     if (std::memcmp(&got, &expected, sizeof(got)) != 0) {
-      if (++differing < 10) ADD_FAILURE() << std::hex << address << ": " << Text(got) << "; elfutils: " << Text(expected);
+      if (++differing < 10)
+        ADD_FAILURE() << std::hex << address << ": " << Text(got) << "; elfutils: " << Text(expected);
     }
   }
   EXPECT_EQ(differing, 0u);

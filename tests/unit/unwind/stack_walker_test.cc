@@ -155,7 +155,8 @@ TEST_F(FramePointers, KernelAddressAsInstructionPointer) {
   EXPECT_EQ(Walk(registers).stop, PYRO_STOP_BAD_RETURN);
 }
 
-// ---- tables ----------------------------------------------------------------------------------------------------------
+// ---- tables
+// ----------------------------------------------------------------------------------------------------------
 
 // A table of one part at ELF address 0x1000, a rule per row.
 class Tables : public ::testing::Test {
@@ -287,7 +288,8 @@ TEST_F(Tables, PltStubBeforeAndAfterItsPush) {
 }
 
 TEST_F(Tables, SignalFrameGivesAllRegisters) {
-  const UnwindRule by_r10{.kind = PYRO_UNWIND_REGISTER, .reg = 10, .bx_saved = PYRO_SAVED_LOST, .offset = 0, .ra_at = -8};
+  const UnwindRule by_r10{
+      .kind = PYRO_UNWIND_REGISTER, .reg = 10, .bx_saved = PYRO_SAVED_LOST, .offset = 0, .ra_at = -8};
   Build({{0, Rsp(8)}, {64, {.kind = PYRO_UNWIND_SIGNAL}}, {128, by_r10}, {256, End()}});
   memory_.Put(kStack, Code(65));  // the handler returns to the trampoline
   const uint64_t context = kStack + 8;
@@ -297,14 +299,14 @@ TEST_F(Tables, SignalFrameGivesAllRegisters) {
   memory_.Put(context + 40 + 16 * 8, Code(128));           // rip: the first instruction of a function
   memory_.Put(interrupted_sp + 56, Code(300));
   const auto result = Walk(At(Code(10), kStack));
-  EXPECT_EQ(Frames(result),
-            (std::vector<uint64_t>{Code(10), Code(65), Code(128) | PYRO_FRAME_EXACT, Code(300)}));
+  EXPECT_EQ(Frames(result), (std::vector<uint64_t>{Code(10), Code(65), Code(128) | PYRO_FRAME_EXACT, Code(300)}));
   EXPECT_EQ(result.stop, PYRO_STOP_END);
   EXPECT_EQ(result.means, PYRO_BY_TABLE | PYRO_BY_SIGNAL_FRAME);
 }
 
 TEST_F(Tables, OtherRegistersAreKnownInTheInnermostFrameOnly) {
-  const UnwindRule by_r10{.kind = PYRO_UNWIND_REGISTER, .reg = 10, .bx_saved = PYRO_SAVED_LOST, .offset = 0, .ra_at = -8};
+  const UnwindRule by_r10{
+      .kind = PYRO_UNWIND_REGISTER, .reg = 10, .bx_saved = PYRO_SAVED_LOST, .offset = 0, .ra_at = -8};
   Build({{0, by_r10}, {256, End()}});
   Registers registers = At(Code(10), kStack);
   registers.reg[10] = kStack + 64;
@@ -327,7 +329,8 @@ TEST_F(Tables, RbxWhereTheTableFollowsIt) {
   UnwindRule callee = Rsp(16);  // saved rbx at CFA - 16
   callee.bx_saved = PYRO_SAVED_CFA;
   callee.bx_at = -16;
-  UnwindRule by_rbx{.kind = PYRO_UNWIND_REGISTER, .reg = PYRO_REG_RBX, .bx_saved = PYRO_SAVED_LOST, .offset = 24, .ra_at = -8};
+  UnwindRule by_rbx{
+      .kind = PYRO_UNWIND_REGISTER, .reg = PYRO_REG_RBX, .bx_saved = PYRO_SAVED_LOST, .offset = 24, .ra_at = -8};
   Build({{0, callee}, {128, by_rbx}, {256, End()}});
   memory_.Put(kStack, kStack + 512);  // rbx
   memory_.Put(kStack + 8, Code(140));

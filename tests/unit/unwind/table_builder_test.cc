@@ -15,11 +15,15 @@
 #include "userspace/base/strings.h"
 #include "userspace/unwind/cfi.h"
 
-#define CASES(X)                                                                                              \
-  X(entry) X(pushed) X(frame) X(popped) X(restored) X(advance0) X(advance1) X(advance_loc1) X(advance_loc2)   \
-  X(advance_loc4) X(before_realigned) X(realigned) X(saved_rsp) X(plt) X(unsupported) X(supported_again)      \
-  X(outermost) X(return_register) X(other_register) X(lost_rbp) X(trampoline) X(gap) X(bare_trampoline)       \
-  X(after_bare_trampoline) X(padding) X(before_entered) X(entered)
+#define CASES(X)                                                                                                       \
+  X(entry)                                                                                                             \
+  X(pushed)                                                                                                            \
+  X(frame)                                                                                                             \
+  X(popped)                                                                                                            \
+  X(restored) X(advance0) X(advance1) X(advance_loc1) X(advance_loc2) X(advance_loc4) X(before_realigned) X(realigned) \
+      X(saved_rsp) X(plt) X(unsupported) X(supported_again) X(outermost) X(return_register) X(other_register)          \
+          X(lost_rbp) X(trampoline) X(gap) X(bare_trampoline) X(after_bare_trampoline) X(padding) X(before_entered)    \
+              X(entered)
 #define DECLARE(name) extern "C" const char cfi_case_##name[];
 CASES(DECLARE)
 
@@ -173,7 +177,8 @@ TEST_F(Cases, RbxOnlyWhereItIsNeeded) {
   EXPECT_GT(saved, 5);
 }
 
-// ---- sections made here ----------------------------------------------------------------------------------------------
+// ---- sections made here
+// ----------------------------------------------------------------------------------------------
 
 class Bytes {
  public:
@@ -329,7 +334,8 @@ TEST(Cfi, InstructionsThatMakeNoSense) {
 
 TEST(Cfi, RowsStayInsideTheirFunction) {
   std::string bytes = Entry(0, CieBody());
-  bytes += Fde(static_cast<uint32_t>(bytes.size()) + 4, 0x1000, 4, std::string_view("\x7f\x0e\x10\x04\xff\xff\xff\xff", 8));
+  bytes +=
+      Fde(static_cast<uint32_t>(bytes.size()) + 4, 0x1000, 4, std::string_view("\x7f\x0e\x10\x04\xff\xff\xff\xff", 8));
   const Read read = ReadSection(bytes);
   EXPECT_TRUE(read.all_good);
   ASSERT_EQ(read.rows.size(), 1u);
@@ -355,7 +361,8 @@ TEST(Cfi, EveryTruncationAndEveryFlippedBit) {
   }
 }
 
-// ---- whole files -----------------------------------------------------------------------------------------------------
+// ---- whole files
+// -----------------------------------------------------------------------------------------------------
 
 // An ELF file of one code segment at 0x1000 and one section of call frame information.
 std::string MakeElf(const std::string& cfi, uint64_t code_bytes, const char* section_name = ".eh_frame") {
@@ -455,7 +462,8 @@ TEST(Builder, AMillionOverlappingFunctionsOfOneExpensiveHeader) {
   std::string cfi = Entry(0, CieBody() + instructions);
   constexpr int kFunctions = 1'000'000;
   for (int i = 0; i < kFunctions; ++i) {
-    cfi += Fde(static_cast<uint32_t>(cfi.size()) + 4, 0x1000 + static_cast<uint64_t>(i % 1000), 0x100000, "\x41\x0e\x20");
+    cfi +=
+        Fde(static_cast<uint32_t>(cfi.size()) + 4, 0x1000 + static_cast<uint64_t>(i % 1000), 0x100000, "\x41\x0e\x20");
   }
   const auto started = std::chrono::steady_clock::now();
   const auto table = BuildFrom(MakeElf(cfi, 0x200000));
@@ -536,7 +544,8 @@ TEST(Builder, WithoutInformationThereAreNoRules) {
   for (const UnwindPart& part : table->parts) {
     for (uint64_t at = part.base.value; at < part.end().value; at += 16) {
       EXPECT_EQ(FindRule(*table, ElfAddress(at))->kind, PYRO_UNWIND_NONE);
-      EXPECT_EQ(FindRule(*table, ElfAddress(at))->add, 1) << "frame pointers are this file's convention, if anything is";
+      EXPECT_EQ(FindRule(*table, ElfAddress(at))->add, 1)
+          << "frame pointers are this file's convention, if anything is";
     }
   }
 }

@@ -38,7 +38,8 @@ bool Same(const UnwindTable& a, const UnwindTable& b) {
   if (a.rules.size() != b.rules.size() || a.parts.size() != b.parts.size()) return false;
   if (std::memcmp(a.rules.data(), b.rules.data(), a.rules.size() * sizeof(UnwindRule)) != 0) return false;
   for (size_t i = 0; i < a.parts.size(); ++i) {
-    if (a.parts[i].base != b.parts[i].base || a.parts[i].pages != b.parts[i].pages || a.parts[i].words != b.parts[i].words) {
+    if (a.parts[i].base != b.parts[i].base || a.parts[i].pages != b.parts[i].pages ||
+        a.parts[i].words != b.parts[i].words) {
       return false;
     }
   }
@@ -60,7 +61,7 @@ TEST(TableFile, GoldenBytes) {
   const std::string bytes = SerializeTable(SmallTable());
   ASSERT_EQ(bytes.size(), 104u + 2 * 16 + 16 + 5 * 4);
   EXPECT_EQ(HexEncode(bytes.substr(0, 16)), "5059524f554e57440100000002000000");
-  EXPECT_EQ(HexEncode(bytes.substr(24, 8)), "0200000001000000");  // rules, parts
+  EXPECT_EQ(HexEncode(bytes.substr(24, 8)), "0200000001000000");                   // rules, parts
   EXPECT_EQ(HexEncode(bytes.substr(32, 16)), "01000000000000000200000000000000");  // functions, rows
   EXPECT_EQ(HexEncode(bytes.substr(104, 32)),
             "00000000000000000000000000000000"
@@ -158,7 +159,8 @@ TEST_F(Cache, DamagedFilesCountAsAbsent) {
 
 TEST_F(Cache, NamesThatAreNone) {
   TableCache cache(folder_, 1 << 20);
-  for (const std::string& name : {std::string("../../etc/passwd"), std::string("ab"), std::string(500, 'a'), std::string()}) {
+  for (const std::string& name :
+       {std::string("../../etc/passwd"), std::string("ab"), std::string(500, 'a'), std::string()}) {
     EXPECT_TRUE(cache.Store({name}, SmallTable()).ok());
     EXPECT_FALSE(cache.Has({name})) << name;
     EXPECT_FALSE(cache.Load({name}).has_value());

@@ -333,10 +333,12 @@ function Trust(props: { source: FlameSource }): JSX.Element | null {
       </>}
     >
       <h3>Can this picture be trusted?</h3>
-      <p>Every sample taken is either in the graph or counted here: {count(a.taken)} taken = {count(a.delivered)} delivered + {count(dropped)} dropped.</p>
+      <p>Every sample taken is either in the graph or counted here: {count(a.taken)} taken = {count(a.delivered)} delivered + {count(dropped)} dropped.
+        {a.expected > 0 && <> By the kernel's own account of CPU time, {count(a.expected)} were to be expected: {percent(a.taken, a.expected)} were taken.</>}</p>
       <ReasonList title="Dropped" rows={Object.entries(a.dropped).filter(([, n]) => n > 0)} none="Nothing was dropped." />
       <ReasonList title="Where stacks end" rows={stops} none="Not reported." />
-      <ReasonList title="Frames without a name" rows={misses} none="Every frame has a name." />
+      <ReasonList title="How stacks were unwound" rows={Object.entries(a.means).filter(([, n]) => n > 0).sort((x, y) => y[1] - x[1])} none="Not reported." />
+      <ReasonList title={`Frames without a name${a.frames > 0 ? ` (${percent(misses.reduce((s, [, n]) => s + n, 0), a.frames)} of ${count(a.frames)})` : ''}`} rows={misses} none="Every frame has a name." />
       {props.source.durationNs > 0 && <p className="faint">Measured over {duration(props.source.durationNs)}{props.source.period > 0 && `, one sample per ${duration(props.source.period)} and CPU`}.</p>}
       {props.source.comments.map((c) => <p key={c} className="faint">{c}</p>)}
     </Popover>

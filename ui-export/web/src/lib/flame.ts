@@ -15,6 +15,9 @@ export interface FlameAccounting {
   dropped: Record<string, number>;
   stopReasons: Record<string, number>;
   missReasons: Record<string, number>;
+  expected: number;  // 0: not known
+  means: Record<string, number>;
+  frames: number;  // 0: not known
 }
 
 export interface ValueType {
@@ -182,6 +185,9 @@ export function parseFlame(json: unknown): FlameSource {
       dropped: counts(accounting.dropped),
       stopReasons: counts(accounting.stopReasons),
       missReasons: counts(accounting.missReasons),
+      expected: num(accounting.expected),
+      means: counts(accounting.means),
+      frames: num(accounting.frames),
     },
     comments: [...notices, ...(Array.isArray(profile.comments) ? profile.comments.map(String) : [])],
     notices,

@@ -16,7 +16,7 @@ export function tiny() {
     profile: {
       timeNs: '1764000000000000000', durationNs: '10000000000', period: 10101010,
       types: [{ type: 'samples', unit: 'count' }, { type: 'cpu', unit: 'nanoseconds' }], defaultType: 1,
-      accounting: { taken: 10, delivered: 10, dropped: {}, stopReasons: {}, missReasons: {} }, comments: [] as string[],
+      accounting: { taken: 10, delivered: 10, dropped: {}, stopReasons: {}, missReasons: {}, expected: 0, means: {}, frames: 0 }, comments: [] as string[],
     },
     strings: ['', 'all', 'main', 'hot_a', 'hot_b', '/bin/shop'],
     frames: { name: [1, 2, 3, 4], kind: [5, 1, 1, 1], module: [0, 5, 5, 5], file: [0, 0, 0, 0], line: [0, 10, 20, 30], inlined: [0, 0, 0, 0] },

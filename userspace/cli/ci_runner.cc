@@ -1,0 +1,108 @@
+#include "userspace/cli/ci_runner.h"
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "userspace/agent/recorder.h"
+#include "userspace/base/clock.h"
+#include "userspace/base/file.h"
+#include "userspace/base/owned.h"
+#include "userspace/base/strings.h"
+
+namespace pyrometer::cli {
+namespace {
+
+constexpr size_t kMaxOutputBytes = 16u << 20;
+constexpr size_t kLinesShown = 20;
+
+// A file that nobody else can name before us, gone with its owner.
+class ScratchFile {
+ public:
+  static StatusOr<ScratchFile> Make() {
+    const char* folder = std::getenv("TMPDIR");
+    std::string path = StrFormat("%s/pyrometer-ci-XXXXXX", folder != nullptr && *folder != '\0' ? folder : "/tmp");
+    const UniqueFd fd(::mkstemp(path.data()));
+    if (!fd) return ErrnoError(errno, StrFormat("cannot create %s", path));
+    return ScratchFile(std::move(path));
+  }
+  ScratchFile(ScratchFile&& other) noexcept : path_(std::move(other.path_)) { other.path_.clear(); }
+  ScratchFile& operator=(ScratchFile&&) = delete;
+  ~ScratchFile() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit ScratchFile(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
+
+// User and system time of all children that ended and were waited for, theirs included.
+uint64_t ChildrenCpuNs() {
+  rusage usage{};
+  ::getrusage(RUSAGE_CHILDREN, &usage);
+  const auto ns = [](const timeval& t) {
+    return static_cast<uint64_t>(t.tv_sec) * kNsPerSecond + static_cast<uint64_t>(t.tv_usec) * 1000;
+  };
+  return ns(usage.ru_utime) + ns(usage.ru_stime);
+}
+
+std::string LastLines(const std::string& path) {
+  const auto text = ReadFile(path, kMaxOutputBytes);
+  if (!text.ok()) return std::string(Message(text.status()));
+  std::vector<std::string_view> lines = Split(StripWhitespace(*text), '\n');
+  const size_t from = lines.size() - std::min(lines.size(), kLinesShown);
+  std::string out;
+  for (size_t i = from; i < lines.size(); ++i) out += "\n  " + ToUtf8(lines[i]);
+  return out;
+}
+
+std::string HowItEnded(int status) {
+  if (WIFSIGNALED(status))
+    return StrFormat("was ended by signal %d (%s)", WTERMSIG(status), ::strsignal(WTERMSIG(status)));
+  return StrFormat("ended with exit code %d", WEXITSTATUS(status));
+}
+
+}  // namespace
+
+Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t block, regression::RunSet* runs) {
+  ASSIGN_OR_RETURN(const ScratchFile output, ScratchFile::Make());
+  agent::RecordOptions options;
+  // $0 and $1 keep the line and the file out of the shell's syntax.
+  options.command = {"/bin/sh", "-c", "exec >\"$0\" 2>&1 </dev/null; eval \"$1\"", output.path(), command};
+  options.frequency_hz = options_.frequency_hz;
+  options.cache_folder = options_.cache_folder;
+  options.stop = options_.stop;
+
+  regression::RunFacts facts;
+  facts.started_ns = UnixNowNs();
+  const uint64_t started_ns = MonotonicNowNs(), cpu_before_ns = ChildrenCpuNs();
+  ASSIGN_OR_RETURN(const agent::Recording recording, agent::Record(options));
+  facts.wall_ns = MonotonicNowNs() - started_ns;
+  facts.cpu_ns = ChildrenCpuNs() - cpu_before_ns;
+  facts.lost_samples = recording.profile.accounting.DroppedTotal();
+  for (const std::string& note : recording.notes) {
+    if (std::find(notes_.begin(), notes_.end(), note) == notes_.end()) notes_.push_back(note);
+  }
+  if (options_.stop != nullptr && options_.stop->load()) return CancelledError("interrupted; nothing was decided");
+  if (!recording.command_status) return InternalError("the command's end was not seen");
+  if (*recording.command_status != 0) {
+    return FailedPreconditionError(StrFormat("`%s` %s; a check needs commands that succeed. Its output ends with:%s",
+                                             command, HowItEnded(*recording.command_status), LastLines(output.path())));
+  }
+  if (runs == nullptr) return OkStatus();
+  regression::RunOrigin& origin = runs->origin(side);
+  origin.command = command;
+  origin.how = recording.how;
+  origin.frequency_hz = options_.frequency_hz;
+  origin.machine = regression::ThisMachine();
+  runs->Add(side, block, std::move(facts), recording.profile, /*value_index=*/0);
+  return OkStatus();
+}
+
+}  // namespace pyrometer::cli

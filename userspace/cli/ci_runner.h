@@ -1,0 +1,43 @@
+// Runs the commands of a regression check, recorded one after the other.
+//
+//   CiRunner runner({.frequency_hz = 1999});
+//   RETURN_IF_ERROR(runner.Run("./bench", Side::kCandidate, /*block=*/0, &runs));
+//
+// A command is a line for /bin/sh. Its input is empty; its output is kept, not shown, and told when it fails.
+//
+// Threads: one, and one CiRunner at a time (CPU time is that of the process's children). Cost: the command's time and
+// about half a second around it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "userspace/base/status.h"
+#include "userspace/regression/run_set.h"
+
+namespace pyrometer::cli {
+
+class CiRunner {
+ public:
+  struct Options {
+    uint32_t frequency_hz = 0;
+    std::string cache_folder;  // for unwind tables
+    const std::atomic<bool>* stop = nullptr;
+  };
+  explicit CiRunner(Options options) : options_(std::move(options)) {}
+
+  // Records one run and adds it to `runs`, which learns how it was made. With a null `runs` the run is a warm-up.
+  // FAILED_PRECONDITION when the command fails, with the end of its output; CANCELLED after `stop`.
+  Status Run(const std::string& command, regression::Side side, uint32_t block, regression::RunSet* runs);
+
+  // What could not be measured as usual, each once.
+  const std::vector<std::string>& notes() const { return notes_; }
+
+ private:
+  const Options options_;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace pyrometer::cli

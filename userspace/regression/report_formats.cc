@@ -1,0 +1,340 @@
+// Renderings of a report. JSON first; the rest choose from it.
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "userspace/base/strings.h"
+#include "userspace/base/version.h"
+#include "userspace/regression/report.h"
+
+namespace pyrometer::regression {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxAnnotations = 10;  // GitHub shows no more for one step
+constexpr std::string_view kRule = "slower-function";
+// A comment bot finds its own comment by this and replaces it.
+constexpr std::string_view kMarker = "<!-- pyrometer ci -->";
+
+std::string Dump(const json& value) { return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n"; }
+
+// JSON has no infinity; null says "not known".
+json Figure(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
+json Range(const Interval& interval) { return json::array({Figure(interval.low), Figure(interval.high)}); }
+
+json ToJson(const Effect& effect) {
+  return {{"baseline_samples", Figure(effect.baseline_count)},
+          {"candidate_samples", Figure(effect.candidate_count)},
+          {"baseline_share", Figure(effect.baseline_share)},
+          {"excess_share", Figure(effect.excess)},
+          {"excess_share_interval", Range(effect.excess_interval)},
+          {"ratio", Figure(effect.ratio)},
+          {"ratio_interval", Range(effect.ratio_interval)},
+          {"p_slower", Figure(effect.p)},
+          {"p_faster", Figure(effect.p_faster)},
+          {"detectable_share", Figure(effect.detectable_share)},
+          {"new", effect.is_new},
+          {"vanished", effect.vanished}};
+}
+
+json ToJson(const ReportFunction& function) {
+  json result = {{"name", function.name}, {"module", function.module}};
+  if (!function.file.empty()) result["file"] = function.file;
+  if (function.line > 0) result["line"] = function.line;
+  return result;
+}
+
+json ToJson(const std::vector<ReportFinding>& findings) {
+  json list = json::array();
+  for (const ReportFinding& finding : findings) {
+    json item = {{"counted", finding.inclusive ? "inclusive" : "exclusive"}, {"effect", ToJson(finding.effect)}};
+    // null: the whole program.
+    item["function"] = finding.function.name.empty() ? json(nullptr) : ToJson(finding.function);
+    item["message"] = Sentence(finding);
+    item["callers"] = json::array();
+    for (const ReportFinding::Caller& caller : finding.callers) {
+      item["callers"].push_back({{"function", ToJson(caller.function)}, {"excess_share", Figure(caller.excess)}});
+    }
+    item["moved_from"] = json::array();
+    for (const ReportFunction& from : finding.moved_from) item["moved_from"].push_back(ToJson(from));
+    list.push_back(std::move(item));
+  }
+  return list;
+}
+
+std::string Json(const Report& report) {
+  json total = ToJson(report.total);
+  total["tested"] = report.total.tested;
+  return Dump({{"format", "pyrometer-ci-report"},
+               {"version", 1},
+               {"decision", DecisionName(report.decision)},
+               {"reason", report.reason},
+               {"remedy", report.remedy},
+               {"baseline", report.baseline},
+               {"candidate", report.candidate},
+               {"how", report.how},
+               {"runs", {{"baseline", report.baseline_runs}, {"candidate", report.candidate_runs}}},
+               {"samples", report.samples},
+               {"lost_samples", report.lost_samples},
+               {"alpha", report.alpha},
+               {"level", report.level},
+               {"min_effect_share", report.min_effect},
+               {"seed", report.seed},
+               {"detectable_share", Figure(report.detectable_share)},
+               {"columns_tested", report.functions_tested},
+               {"total_cpu", total},
+               {"findings", ToJson(report.findings)},
+               {"findings_left_out", report.findings_left_out},
+               {"moved", ToJson(report.moved)},
+               {"faster", ToJson(report.faster)}});
+}
+
+std::string MarkdownText(std::string_view text) {
+  std::string out;
+  for (const char c : ToUtf8(text)) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      out += ' ';
+      continue;
+    }
+    if (c == '<') {
+      out += "&lt;";
+      continue;
+    }
+    if (std::string_view("\\`*_{}[]()#+!|>~@$").find(c) != std::string_view::npos) out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+std::string RangeText(const Interval& interval, double scale, double offset) {
+  const auto figure = [&](double value) {
+    return std::isfinite(value) ? StrFormat("%+.1f", scale * (value - offset)) : std::string("∞");
+  };
+  return figure(interval.low) + " … " + figure(interval.high) + " %";
+}
+
+std::string MarkdownTable(const std::vector<ReportFinding>& findings) {
+  std::string out =
+      "| function | slower by | 95 % interval | of the total | p | callers |\n|---|---:|---:|---:|---:|---|\n";
+  for (const ReportFinding& finding : findings) {
+    const Effect& effect = finding.effect;
+    std::string name = finding.function.name.empty() ? "the whole program" : MarkdownText(finding.function.name);
+    if (!finding.function.module.empty()) name += " (" + MarkdownText(finding.function.module) + ")";
+    if (finding.inclusive) name += ", with what it calls";
+    std::string callers;
+    for (const ReportFinding::Caller& caller : finding.callers) {
+      callers += (callers.empty() ? "" : ", ") + MarkdownText(caller.function.name);
+    }
+    out += StrFormat("| %s | %s | %s | %+.2f %% | %.2g | %s |\n", name,
+                     effect.is_new     ? std::string("new")
+                     : effect.vanished ? std::string("gone")
+                                       : StrFormat("%+.1f %%", 100 * (effect.ratio - 1)),
+                     effect.is_new || effect.vanished ? std::string() : RangeText(effect.ratio_interval, 100, 1),
+                     100 * effect.excess, effect.excess < 0 ? effect.p_faster : effect.p, callers);
+  }
+  return out;
+}
+
+std::string Seen(const Report& report) {
+  if (!std::isfinite(report.detectable_share)) return "Too few samples to see a change of any size.";
+  return StrFormat("A slowdown of one function by %.2f %% of the total would have been seen.",
+                   100 * report.detectable_share);
+}
+
+std::string Markdown(const Report& report) {
+  std::string out(kMarker);
+  const char* heading = report.decision == Decision::kPass         ? "No regression"
+                        : report.decision == Decision::kRegression ? "Performance regression"
+                                                                   : "Performance: could not decide";
+  out += StrFormat("\n### %s\n\n%s.", heading, MarkdownText(report.reason));
+  if (!report.remedy.empty()) out += " To decide: " + MarkdownText(report.remedy) + ".";
+  out += "\n\n";
+  if (!report.findings.empty()) out += MarkdownTable(report.findings) + "\n";
+  if (report.findings_left_out > 0) out += StrFormat("%d more are not listed.\n\n", report.findings_left_out);
+  if (!report.moved.empty()) {
+    out += "Moved, not slower:\n\n";
+    for (const ReportFinding& finding : report.moved) {
+      std::string from;
+      for (const ReportFunction& function : finding.moved_from) {
+        from += (from.empty() ? "" : ", ") + MarkdownText(function.name);
+      }
+      out += StrFormat("- %s, from %s\n", MarkdownText(finding.function.name), from);
+    }
+    out += "\n";
+  }
+  if (!report.faster.empty())
+    out += "<details><summary>Faster</summary>\n\n" + MarkdownTable(report.faster) + "\n</details>\n\n";
+  out += Seen(report);
+  if (report.total.tested) {
+    out += StrFormat(" Total CPU time: %+.1f %% (%s).", 100 * (report.total.ratio - 1),
+                     RangeText(report.total.ratio_interval, 100, 1));
+  }
+  out += StrFormat(" %d + %d runs, %s samples, %s.\n", report.baseline_runs, report.candidate_runs,
+                   FormatCount(report.samples), MarkdownText(report.how));
+  return out;
+}
+
+std::string XmlText(std::string_view text) {
+  std::string out;
+  for (const char c : ToUtf8(text)) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      default:
+        out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+    }
+  }
+  return out;
+}
+
+// One test case per finding, one for the check itself.
+std::string JUnit(const Report& report) {
+  const bool undecided = report.decision == Decision::kUndecided;
+  std::string out = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+  out += StrFormat(
+      "<testsuites><testsuite name=\"pyrometer ci\" tests=\"%d\" failures=\"%d\" errors=\"%d\" skipped=\"0\">\n",
+      report.findings.size() + 1, report.findings.size(), undecided ? 1 : 0);
+  out += "  <testcase classname=\"pyrometer.ci\" name=\"the check can decide\">";
+  if (undecided) {
+    out += StrFormat("<error type=\"undecided\" message=\"%s\">%s</error>", XmlText(report.reason),
+                     XmlText(report.remedy));
+  }
+  out += "</testcase>\n";
+  for (const ReportFinding& finding : report.findings) {
+    const std::string name = finding.function.name.empty() ? "the whole program" : finding.function.name;
+    const std::string where = finding.function.file.empty()
+                                  ? finding.function.module
+                                  : StrFormat("%s:%d", finding.function.file, std::max(1, finding.function.line));
+    out += StrFormat(
+        "  <testcase classname=\"pyrometer.ci\" name=\"%s is not slower\"><failure type=\"regression\" "
+        "message=\"%s\">%s"
+        "</failure></testcase>\n",
+        XmlText(name), XmlText(Sentence(finding)), XmlText(where));
+  }
+  out += "</testsuite></testsuites>\n";
+  return out;
+}
+
+json SarifResult(const ReportFinding& finding) {
+  json result = {{"ruleId", kRule}, {"level", "error"}, {"message", {{"text", Sentence(finding)}}}};
+  json location = json::object();
+  if (!finding.function.name.empty()) {
+    location["logicalLocations"] = json::array({{{"fullyQualifiedName", finding.function.name}, {"kind", "function"}}});
+  }
+  if (!finding.function.file.empty()) {
+    location["physicalLocation"] = {{"artifactLocation", {{"uri", finding.function.file}}},
+                                    {"region", {{"startLine", std::max(1, finding.function.line)}}}};
+  }
+  if (!location.empty()) result["locations"] = json::array({location});
+  return result;
+}
+
+std::string Sarif(const Report& report) {
+  json results = json::array();
+  for (const ReportFinding& finding : report.findings) results.push_back(SarifResult(finding));
+  const json rule = {{"id", kRule},
+                     {"shortDescription", {{"text", "A function takes more CPU time than in the baseline"}}},
+                     {"defaultConfiguration", {{"level", "error"}}}};
+  const json driver = {{"name", "pyrometer"}, {"version", kVersion}, {"rules", json::array({rule})}};
+  json run = {{"tool", {{"driver", driver}}}, {"results", results}};
+  // What could not be decided is no result; the run says so.
+  json invocation = {{"executionSuccessful", report.decision != Decision::kUndecided}};
+  if (report.decision == Decision::kUndecided) {
+    invocation["toolExecutionNotifications"] =
+        json::array({{{"level", "warning"}, {"message", {{"text", report.reason + "; " + report.remedy}}}}});
+  }
+  run["invocations"] = json::array({invocation});
+  return Dump({{"$schema", "https://json.schemastore.org/sarif-2.1.0.json"},
+               {"version", "2.1.0"},
+               {"runs", json::array({run})}});
+}
+
+// FNV-1a: GitLab knows a finding again from one pipeline to the next by it.
+std::string Fingerprint(const ReportFunction& function) {
+  uint64_t hash = 0xCBF29CE484222325u;
+  for (const char c : function.module + '\0' + function.name) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+  }
+  return StrFormat("%016x", hash);
+}
+
+std::string CodeQuality(const Report& report) {
+  json list = json::array();
+  for (const ReportFinding& finding : report.findings) {
+    const std::string path = finding.function.file.empty() ? finding.function.module : finding.function.file;
+    list.push_back(
+        {{"description", Sentence(finding)},
+         {"check_name", kRule},
+         {"fingerprint", Fingerprint(finding.function)},
+         {"severity", "major"},
+         {"location",
+          {{"path", path.empty() ? "program" : path}, {"lines", {{"begin", std::max(1, finding.function.line)}}}}}});
+  }
+  return Dump(list);
+}
+
+// Of workflow commands: what would end the command is written as %XX.
+std::string WorkflowText(std::string_view text, bool property) {
+  std::string out;
+  for (const char c : ToUtf8(text)) {
+    const bool special = c == '%' || c == '\r' || c == '\n' || (property && (c == ':' || c == ','));
+    out += special ? StrFormat("%%%02X", static_cast<int>(c)) : std::string(1, c);
+  }
+  return out;
+}
+
+}  // namespace
+
+StatusOr<ReportFormat> ReportFormatFor(std::string_view path) {
+  if (path.ends_with(".codequality.json")) return ReportFormat::kCodeQuality;
+  if (path.ends_with(".json")) return ReportFormat::kJson;
+  if (path.ends_with(".md")) return ReportFormat::kMarkdown;
+  if (path.ends_with(".xml")) return ReportFormat::kJUnit;
+  if (path.ends_with(".sarif")) return ReportFormat::kSarif;
+  return InvalidArgumentError(StrFormat(
+      "%s: the extension says the format of a report; known are .json, .md, .xml (JUnit), .sarif, .codequality.json",
+      path));
+}
+
+std::string RenderReport(const Report& report, ReportFormat format) {
+  switch (format) {
+    case ReportFormat::kJson:
+      return Json(report);
+    case ReportFormat::kMarkdown:
+      return Markdown(report);
+    case ReportFormat::kJUnit:
+      return JUnit(report);
+    case ReportFormat::kSarif:
+      return Sarif(report);
+    case ReportFormat::kCodeQuality:
+      return CodeQuality(report);
+  }
+  return "";
+}
+
+std::string GitHubAnnotations(const Report& report) {
+  std::string out;
+  for (size_t i = 0; i < std::min(kMaxAnnotations, report.findings.size()); ++i) {
+    const ReportFinding& finding = report.findings[i];
+    std::string properties = "title=Performance regression";
+    if (!finding.function.file.empty()) {
+      properties +=
+          StrFormat(",file=%s,line=%d", WorkflowText(finding.function.file, true), std::max(1, finding.function.line));
+    }
+    out += "::error " + properties + "::" + WorkflowText(Sentence(finding), false) + "\n";
+  }
+  return out;
+}
+
+}  // namespace pyrometer::regression
