@@ -105,7 +105,7 @@ _pyrometer() {
       flags="--json --pid --help"
       ;;
     "symbols upload")
-      flags="--store --token-file --tls --tls-ca --tls-cert --tls-key --help"
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --help"
       ;;
     "session start")
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --node --all --pid --container --cgroup -d \

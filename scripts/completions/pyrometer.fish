@@ -227,6 +227,7 @@ complete -c pyrometer -n '__fish_seen_subcommand_from convert' -F
 
 complete -c pyrometer -n '__fish_seen_subcommand_from symbols; and __fish_seen_subcommand_from upload' -l store -r -d 'Address of the store'
 complete -c pyrometer -n '__fish_seen_subcommand_from symbols; and __fish_seen_subcommand_from upload' -l token-file -r -F -d 'File with the token'
+complete -c pyrometer -n '__fish_seen_subcommand_from symbols; and __fish_seen_subcommand_from upload' -l tenant -r -d 'Whose data'
 complete -c pyrometer -n '__fish_seen_subcommand_from symbols; and __fish_seen_subcommand_from upload' -l tls -d 'Use TLS'
 complete -c pyrometer -n '__fish_seen_subcommand_from symbols; and __fish_seen_subcommand_from upload' -l tls-ca -r -F -d 'Authority that signed the store\'s certificate'
 complete -c pyrometer -n '__fish_seen_subcommand_from symbols; and __fish_seen_subcommand_from upload' -l tls-cert -r -F -d 'Client certificate'
