@@ -197,10 +197,14 @@ RunSet MatchExecutables(const RunSet& runs) {
       if (!module.empty() && !IsLibraryModule(module)) of_side[module] += count;
     }
   }
+  // A shell or a helper that a few samples happened to hit on one side is not what is compared.
+  constexpr uint64_t kLeastOfProgram = 50;
   std::vector<std::string> only[2];
   for (const size_t side : {0, 1}) {
+    uint64_t all = 0;
+    for (const auto& [module, count] : samples[side]) all += count;
     for (const auto& [module, count] : samples[side]) {
-      if (!samples[1 - side].contains(module)) only[side].push_back(module);
+      if (!samples[1 - side].contains(module) && count * kLeastOfProgram >= all) only[side].push_back(module);
     }
   }
   if (only[0].size() != 1 || only[1].size() != 1) return runs;
