@@ -326,7 +326,9 @@ TEST(HostileDwarfTest, AFileThatChangesUnderUsNeverEndsUs) {
     const auto symbols = BinarySymbols::Build({}, SourceOf(path), BuildOptions{});
     const bool good_answer = symbols->problem() == MissReason::kNone && symbols->problem_detail().empty();
     ++(good_answer ? whole : failed);
-    if (symbols->problem() != MissReason::kNone) EXPECT_NE(symbols->problem_detail(), "");
+    if (symbols->problem() != MissReason::kNone) {
+      EXPECT_NE(symbols->problem_detail(), "");
+    }
     EXPECT_TRUE(symbols->index().empty() || symbols->index().Verify().ok());
   }
   stop = true;
