@@ -20,21 +20,20 @@ constexpr unsigned kFunctions = 200;
 constexpr unsigned kStepsPerRound = 1'000'000;
 volatile uint64_t sink;
 
-inline void Burn(unsigned steps) {
-  uint64_t x = sink;
-  for (unsigned i = 0; i < steps; ++i) {
-    x = x * 6364136223846793005u + 1442695040888963407u;
-    asm volatile("" : "+r"(x));
-  }
-  sink = x;
-}
-
 using Function = void (*)(unsigned);
 
 }  // namespace
 
-#define F1(n) \
-  __attribute__((noinline, noclone)) void f##n(unsigned steps) { Burn(steps); }
+// The work is written out in each: of an inlined function a profile would tell that it became slower, called by f000.
+#define F1(n)                                                    \
+  __attribute__((noinline, noclone)) void f##n(unsigned steps) { \
+    uint64_t x = sink;                                           \
+    for (unsigned i = 0; i < steps; ++i) {                       \
+      x = x * 6364136223846793005u + 1442695040888963407u;       \
+      asm volatile("" : "+r"(x));                                \
+    }                                                            \
+    sink = x;                                                    \
+  }
 #define N1(n) f##n,
 #define TEN(X, n) X(n##0) X(n##1) X(n##2) X(n##3) X(n##4) X(n##5) X(n##6) X(n##7) X(n##8) X(n##9)
 #define HUNDRED(X, n) \

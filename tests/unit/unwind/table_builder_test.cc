@@ -15,16 +15,13 @@
 #include "userspace/base/strings.h"
 #include "userspace/unwind/cfi.h"
 
-#define CASES(X)                                                                                                    \
-  X(entry)                                                                                                          \
-  X(pushed)                                                                                                         \
-  X(frame)                                                                                                          \
-  X(popped)                                                                                                         \
-  X(restored)                                                                                                       \
-  X(advance0) X(advance1) X(advance_loc1) X(advance_loc2) X(advance_loc4) X(before_realigned) X(realigned)          \
-      X(saved_rsp) X(plt) X(unsupported) X(supported_again) X(outermost) X(return_register) X(other_register)       \
-          X(lost_rbp) X(trampoline) X(gap) X(bare_trampoline) X(after_bare_trampoline) X(padding) X(before_entered) \
-              X(entered)
+// clang-format off
+#define CASES(X) \
+  X(entry) X(pushed) X(frame) X(popped) X(restored) X(advance0) X(advance1) X(advance_loc1) X(advance_loc2) \
+  X(advance_loc4) X(before_realigned) X(realigned) X(saved_rsp) X(plt) X(unsupported) X(supported_again) \
+  X(outermost) X(return_register) X(other_register) X(lost_rbp) X(trampoline) X(gap) X(bare_trampoline) \
+  X(after_bare_trampoline) X(padding) X(before_entered) X(entered)
+// clang-format on
 #define DECLARE(name) extern "C" const char cfi_case_##name[];
 CASES(DECLARE)
 

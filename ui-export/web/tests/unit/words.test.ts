@@ -79,7 +79,7 @@ describe('colours', () => {
 describe('reasons', () => {
   it('explains what the agent counts, with spaces or underscores', () => {
     expect(explainReason('no symbols')).toMatch(/debug package/);
-    expect(explainReason('bad_frame')).toMatch(/frame-pointer/);
+    expect(explainReason('bad_frame')).toMatch(/unwind information/);
     expect(explainReason('kernel.bad_frame')).toMatch(/^kernel: /);
     expect(explainReason('something new')).toBe('something new');
   });
