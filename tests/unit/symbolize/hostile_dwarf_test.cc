@@ -174,14 +174,17 @@ TEST(HostileDwarfTest, AbbreviationsWithoutEndAreRefused) {
 }
 
 TEST(HostileDwarfTest, UnitsThatEachNameAnotherPlaceInOneTableStayWithinTheBudget) {
-  // 200,000 units of 12 bytes; each parses the rest of a table of 1 MiB: 200 GB without a budget.
+  // 200,000 units of 21 bytes; each parses the rest of a table of 1 MiB: 200 GB without a budget.
   std::string abbrev;
   for (int i = 0; i < 60'000; ++i)
     abbrev += Abbreviation(static_cast<uint64_t>(i) + 1, kTagCompileUnit, false, {{3, 8}, {17, 1}});
   abbrev += std::string(1, '\0');
   std::string info;
   const std::string one = Abbreviation(1, kTagCompileUnit, false, {{3, 8}, {17, 1}});
-  for (uint32_t i = 0; i < 200'000; ++i) info += UnitOf("\1", i % 100 * static_cast<uint32_t>(one.size()));
+  for (uint32_t i = 0; i < 200'000; ++i) {
+    info += UnitOf(std::string{static_cast<char>(i % 100 + 1), '\0'} + Number<uint64_t>(0),
+                   i % 100 * static_cast<uint32_t>(one.size()));
+  }
   const Result result = ReadSections(info, abbrev);
   EXPECT_EQ(result.status.code(), StatusCode::kResourceExhausted) << result.status;
   EXPECT_LT(result.seconds, 20);

@@ -223,6 +223,11 @@ Status Reader::ReadEntries(Unit& unit, const UnitValues& values, uint64_t from) 
     const bool function = abbrev->tag == kTagSubprogram;
     if (too_deep == 0 &&
         ((function && abbrev->has_addresses) || (abbrev->tag == kTagInlinedSubroutine && level.function >= 0))) {
+      // Here and not only between units: the entries of one may all refer to the same long list of ranges.
+      if (!WithinBudget()) {
+        while (open_functions_ > 0) EndFunction(open_functions_ - 1);
+        return status_;
+      }
       Die die;
       if (!ReadDie(&cursor, abbrevs, *abbrev, encoding, &die)) return corrupt(at);
       if (!function) {
