@@ -203,6 +203,13 @@ std::optional<Cost> Measure(const std::string& path, const std::string& name, co
               .stack = log.substr(stack + 12, log.find('\n', stack) - stack - 12)};
 }
 
+// The kernel function without which a program is not loaded by its loader either (userspace/kernel/cpu_sampler.cc).
+const char* Needs(std::string_view program) {
+  return program == "pyro_cpu_sample_deferring" ? "bpf_task_work_schedule_resume_impl" : nullptr;
+}
+
+bool KernelHas(const char* function) { return libbpf_find_vmlinux_btf_id(function, BPF_TRACE_FENTRY) > 0; }
+
 // Prints the dearest variant of a program. False when one does not load or costs more than `limit`.
 bool Check(const std::string& path, const std::string& name, const std::vector<Variant>& variants, uint64_t limit) {
   std::optional<Cost> dearest;
@@ -267,6 +274,11 @@ int main(int argc, char** argv) {
     const std::vector<Variant> variants = Variants(object.get(), seen);
     bpf_program* program = nullptr;
     bpf_object__for_each_program(program, object.get()) {
+      if (const char* function = Needs(bpf_program__name(program)); function != nullptr && !KernelHas(function)) {
+        std::printf("%s %s: left out, this kernel has no %s\n", std::filesystem::path(path).stem().stem().c_str(),
+                    bpf_program__name(program), function);
+        continue;
+      }
       ++programs;
       if (!Check(path, bpf_program__name(program), variants, limit)) ++bad;
     }
