@@ -5,8 +5,12 @@
 //   ParseTable            and back, checked
 //   FindRule              the rule of a random address of the code
 //
+// The table's size is set against the code's: its sections (.text and the like), and the segments they are loaded with,
+// which in some libraries hold as many constants again (libLLVM: 48 MiB of code in a segment of 97).
+//
 // The binary: $PYROMETER_BENCH_BINARY, else libLLVM-14 (110 MB), else this program.
 #include <benchmark/benchmark.h>
+#include <elf.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -36,11 +40,22 @@ UnwindTable Build() {
   return *std::move(table);
 }
 
+uint64_t ExecutableSegmentBytes() {
+  const auto file = elf::ElfFile::Open(BenchBinary());
+  CHECK(file.ok());
+  uint64_t bytes = 0;
+  for (const elf::Segment& segment : file->segments()) {
+    if (segment.type == PT_LOAD && (segment.flags & PF_X) != 0) bytes += segment.memory_size;
+  }
+  return bytes;
+}
+
 void Describe(const UnwindTable& table, benchmark::State& state) {
   const auto bytes = static_cast<double>(table.word_count()) * 4;
   state.counters["rows"] = static_cast<double>(table.stats.rows);
   state.counters["KiB"] = bytes / 1024;
   state.counters["KiB/MiB of code"] = bytes * 1024 / static_cast<double>(table.stats.code_bytes);
+  state.counters["KiB/MiB of segment"] = bytes * 1024 / static_cast<double>(ExecutableSegmentBytes());
 }
 
 void BuildTable(benchmark::State& state) {

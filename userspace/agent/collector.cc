@@ -316,13 +316,14 @@ void Collector::PollSlowCalls(int64_t offset_ns) {
   const Status status = syscalls_->PollExemplars([&](const kernel::SlowCall& call) {
     RawWindow& window = track_->WindowAt(static_cast<int64_t>(call.time_ns) + offset_ns);
     SampleResolver::Stack stack{.process = call.process,
+                                .tid = call.tid,
                                 .time_ns = call.time_ns,
                                 .kernel_frames = {},
                                 .user_frames = call.user_frames,
                                 .user_stop = call.user_stop};
     uint8_t means = call.means;
     (void)resolver_.Rewalk(stack, means, call.raw_registers, call.raw_stack);
-    const profile::StackId id = window.InternStack(resolver_.Resolve(stack, window));
+    const profile::StackId id = resolver_.Intern(stack, window);
     window.AddExemplar({call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)},
                        {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid});
   });

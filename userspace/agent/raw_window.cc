@@ -40,22 +40,35 @@ uint16_t RawWindow::ReasonOf(std::string_view reason) {
   return static_cast<uint16_t>(reasons_.size() - 1);
 }
 
+profile::StackId RawWindow::InternStack(profile::StackId parent, const RawFrame& frame) {
+  const auto [id, new_frame] = frame_ids_.try_emplace(frame, static_cast<profile::FrameId>(frames_.size()));
+  if (new_frame) frames_.push_back(frame);
+  const auto [node, new_node] =
+      stack_ids_.try_emplace(uint64_t{parent} << 32 | id->second, static_cast<profile::StackId>(stacks_.size()));
+  if (new_node) stacks_.push_back({parent, id->second});
+  return node->second;
+}
+
 profile::StackId RawWindow::InternStack(std::span<const RawFrame> leaf_first) {
   profile::StackId stack = profile::kEmptyStack;
-  for (size_t i = leaf_first.size(); i > 0; --i) {
-    const auto [frame, new_frame] =
-        frame_ids_.try_emplace(leaf_first[i - 1], static_cast<profile::FrameId>(frames_.size()));
-    if (new_frame) frames_.push_back(leaf_first[i - 1]);
-    const auto [node, new_node] =
-        stack_ids_.try_emplace(uint64_t{stack} << 32 | frame->second, static_cast<profile::StackId>(stacks_.size()));
-    if (new_node) stacks_.push_back({stack, frame->second});
-    stack = node->second;
-  }
+  for (size_t i = leaf_first.size(); i > 0; --i) stack = InternStack(stack, leaf_first[i - 1]);
   return stack;
 }
 
-void RawWindow::AddSample(const RawGroup& group, std::span<const RawFrame> leaf_first, uint64_t count, uint64_t value) {
-  Sums& sums = samples_[group][InternStack(leaf_first)];
+RecentCallers& RawWindow::RecentCallersOf(uint32_t tid) {
+  const auto found = recent_callers_.find(tid);
+  if (found != recent_callers_.end()) return found->second;
+  if (recent_callers_.size() >= kMaxRecentThreads) recent_callers_.clear();
+  return recent_callers_[tid];
+}
+
+void RawWindow::Count(std::string_view name, Counts* counts) {
+  const auto found = counts->find(name);
+  ++(found != counts->end() ? found->second : (*counts)[std::string(name)]);
+}
+
+void RawWindow::AddSample(const RawGroup& group, profile::StackId stack, uint64_t count, uint64_t value) {
+  Sums& sums = samples_[group][stack];
   sums.count += count;
   sums.value += value;
   sample_count_ += count;

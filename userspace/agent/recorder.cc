@@ -1,6 +1,9 @@
 #include "userspace/agent/recorder.h"
 
+#include <poll.h>
 #include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -21,7 +24,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kTick{20};
-constexpr int kTicksPerProgress = 12;
+constexpr uint64_t kProgressNs = kNsPerSecond / 4;
+constexpr milliseconds kLongestSleep{100};  // the end of a process ends it at once
 // A command that ignores SIGTERM is killed this long after the recording ended.
 constexpr uint64_t kTerminateGraceNs = 2 * kNsPerSecond;
 
@@ -101,22 +105,38 @@ class RecordingSink {
 class Wait {
  public:
   Wait(const RecordOptions& options, ChildProcess* child)
-      : options_(options), child_(child), started_ns_(MonotonicNowNs()) {}
+      : options_(options), child_(child), started_ns_(MonotonicNowNs()) {
+    const pid_t pid = child != nullptr ? child->pid() : static_cast<pid_t>(options.target.pid);
+    // Readable once the process has ended. Without one (kernels that refuse it) its end is seen a moment later.
+    if (pid != 0) process_ = UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  }
 
-  // True while the recording goes on; sleeps or lets `work` take the time of a tick.
+  // Until a signal comes, the command or target ends, or it is time to look.
+  void Sleep() {
+    auto time = kLongestSleep;
+    if (options_.duration_ns > 0) {
+      const uint64_t left = options_.duration_ns - std::min(options_.duration_ns, MonotonicNowNs() - started_ns_);
+      time = std::min(time, std::chrono::ceil<milliseconds>(std::chrono::nanoseconds(left)));
+    }
+    pollfd process{process_.get(), POLLIN, 0};  // poll(2) passes over a negative one
+    process_ended_ = ::poll(&process, 1, static_cast<int>(time.count())) == 1;
+  }
+
+  // True while the recording goes on; `work` sleeps, or takes the time of a tick.
   bool Next(const std::function<void()>& work) {
     work();
     const uint64_t elapsed_ns = MonotonicNowNs() - started_ns_;
-    if (options_.on_progress && ++ticks_ % kTicksPerProgress == 0)
+    if (options_.on_progress && elapsed_ns - progress_ns_ >= kProgressNs) {
       options_.on_progress(elapsed_ns, options_.duration_ns);
+      progress_ns_ = elapsed_ns;
+    }
     if (options_.stop != nullptr && options_.stop->load()) return false;
     if (options_.duration_ns > 0 && elapsed_ns >= options_.duration_ns) return false;
     if (child_ != nullptr) return !child_->Poll();
-    if (options_.target.pid != 0 && ::kill(static_cast<pid_t>(options_.target.pid), 0) != 0 && errno == ESRCH) {
-      target_ended_ = true;
-      return false;
-    }
-    return true;
+    // One that nobody has waited for yet can still be sent signals.
+    target_ended_ = options_.target.pid != 0 &&
+                    (process_ended_ || (::kill(static_cast<pid_t>(options_.target.pid), 0) != 0 && errno == ESRCH));
+    return !target_ended_;
   }
   bool target_ended() const { return target_ended_; }
 
@@ -124,7 +144,9 @@ class Wait {
   const RecordOptions& options_;
   ChildProcess* child_;
   const uint64_t started_ns_;
-  int ticks_ = 0;
+  uint64_t progress_ns_ = 0;
+  UniqueFd process_;
+  bool process_ended_ = false;
   bool target_ended_ = false;
 };
 
@@ -194,7 +216,7 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
 
   Wait wait(options, child);
   while (wait.Next([&] {
-    std::this_thread::sleep_for(kTick);
+    wait.Sleep();
     cpu_time.Look();
   })) {
   }

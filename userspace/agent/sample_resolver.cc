@@ -30,9 +30,7 @@ RawFrame SampleResolver::ResolveUser(const Stack& stack, uint64_t address, RawWi
     case process::MappingKind::kAnonymous:
       frame.kind = FrameKind::kJit;
       frame.origin = window.OriginOf(stack.process);
-      if (std::find(jit_processes_.begin(), jit_processes_.end(), stack.process) == jit_processes_.end()) {
-        jit_processes_.push_back(stack.process);
-      }
+      NoteJit(stack.process);
       return frame;
     case process::MappingKind::kHeap:
     case process::MappingKind::kStack:
@@ -50,29 +48,72 @@ RawFrame SampleResolver::ResolveUser(const Stack& stack, uint64_t address, RawWi
   return frame;
 }
 
-std::span<const RawFrame> SampleResolver::Resolve(const Stack& stack, RawWindow& window) {
-  frames_.clear();
-  for (size_t i = 0; i < stack.kernel_frames.size(); ++i) {
-    // All but the leaf are return addresses: the call is before them.
-    frames_.push_back({.kind = FrameKind::kKernel, .address = stack.kernel_frames[i] - (i > 0 ? 1 : 0)});
+profile::StackId SampleResolver::InternCallers(const Stack& stack, RawWindow& window) {
+  const size_t count = stack.user_frames.empty() ? 0 : stack.user_frames.size() - 1;
+  RecentCallers& recent = window.RecentCallersOf(stack.tid);
+  // Asked before anything is resolved: what changes meanwhile makes it another.
+  const uint64_t version = count > 0 ? processes_.ImageVersion(stack.process, stack.time_ns) : 0;
+  size_t common = 0;  // outermost callers that are those of the last stack
+  if (version != 0 && version == recent.image_version && stack.user_stop == recent.stop) {
+    const size_t most = std::min(count, recent.addresses.size());
+    while (common < most && stack.user_frames[count - common] == recent.addresses[common]) ++common;
   }
-  for (size_t i = 0; i < stack.user_frames.size(); ++i) {
-    const uint64_t address = stack.user_frames[i] & ~PYRO_FRAME_EXACT;
-    // All but the leaf and what a signal interrupted are return addresses.
-    const bool exact = i == 0 || address != stack.user_frames[i] || address == 0;
-    frames_.push_back(ResolveUser(stack, exact ? address : address - 1, window));
+  recent.image_version = version;
+  recent.stop = stack.user_stop;
+  recent.addresses.resize(common);
+  recent.stacks.resize(common);
+  if (recent.first_jit < common) {
+    NoteJit(stack.process);
+  } else {
+    recent.first_jit = SIZE_MAX;
   }
-  if (stack.user_stop == PYRO_STOP_TRUNCATED) {
-    frames_.push_back({.kind = FrameKind::kSynthetic, .reason = window.ReasonOf(kTruncatedFrame)});
+
+  profile::StackId id = profile::kEmptyStack;
+  if (common > 0) {
+    id = recent.stacks.back();
+  } else if (stack.user_stop == PYRO_STOP_TRUNCATED) {
+    id = window.InternStack(id, {.kind = FrameKind::kSynthetic, .reason = window.ReasonOf(kTruncatedFrame)});
   } else if (!kernel::IsWhole(stack.user_stop) && stack.user_stop != PYRO_STOP_NOT_TAKEN) {
-    frames_.push_back(
-        {.kind = FrameKind::kSynthetic,
-         .reason = window.ReasonOf(StrFormat("[incomplete: %s]", kernel::StopReasonName(stack.user_stop)))});
+    id = window.InternStack(
+        id, {.kind = FrameKind::kSynthetic,
+             .reason = window.ReasonOf(StrFormat("[incomplete: %s]", kernel::StopReasonName(stack.user_stop)))});
   }
-  if (frames_.empty()) {
-    frames_.push_back({.kind = FrameKind::kSynthetic, .reason = window.ReasonOf(kNoStackFrame)});
+  bool keep = version != 0;
+  for (size_t i = common; i < count; ++i) {
+    const uint64_t marked = stack.user_frames[count - i];
+    const uint64_t address = marked & ~PYRO_FRAME_EXACT;
+    // Return addresses, but for what a signal interrupted: the call is before them.
+    const RawFrame frame = ResolveUser(stack, address != marked || address == 0 ? address : address - 1, window);
+    id = window.InternStack(id, frame);
+    // What is not known may be known the next time.
+    keep = keep && frame.kind != FrameKind::kUnknown;
+    if (!keep) continue;
+    if (frame.kind == FrameKind::kJit) recent.first_jit = std::min(recent.first_jit, i);
+    recent.addresses.push_back(marked);
+    recent.stacks.push_back(id);
   }
-  return frames_;
+  return id;
+}
+
+profile::StackId SampleResolver::Intern(const Stack& stack, RawWindow& window) {
+  profile::StackId id = InternCallers(stack, window);
+  if (!stack.user_frames.empty()) {
+    id = window.InternStack(id, ResolveUser(stack, stack.user_frames[0] & ~PYRO_FRAME_EXACT, window));
+  }
+  for (size_t i = stack.kernel_frames.size(); i > 0; --i) {
+    const uint64_t address = stack.kernel_frames[i - 1] - (i > 1 ? 1 : 0);
+    id = window.InternStack(id, {.kind = FrameKind::kKernel, .address = address});
+  }
+  if (id == profile::kEmptyStack) {
+    id = window.InternStack(id, {.kind = FrameKind::kSynthetic, .reason = window.ReasonOf(kNoStackFrame)});
+  }
+  return id;
+}
+
+void SampleResolver::NoteJit(const ProcessKey& process) {
+  if (std::find(jit_processes_.begin(), jit_processes_.end(), process) == jit_processes_.end()) {
+    jit_processes_.push_back(process);
+  }
 }
 
 bool SampleResolver::Rewalk(Stack& stack, uint8_t& means, const pyro_raw_registers* registers, std::string_view copy) {

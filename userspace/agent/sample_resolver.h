@@ -1,6 +1,7 @@
-// From a sample's addresses to raw frames: which binary, which ELF address, leaf first, kernel on top.
+// From a sample's addresses to a stack of raw frames in a window: which binary, which ELF address, kernel on top.
 //
-// Threads: none shared (the collector's polling thread). Cost: one ProcessTable look-up per user frame.
+// Threads: none shared (the collector's polling thread). Cost: a look-up in the ProcessTable and two in the window per
+// user frame that was not in the thread's last stack as well; tests/bench/unwind_cost.
 #pragma once
 
 #include <span>
@@ -22,6 +23,7 @@ class SampleResolver {
 
   struct Stack {
     ProcessKey process;
+    uint32_t tid = 0;
     uint64_t time_ns = 0;  // CLOCK_MONOTONIC
     std::span<const uint64_t> kernel_frames;
     std::span<const uint64_t> user_frames;  // as kernel::CpuSample::user_frames
@@ -29,10 +31,10 @@ class SampleResolver {
     kernel::StopReason kernel_stop = PYRO_STOP_NOT_TAKEN;
   };
 
-  // Valid until the next call. Interns binaries, processes and reasons in `window`. A stack that was cut by
-  // the depth limit gets the synthetic root frame "[truncated]", one that the walk lost "[incomplete: REASON]", so that
-  // what is left of them is not mistaken for whole stacks.
-  std::span<const RawFrame> Resolve(const Stack& stack, RawWindow& window);
+  // The stack in `window`, with all that it needs. One that was cut by the depth limit gets the synthetic root frame
+  // "[truncated]", one that the walk lost "[incomplete: REASON]", so that what is left of them is not mistaken for
+  // whole stacks.
+  profile::StackId Intern(const Stack& stack, RawWindow& window);
 
   // Improves on a stack whose walk in the kernel came too early, from the copy that came with it: sets user_frames
   // (valid until the next call), user_stop and `means`. True: a table is being made that would lead further; ask again
@@ -45,10 +47,11 @@ class SampleResolver {
 
  private:
   RawFrame ResolveUser(const Stack& stack, uint64_t address, RawWindow& window);
+  profile::StackId InternCallers(const Stack& stack, RawWindow& window);
+  void NoteJit(const ProcessKey& process);
 
   process::ProcessTable& processes_;
   Unwinding* const unwinding_;
-  std::vector<RawFrame> frames_;
   std::vector<ProcessKey> jit_processes_;
 };
 

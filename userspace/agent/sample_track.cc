@@ -12,6 +12,7 @@ void SampleTrack::Collect(const kernel::CpuSample& sample) {
   Pending pending;
   pending.time_ns = sample.time_ns;
   pending.process = sample.process;
+  pending.tid = sample.tid;
   pending.group = {sample.cgroup_id, sample.cgroup_v1_id,
                    std::string(sample.process_comm.empty() ? sample.comm : sample.process_comm)};
   pending.kernel_begin = static_cast<uint32_t>(addresses_.size());
@@ -23,8 +24,9 @@ void SampleTrack::Collect(const kernel::CpuSample& sample) {
   pending.user_stop = sample.user_stop;
   pending.means = sample.means;
   pending.period_ns = sample.period_ns;
-  pending.collected_ns = MonotonicNowNs();
+  pending.collected_ns = 0;
   if (sample.raw_registers != nullptr) {
+    pending.collected_ns = MonotonicNowNs();
     pending.registers = std::make_unique<pyro_raw_registers>(*sample.raw_registers);
     pending.stack = sample.raw_stack;
   }
@@ -36,6 +38,7 @@ bool SampleTrack::FoldOne(Pending& pending, std::span<const uint64_t> addresses,
   if (pending.time_ns > known_until_ns && !last) return false;
   SampleResolver::Stack stack{
       .process = pending.process,
+      .tid = pending.tid,
       .time_ns = pending.time_ns,
       .kernel_frames = addresses.subspan(pending.kernel_begin, pending.user_begin - pending.kernel_begin),
       .user_frames = addresses.subspan(pending.user_begin, pending.end - pending.user_begin),
@@ -47,7 +50,7 @@ bool SampleTrack::FoldOne(Pending& pending, std::span<const uint64_t> addresses,
     return false;
   }
   RawWindow& window = WindowAt(static_cast<int64_t>(pending.time_ns) + monotonic_to_unix_ns);
-  window.AddSample(pending.group, resolver_.Resolve(stack, window), 1, pending.period_ns);
+  window.AddSample(pending.group, resolver_.Intern(stack, window), 1, pending.period_ns);
   window.CountStop(kernel::StopReasonName(stack.user_stop));
   if (stack.user_stop != PYRO_STOP_NOT_TAKEN) window.CountMeans(kernel::LeastMeansName(means));
   ++samples_;
@@ -88,6 +91,7 @@ std::vector<RawWindow> SampleTrack::TakeClosed(int64_t unix_now_ns, uint64_t gra
   const int64_t until = (unix_now_ns - static_cast<int64_t>(grace_ns)) / step * step;
   while (!windows_.empty() && windows_.begin()->first < until) {
     closed.push_back(std::move(windows_.begin()->second));
+    closed.back().ForgetRecentCallers();
     windows_.erase(windows_.begin());
   }
   closed_until_ns_ = std::max(closed_until_ns_, until);
@@ -96,7 +100,10 @@ std::vector<RawWindow> SampleTrack::TakeClosed(int64_t unix_now_ns, uint64_t gra
 
 std::vector<RawWindow> SampleTrack::TakeAll(int64_t unix_now_ns) {
   std::vector<RawWindow> all;
-  for (auto& [start, window] : windows_) all.push_back(std::move(window));
+  for (auto& [start, window] : windows_) {
+    window.ForgetRecentCallers();
+    all.push_back(std::move(window));
+  }
   windows_.clear();
   if (!all.empty()) {
     RawWindow& last = all.back();

@@ -57,12 +57,13 @@ class SampleTrack {
   struct Pending {
     uint64_t time_ns;
     ProcessKey process;
+    uint32_t tid;
     RawGroup group;
     uint32_t kernel_begin, user_begin, end;  // into addresses_
     kernel::StopReason kernel_stop, user_stop;
     uint8_t means;
     uint64_t period_ns;
-    uint64_t collected_ns;                          // when it came
+    uint64_t collected_ns;                          // when it came; of those with a copy
     std::unique_ptr<pyro_raw_registers> registers;  // with a copy of the stack
     std::string stack;
   };

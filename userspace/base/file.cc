@@ -23,15 +23,17 @@ StatusOr<UniqueFd> OpenForReading(const std::string& path) {
 }
 
 StatusOr<std::string> ReadFd(int fd, std::string_view name, size_t max_bytes) {
-  constexpr size_t kStepBytes = 64 << 10;
+  // Small at first: most of what is read so is a line of /proc, read often.
+  constexpr size_t kFirstStepBytes = 4 << 10, kLargestStepBytes = 64 << 10;
+  size_t step_bytes = kFirstStepBytes;
   std::string content;
   while (true) {
     const size_t used = content.size();
     if (used > max_bytes) {
       return ResourceExhaustedError(StrFormat("%s is larger than the limit of %s", name, FormatBytes(max_bytes)));
     }
-    content.resize(used + kStepBytes);
-    const ssize_t n = ::read(fd, content.data() + used, kStepBytes);
+    content.resize(used + step_bytes);
+    const ssize_t n = ::read(fd, content.data() + used, step_bytes);
     if (n < 0 && errno == EINTR) {
       content.resize(used);
       continue;
@@ -39,6 +41,7 @@ StatusOr<std::string> ReadFd(int fd, std::string_view name, size_t max_bytes) {
     if (n < 0) return ErrnoError(errno, StrFormat("cannot read %s", name));
     content.resize(used + static_cast<size_t>(n));
     if (n == 0) return content;
+    step_bytes = std::min(2 * step_bytes, kLargestStepBytes);
   }
 }
 

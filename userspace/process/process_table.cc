@@ -388,6 +388,7 @@ void ProcessTable::Apply(uint32_t tgid, const Scan& scan, const OpenedMappings& 
     if (region.since_ns > time_ns) InsertRegion(*process, *image, start, region);
   }
   process->image = std::move(image);
+  ImageChanged(*process);
   if (!process->info.kernel_thread) NoteChange({.process = process->info.key});
 }
 
@@ -409,6 +410,7 @@ void ProcessTable::OnFork(const Fork& event) {
   if (!child->status_read) child->info.uid = parent_info.uid;
   if (inherited && child->image->empty()) {
     child->image = inherited;
+    ImageChanged(*child);
     child->scanned = parent_scanned;
     NoteChange({.kind = ProcessChange::Kind::kForked,
                 .process = child->info.key,
@@ -435,6 +437,7 @@ void ProcessTable::OnImageStart(const ImageStart& event) {
   }
   StartImage(*process, event.time_ns);
   process->image = std::move(newer);
+  ImageChanged(*process);
   NoteChange({.process = process->info.key});
 }
 
@@ -461,6 +464,7 @@ void ProcessTable::OnExec(const Exec& event) {
     }
     StartImage(*process, event.image_start_ns != 0 ? event.image_start_ns : event.time_ns);
     process->image = std::move(image);
+    ImageChanged(*process);
   }
   process->mappings_refused = false;
   process->scanned = false;  // the first miss may look at once
@@ -499,6 +503,7 @@ void ProcessTable::OnMapping(const Mapping& event) {
     std::lock_guard lock(mutex_);
     if (Process* process = FindOrCreate(event.key, event.time_ns)) {
       Insert(*process, Writable(*process), opened[0].first, opened[0].second, false);
+      ImageChanged(*process);
       NoteChange({.process = process->info.key});
       return;
     }
@@ -543,12 +548,13 @@ bool ProcessTable::Lookup(const Process& process, VirtualAddress address, uint64
 
 ResolvedAddress ProcessTable::Resolve(const ProcessKey& key, VirtualAddress address, uint64_t time_ns) {
   ResolvedAddress result;
-  const uint64_t now_ns = options_.now_ns();
+  uint64_t now_ns;
   {
     std::lock_guard lock(mutex_);
     Process* process = Find(key, time_ns);
+    if (process != nullptr && Lookup(*process, address, time_ns, result)) return result;
+    now_ns = options_.now_ns();  // a third of the cost of what is known
     if (process != nullptr) {
-      if (Lookup(*process, address, time_ns, result)) return result;
       const bool may_scan = process->ended_ns == 0 && !process->info.kernel_thread &&
                             (!process->scanned || now_ns >= process->next_scan_ns);
       if (!may_scan) return result;
@@ -578,6 +584,13 @@ ResolvedAddress ProcessTable::Resolve(const ProcessKey& key, VirtualAddress addr
     process->next_scan_ns = std::max(process->next_scan_ns, now_ns + process->scan_backoff_ns);
   }
   return result;
+}
+
+uint64_t ProcessTable::ImageVersion(const ProcessKey& key, uint64_t time_ns) {
+  std::lock_guard lock(mutex_);
+  const Process* process = Find(key, time_ns);
+  if (process == nullptr || &ImageAt(*process, time_ns) != process->image.get()) return 0;
+  return process->image_version;
 }
 
 std::optional<std::vector<ExecutableRegion>> ProcessTable::Executable(const ProcessKey& key, uint64_t time_ns) {

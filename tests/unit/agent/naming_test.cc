@@ -38,7 +38,7 @@ TEST(Naming, NamesOwnCodeThroughTheWholeWay) {
   RawWindow window(0, 10);
   const std::vector<uint64_t> user = {reinterpret_cast<uint64_t>(&pyrometer_naming_test_landmark) + 2};
   const SampleResolver::Stack stack{.process = Self(table), .time_ns = 0, .kernel_frames = {}, .user_frames = user};
-  window.AddSample({1, 0, "self"}, resolver.Resolve(stack, window), 5, 50);
+  window.AddSample({1, 0, "self"}, resolver.Intern(stack, window), 5, 50);
 
   Naming naming;
   profile::Dictionary dictionary;
@@ -59,7 +59,7 @@ TEST(Naming, InlinedFunctionsAreLinesOfTheirFrameInnermostFirst) {
   RawWindow window(0, 10);
   const std::vector<uint64_t> user = {pyrometer_naming_test_outer(0)};
   const SampleResolver::Stack stack{.process = Self(table), .time_ns = 0, .kernel_frames = {}, .user_frames = user};
-  window.AddSample({1, 0, "self"}, resolver.Resolve(stack, window), 5, 50);
+  window.AddSample({1, 0, "self"}, resolver.Intern(stack, window), 5, 50);
   Naming naming;
   profile::Dictionary dictionary;
   NamingCounts counts;
@@ -87,7 +87,7 @@ TEST(Naming, AMissKeepsItsReasonAndCountsItsSamples) {
   // No process has this number: above the kernel's limit of 2^22.
   const std::vector<uint64_t> user = {0x1234};
   const SampleResolver::Stack stack{.process = {5'000'000, 1}, .time_ns = 1, .kernel_frames = {}, .user_frames = user};
-  window.AddSample({1, 0, "gone"}, resolver.Resolve(stack, window), 3, 30);
+  window.AddSample({1, 0, "gone"}, resolver.Intern(stack, window), 3, 30);
   Naming naming;
   profile::Dictionary dictionary;
   NamingCounts counts;

@@ -11,10 +11,10 @@ TEST(RawWindow, FoldsEqualStacksOfOneGroup) {
   RawWindow window(1000, 10);
   const std::vector<RawFrame> stack = {{.kind = FrameKind::kKernel, .address = 0xffff},
                                        {.kind = FrameKind::kNative, .origin = 1, .address = 0x10}};
-  window.AddSample({44, 0, "a"}, stack, 1, 10);
-  window.AddSample({44, 0, "a"}, stack, 2, 20);
-  window.AddSample({44, 0, "b"}, stack, 1, 10);
-  window.AddSample({45, 0, "a"}, std::vector<RawFrame>{stack[1]}, 1, 10);
+  window.AddSample({44, 0, "a"}, window.InternStack(stack), 1, 10);
+  window.AddSample({44, 0, "a"}, window.InternStack(stack), 2, 20);
+  window.AddSample({44, 0, "b"}, window.InternStack(stack), 1, 10);
+  window.AddSample({45, 0, "a"}, window.InternStack(std::vector<RawFrame>{stack[1]}), 1, 10);
   EXPECT_EQ(window.sample_count(), 5u);
   EXPECT_EQ(window.samples().size(), 3u);
   EXPECT_EQ(window.frames().size(), 3u);  // none, native, kernel
