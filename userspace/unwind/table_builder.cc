@@ -388,8 +388,7 @@ class Builder {
     constexpr std::string_view kLong("\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", 9);
     constexpr std::string_view kShort("\xb8\x0f\x00\x00\x00\x0f\x05", 7);
     uint64_t budget = kMaxScannedBytes;
-    std::vector<Row> found;                         // start of a trampoline and its end
-    const uint32_t signal = PYRO_MAX_UNWIND_RULES;  // numbered when there is one
+    std::vector<Range> found;
     const auto scan = [&](uint64_t start, uint64_t end) -> Status {
       constexpr uint64_t kStep = 1u << 20;
       for (uint64_t at = start; at < end && budget > 0; at += kStep) {
@@ -399,8 +398,7 @@ class Builder {
         budget -= std::min(budget, size);
         for (const std::string_view pattern : {kLong, kShort}) {
           for (size_t hit = bytes->find(pattern); hit != std::string::npos; hit = bytes->find(pattern, hit + 1)) {
-            found.push_back({at + hit, signal});
-            found.push_back({at + hit + pattern.size(), 0});
+            found.push_back({at + hit, at + hit + pattern.size()});
           }
         }
       }
@@ -421,19 +419,25 @@ class Builder {
     }
     if (found.empty()) return OkStatus();
     const uint32_t number = NumberOf({.kind = PYRO_UNWIND_SIGNAL});
-    std::sort(found.begin(), found.end(), [](const Row& a, const Row& b) { return a.address < b.address; });
+    std::sort(found.begin(), found.end(), [](const Range& a, const Range& b) { return a.start < b.start; });
     std::vector<Row> merged;
-    merged.reserve(rows_.size() + found.size());
+    merged.reserve(rows_.size() + 2 * found.size());
     auto row = rows_.begin();
-    for (const Row& extra : found) {
-      while (row != rows_.end() && row->address < extra.address) merged.push_back(*row++);
-      if (row != rows_.end() && row->address == extra.address) {
-        // The hole ends, or begins, just here.
-        if (extra.rule != signal) continue;
-        ++row;
+    uint64_t covered = 0;
+    for (const Range& trampoline : found) {
+      // Seen twice at the seam of two steps, or bytes of one that look like another.
+      if (trampoline.start < covered) continue;
+      if (trampoline.start == covered && !merged.empty() && merged.back().address == covered) {
+        merged.pop_back();  // it follows the last one at once
+      } else {
+        while (row != rows_.end() && row->address < trampoline.start) merged.push_back(*row++);
+        if (row != rows_.end() && row->address == trampoline.start) ++row;  // where the hole begins
+        merged.push_back({trampoline.start, number});
+        ++table_.stats.synthesized;
       }
-      merged.push_back({extra.address, extra.rule == signal ? number : kNone});
-      if (extra.rule == signal) ++table_.stats.synthesized;
+      covered = trampoline.end;
+      // Where the hole ends at once, the row of what follows is there.
+      if (row == rows_.end() || row->address != covered) merged.push_back({covered, kNone});
     }
     merged.insert(merged.end(), row, rows_.end());
     rows_ = std::move(merged);

@@ -1,6 +1,7 @@
 // An ELF file to an unwind table, which its own file format must give back.
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <string>
 
@@ -18,6 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!table.ok()) return 0;
   const std::string bytes = unwind::SerializeTable(*table);
   const StatusOr<unwind::UnwindTable> again = unwind::ParseTable(bytes);
+  if (!again.ok()) std::fprintf(stderr, "%s\n", std::string(again.status().message()).c_str());
   CHECK(again.ok());
   CHECK(unwind::SerializeTable(*again) == bytes);
   return 0;
