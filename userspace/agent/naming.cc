@@ -70,6 +70,13 @@ profile::FrameId Naming::NameFrame(const RawWindow& window, const RawFrame& raw,
           symbol = symbolizer_.CountMiss(symbolize::MissReason::kFileGone);
         } else {
           symbol = symbolizer_.Symbolize(binary->build_id(), SourceOf(binary), frame.address);
+          if (symbol.miss == symbolize::MissReason::kOutsideSymbols) {
+            // A return address that was made up leads to the first byte of what nobody called (signal trampolines, the
+            // start of a coroutine); the byte before it, where a call would be, is padding.
+            symbolize::Symbol entered =
+                symbolizer_.Symbolize(binary->build_id(), SourceOf(binary), ElfAddress(frame.address.value + 1));
+            if (entered.found() && entered.offset == 0) symbol = std::move(entered);
+          }
         }
       }
       break;

@@ -25,6 +25,8 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kTick{20};
 constexpr uint64_t kProgressNs = kNsPerSecond / 4;
+// The longest that a recording waits for the unwind tables of its target [libLLVM: 50 ms].
+constexpr uint64_t kPrepareNs = kNsPerSecond;
 constexpr milliseconds kLongestSleep{100};  // the end of a process ends it at once
 // A command that ignores SIGTERM is killed this long after the recording ended.
 constexpr uint64_t kTerminateGraceNs = 2 * kNsPerSecond;
@@ -201,6 +203,11 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
   TargetSpec target = options.target;
   if (child != nullptr) target = {.pid = static_cast<uint32_t>(child->pid()), .container = "", .cgroup = ""};
   ASSIGN_OR_RETURN(collecting.target, ResolveTarget(target, *node));
+  if (options.target.pid != 0 && node->unwinding() != nullptr) {
+    for (const ProcessKey& process : node->processes().Running()) {
+      if (process.tgid == options.target.pid) node->unwinding()->Prepare(process, kPrepareNs);
+    }
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<Collector> collector,
                    Collector::Start(
                        collecting, node.get(), [&](profile::Batch& batch) { return sink.Take(batch); }, nullptr));

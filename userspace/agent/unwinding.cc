@@ -267,6 +267,20 @@ void Unwinding::Want(const ProcessKey& process, uint64_t time_ns, VirtualAddress
   WantEntry(EntryOf(KeyOf(where.binary), where.binary));
 }
 
+void Unwinding::Prepare(const ProcessKey& process, uint64_t timeout_ns) {
+  const auto regions = options_.processes->Executable(process, 0);
+  if (!regions) return;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const ExecutableRegion& region : *regions) {
+      if (region.kind == MappingKind::kAnonymous) continue;
+      WantEntry(EntryOf(KeyOf(region.binary), region.binary));
+    }
+  }
+  Finish(timeout_ns);
+  Sync(MonotonicNowNs());
+}
+
 // ---- making tables -----------------------------------------------------------------------------------------------
 
 StatusOr<unwind::UnwindTable> Unwinding::MakeTable(const std::string& key,

@@ -95,6 +95,10 @@ class Unwinding {
              uint32_t max_frames);
   // A walk in the kernel stopped at `address` for want of a table.
   void Want(const ProcessKey& process, uint64_t time_ns, VirtualAddress address);
+  // Makes the tables of all that a process runs, and publishes them; takes `timeout_ns` at most. Before sampling
+  // starts: the first samples then need no copies of stacks, which cannot follow a signal handler's stack to the one
+  // below it.
+  void Prepare(const ProcessKey& process, uint64_t timeout_ns);
   // These binaries had samples.
   void Used(std::span<const std::shared_ptr<const process::Binary>> binaries);
   // Waits until no table is being made, at most `timeout_ns`.

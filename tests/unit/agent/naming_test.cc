@@ -22,6 +22,19 @@ extern "C" __attribute__((noinline)) uint64_t pyrometer_naming_test_outer(int x)
   return pyrometer_naming_test_inner() + static_cast<uint64_t>(x) - 1;
 }
 
+// Entered by a made-up return address: the byte before it is no code of anybody.
+extern "C" void pyrometer_naming_test_entered();
+asm(R"(
+  .text
+  .p2align 6
+  nop
+  .globl pyrometer_naming_test_entered
+  .type pyrometer_naming_test_entered, @function
+pyrometer_naming_test_entered:
+  ret
+  .size pyrometer_naming_test_entered, . - pyrometer_naming_test_entered
+)");
+
 namespace {
 
 ProcessKey Self(process::ProcessTable& table) {
@@ -50,6 +63,23 @@ TEST(Naming, NamesOwnCodeThroughTheWholeWay) {
   EXPECT_EQ(frame.kind, profile::FrameKind::kNative);
   EXPECT_FALSE(dictionary.string(dictionary.mapping(frame.mapping).build_id).empty());
   EXPECT_TRUE(counts.misses.empty());
+}
+
+TEST(Naming, MadeUpReturnAddressesNameWhatTheyEnter) {
+  process::ProcessTable table{process::ProcessTable::Options{}};
+  ASSERT_TRUE(table.ScanAll().ok());
+  SampleResolver resolver(&table);
+  RawWindow window(0, 10);
+  const auto entered = reinterpret_cast<uint64_t>(&pyrometer_naming_test_entered);
+  const std::vector<uint64_t> user = {reinterpret_cast<uint64_t>(&pyrometer_naming_test_landmark), entered};
+  const SampleResolver::Stack stack{.process = Self(table), .kernel_frames = {}, .user_frames = user};
+  const profile::StackId id = resolver.Intern(stack, window);
+  Naming naming;
+  profile::Dictionary dictionary;
+  NamingCounts counts;
+  const auto stacks = naming.Name(window, &dictionary, &counts);
+  const profile::StackId caller = dictionary.stack(stacks[id]).parent;
+  EXPECT_EQ(dictionary.FrameName(dictionary.stack(caller).frame), "pyrometer_naming_test_entered");
 }
 
 TEST(Naming, InlinedFunctionsAreLinesOfTheirFrameInnermostFirst) {
