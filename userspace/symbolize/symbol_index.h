@@ -203,7 +203,8 @@ class SymbolIndexBuilder {
   std::vector<Pending> ChooseNames();
   static std::vector<Flat> Flatten(const std::vector<Pending>& symbols);
   static std::vector<Flat> FillGaps(const std::vector<Flat>& symbols,
-                                    const std::vector<PlaceBuilder::OutermostFunction>& functions);
+                                    const std::vector<PlaceBuilder::OutermostFunction>& functions,
+                                    const std::vector<PlaceBuilder::NamedFunction>& names);
 
   std::vector<Pending> symbols_;
   std::vector<CodeRange> code_;

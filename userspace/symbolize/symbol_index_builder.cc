@@ -257,7 +257,8 @@ std::vector<SymbolIndexBuilder::Flat> SymbolIndexBuilder::Flatten(const std::vec
 
 // Functions that only debug information knows, where no symbol is.
 std::vector<SymbolIndexBuilder::Flat> SymbolIndexBuilder::FillGaps(
-    const std::vector<Flat>& symbols, const std::vector<PlaceBuilder::OutermostFunction>& functions) {
+    const std::vector<Flat>& symbols, const std::vector<PlaceBuilder::OutermostFunction>& functions,
+    const std::vector<PlaceBuilder::NamedFunction>& names) {
   std::vector<Flat> all;
   all.reserve(symbols.size());
   size_t next = 0;
@@ -269,7 +270,8 @@ std::vector<SymbolIndexBuilder::Flat> SymbolIndexBuilder::FillGaps(
       const uint64_t start = std::max(function.start, decided);
       const uint64_t end = std::min(function.end, until);
       // As with symbols, no function is longer than a range can be.
-      if (start < end && function.function != 0) {
+      // DWARF may leave a function without a name (0 is the empty string): as good as unknown.
+      if (start < end && names[function.function].name != 0) {
         all.push_back(
             {start, std::min(end, SaturatedAdd(start, kMaxRangeBytes)), function.start, 0, function.function});
       }
@@ -298,7 +300,7 @@ SymbolIndex SymbolIndexBuilder::Build(PlaceBuilder* places, const IndexFacts& fa
     const std::vector<Pending> chosen = ChooseNames();
     std::vector<Pending>().swap(symbols_);
     flat = Flatten(chosen);
-    if (places != nullptr) flat = FillGaps(flat, places->outermost());
+    if (places != nullptr) flat = FillGaps(flat, places->outermost(), places->functions());
   }
 
   StringPool own_pool;
