@@ -30,6 +30,9 @@ constexpr size_t kPartWords = kMaxPartWords - kMaxFunctionBytes / kPageBytes - 2
 // smallest C programs, half of them start-up code: 0.4].
 constexpr double kConventionShare = 0.1;
 
+// User space ends well below; beyond, the ends of pages would wrap round.
+constexpr uint64_t kAddressLimit = uint64_t{1} << 63;
+
 // Larger symbol tables are not searched for a name: 4 MB is 170,000 symbols [libc: 75 KB, static programs: 100 KB].
 constexpr uint64_t kMostSymbolBytes = 4u << 20;
 
@@ -107,7 +110,7 @@ class Builder {
   // By sections where there are any: segments may hold half a library's constants besides (libLLVM).
   void CollectCode() {
     const auto add = [&](uint64_t start, uint64_t size) {
-      if (size != 0 && start + size >= start) code_.push_back({start, start + size});
+      if (size != 0 && start < kAddressLimit && size <= kAddressLimit - start) code_.push_back({start, start + size});
     };
     for (const Section& section : file_.sections()) {
       if (section.executable()) add(section.address.value, section.size);
