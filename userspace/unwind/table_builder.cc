@@ -1,6 +1,7 @@
 #include "userspace/unwind/table_builder.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -35,6 +36,9 @@ constexpr uint64_t kAddressLimit = uint64_t{1} << 63;
 
 // Larger symbol tables are not searched for a name: 4 MB is 170,000 symbols [libc: 75 KB, static programs: 100 KB].
 constexpr uint64_t kMostSymbolBytes = 4u << 20;
+
+// More than most binaries have; what is not needed is never touched.
+constexpr size_t kCfiBytesPerRow = 8;
 
 constexpr uint32_t kPltEntryBytes = 16;
 // push $n; jmp plt0 come after `jmp *got`, at byte 6; from byte 11 on the index is on the stack.
@@ -73,6 +77,7 @@ struct RuleEqual {
 
 constexpr UnwindRule kNoRule{.kind = PYRO_UNWIND_NONE};
 constexpr uint32_t kNone = 0;  // its number in every table
+constexpr int kRecentBits = 10;
 
 class Builder {
  public:
@@ -308,10 +313,11 @@ class Builder {
   }
 
   uint32_t NumberOf(const UnwindRule& rule) {
-    // Neighbours are often equal.
-    if (last_number_ < table_.rules.size() && RuleEqual()(table_.rules[last_number_], rule)) return last_number_;
+    // Nearly always there [libLLVM: 0.6 % are not].
+    uint32_t& recent = recent_numbers_[RuleHash(rule) >> (64 - kRecentBits)];
+    if (recent < table_.rules.size() && RuleEqual()(table_.rules[recent], rule)) return recent;
     const auto found = rule_numbers_.find(rule);
-    if (found != rule_numbers_.end()) return last_number_ = found->second;
+    if (found != rule_numbers_.end()) return recent = found->second;
     UnwindRule kept = rule;
     if (table_.rules.size() >= PYRO_MAX_UNWIND_RULES - 1) {
       // The last number is kept for this.
@@ -321,7 +327,7 @@ class Builder {
     const auto number = static_cast<uint32_t>(table_.rules.size());
     table_.rules.push_back(kept);
     rule_numbers_.emplace(kept, number);
-    return last_number_ = number;
+    return recent = number;
   }
 
   // Rows arrive by ascending address.
@@ -337,6 +343,9 @@ class Builder {
 
   void MakeRows() {
     (void)NumberOf(kNoRule);  // always number kNone
+    size_t cfi_bytes = 0;
+    for (const auto& section : sections_) cfi_bytes += section->size();
+    rows_.reserve(std::min<size_t>(kMaxRows, cfi_bytes / kCfiBytesPerRow));
     std::vector<CfiRow> rows;
     uint64_t covered = 0;  // up to here
     for (const Piece& piece : pieces_) {
@@ -519,7 +528,7 @@ class Builder {
   std::vector<Piece> pieces_;
   std::vector<Row> rows_;
   std::unordered_map<UnwindRule, uint32_t, RuleHasher, RuleEqual> rule_numbers_;
-  uint32_t last_number_ = 0;
+  std::array<uint32_t, 1u << kRecentBits> recent_numbers_{};
   bool track_rbx_ = false;
   bool track_rbx_wanted_ = false;
 };
