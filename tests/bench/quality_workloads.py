@@ -255,7 +255,8 @@ def all_workloads(folder, quick=False):
         shape("alloca, realigned frames", "=frames",
               chain=r"main((;with_alloca;aligned)*(;with_alloca)?(;small)?|(;(?!with|aligned|small)[^;]*)*)$"),
         shape("exceptions", "=exceptions", chain=r"main(;attempt[^;]*(;climb[^;]*)*(;.*)?)?$"),
-        shape("coroutines", "=coroutine", chain=r"(main|body(;step)*)"),
+        # glibc's information for this place says that it was called.
+        shape("coroutines", "=coroutine", chain=r"(__start_context;)?(main|body(;step)*)", ends=r"^__start_context$"),
         shape("vfork and exec", "=vfork_exec"),
         shape("assembly without tables, frame pointers", "=asm_frames",
               chain=r"main(;outer(;through_asm(;inner(;through_asm(;innermost)?)?)?|;asm_leaf)?|;[^;]*)?$"),
