@@ -1,7 +1,5 @@
 #include "userspace/agent/collector.h"
 
-#include <pthread.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -12,6 +10,7 @@
 #include "userspace/agent/cpu_time.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
+#include "userspace/base/thread.h"
 
 namespace pyrometer::agent {
 namespace {
@@ -97,13 +96,11 @@ StatusOr<std::unique_ptr<Collector>> Collector::Start(const Options& options, No
   std::unique_ptr<Collector> collector(new Collector(options, node, std::move(sink), std::move(on_session)));
   RETURN_IF_ERROR(collector->StartProbes());
   collector->collect_thread_ = std::thread([c = collector.get()] {
-    ::pthread_setname_np(::pthread_self(), "pyro-collect");
+    NameThisThread("pyro-collect");
     c->CollectLoop();
   });
   collector->name_thread_ = std::thread([c = collector.get()] {
-    ::pthread_setname_np(::pthread_self(), "pyro-name");
-    // Linux: the thread's own nice value. Not being allowed to is no reason to stop.
-    (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNamingNice);
+    NameThisThread("pyro-name", kNamingNice);
     c->NameLoop();
   });
   return collector;

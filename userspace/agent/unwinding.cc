@@ -1,7 +1,5 @@
 #include "userspace/agent/unwinding.h"
 
-#include <pthread.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -10,6 +8,7 @@
 #include <utility>
 
 #include "userspace/base/strings.h"
+#include "userspace/base/thread.h"
 #include "userspace/symbolize/vdso.h"
 #include "userspace/unwind/table_builder.h"
 
@@ -46,9 +45,7 @@ Unwinding::Unwinding(const Options& options) : options_(options), cache_(options
 std::unique_ptr<Unwinding> Unwinding::Start(const Options& options) {
   std::unique_ptr<Unwinding> unwinding(new Unwinding(options));
   unwinding->thread_ = std::thread([u = unwinding.get()] {
-    ::pthread_setname_np(::pthread_self(), "pyro-unwind");
-    // Linux: the thread's own nice value. Not being allowed to is no reason to stop.
-    (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kBuildNice);
+    NameThisThread("pyro-unwind", kBuildNice);
     u->BuildLoop();
   });
   return unwinding;

@@ -1,7 +1,5 @@
 #include "userspace/symbolize/symbolizer.h"
 
-#include <pthread.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +8,7 @@
 
 #include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
+#include "userspace/base/thread.h"
 
 namespace pyrometer::symbolize {
 namespace {
@@ -133,9 +132,8 @@ void Symbolizer::Defer(const std::string& key, const BuildId& build_id, const Bi
 }
 
 void Symbolizer::DeferredLoop() {
-  ::pthread_setname_np(::pthread_self(), "pyro-debug");
   // Nobody waits for lines; what runs on this machine goes first.
-  (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kDeferredNice);
+  NameThisThread("pyro-debug", kDeferredNice);
   std::unique_lock lock(deferred_mutex_);
   while (true) {
     deferred_changed_.wait(lock, [&] { return stop_ || !deferred_.empty(); });
