@@ -1,13 +1,15 @@
 """Names of stripped binaries: symbols that come later, and what doctor says about one process."""
 
+import contextlib
 import json
 import os
+import pathlib
 import re
 import subprocess
 import urllib.parse
 
 import junit_unittest
-from harness import Daemon, Scratch, background, free_port, get_json, need_bpf, need_program, run, wait_for
+from harness import WORKLOADS, Daemon, Scratch, background, free_port, get_json, need_bpf, need_program, run, wait_for
 
 SOURCE = """
 #include <stdlib.h>
@@ -113,6 +115,18 @@ class Symbols(Scratch):
         self.assertAlmostEqual(profile["durationNs"], 3e9, delta=0.2e9)
         accounting = profile["accounting"]
         self.assertAlmostEqual(accounting["expected"], accounting["taken"], delta=max(20, accounting["taken"] * 0.1))
+
+    def test_a_command_that_is_ended_ends_with_what_it_started(self):
+        need_bpf(self)
+        out = self.scratch / "command.json"
+        script = f"{WORKLOADS / 'spin_fp'} 61.5 & wait"
+        result = run("record", "-d", "2s", "-F", "999", "-o", out, "--", "sh", "-c", script)
+        accounting = json.loads(out.read_text())["accounting"]
+        self.assertGreater(accounting["taken"], 40, result)
+        self.assertAlmostEqual(accounting["expected"], accounting["taken"], delta=max(30, accounting["taken"] * 0.1))
+        for cmdline in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it ends as we look
+                self.assertNotIn(b"spin_fp\0" + b"61.5", cmdline.read_bytes())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 #include "userspace/agent/child_process.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <utility>
 
+#include "userspace/agent/process_tree.h"
 #include "userspace/base/strings.h"
 
 namespace pyrometer::agent {
@@ -60,11 +63,12 @@ ChildProcess::ChildProcess(ChildProcess&& other) noexcept
       program_(std::move(other.program_)),
       go_(std::move(other.go_)),
       failed_(std::move(other.failed_)),
-      status_(other.status_) {}
+      status_(other.status_),
+      started_(std::move(other.started_)) {}
 
 ChildProcess::~ChildProcess() {
+  Signal(SIGKILL);
   if (pid_ <= 0 || status_) return;
-  ::kill(pid_, SIGKILL);
   while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
   }
 }
@@ -90,7 +94,28 @@ std::optional<int> ChildProcess::Poll() {
 }
 
 void ChildProcess::Terminate() {
-  if (pid_ > 0 && !status_) ::kill(pid_, SIGTERM);
+  if (pid_ <= 0 || status_) return;
+  // Without their parent nobody would end them. By descriptor, as a number may soon be another process's.
+  for (const pid_t pid : ProcessTree(pid_)) {
+    if (pid == pid_) continue;
+    UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    if (process) started_.push_back(std::move(process));
+  }
+  Signal(SIGTERM);
+}
+
+void ChildProcess::Signal(int signal) const {
+  if (pid_ > 0 && !status_) ::kill(pid_, signal);
+  for (const UniqueFd& process : started_) (void)::syscall(SYS_pidfd_send_signal, process.get(), signal, nullptr, 0);
+}
+
+bool ChildProcess::AllEnded() {
+  // A descriptor of a process that has ended is readable.
+  std::erase_if(started_, [](const UniqueFd& process) {
+    pollfd ended{process.get(), POLLIN, 0};
+    return ::poll(&ended, 1, 0) == 1;
+  });
+  return Poll().has_value() && started_.empty();
 }
 
 }  // namespace pyrometer::agent

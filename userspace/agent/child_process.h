@@ -18,7 +18,7 @@ class ChildProcess {
   static StatusOr<ChildProcess> Prepare(const std::vector<std::string>& command);
   ChildProcess(ChildProcess&& other) noexcept;
   ChildProcess& operator=(ChildProcess&&) = delete;
-  // A child that was never released, or still runs, is killed and reaped.
+  // A child that was never released, or still runs, is killed and reaped; so is what outlived Terminate.
   ~ChildProcess();
 
   pid_t pid() const { return pid_; }
@@ -27,11 +27,14 @@ class ChildProcess {
   Status Release();
   // The wait status once it ended; nullopt while it runs.
   std::optional<int> Poll();
-  // Sends SIGTERM.
+  // Sends SIGTERM to it and to what it started.
   void Terminate();
+  // After Terminate: it and all of them have ended.
+  bool AllEnded();
 
  private:
   ChildProcess() = default;
+  void Signal(int signal) const;  // all that still run
 
   pid_t pid_ = -1;
   bool released_ = false;
@@ -39,6 +42,7 @@ class ChildProcess {
   UniqueFd go_;      // written to release
   UniqueFd failed_;  // carries errno when exec failed, closed by a good exec
   std::optional<int> status_;
+  std::vector<UniqueFd> started_;  // by the child: pidfds, from Terminate on
 };
 
 }  // namespace pyrometer::agent

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "userspace/agent/process_tree.h"
 #include "userspace/base/clock.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
@@ -64,6 +65,15 @@ StatusOr<uint64_t> ProcessCpuTimeNs(pid_t pid) {
   const std::optional<uint64_t> ticks = ParseProcessCpuTicks(text);
   if (!ticks) return DataLossError(StrFormat("%s is not what proc(5) describes", path));
   return TicksToNs(*ticks);
+}
+
+uint64_t ProcessTreeCpuTimeNs(pid_t root) {
+  uint64_t sum_ns = 0;
+  for (const pid_t pid : ProcessTree(root)) {
+    // One that ended meanwhile is in its parent's account.
+    if (const auto cpu_ns = ProcessCpuTimeNs(pid); cpu_ns.ok()) sum_ns += *cpu_ns;
+  }
+  return sum_ns;
 }
 
 uint64_t EndedChildrenCpuTimeNs() {

@@ -19,6 +19,8 @@ namespace pyrometer::agent {
 StatusOr<uint64_t> MachineCpuTimeNs();
 // Of all threads of a process, those that ended included, and of its waited-for children.
 StatusOr<uint64_t> ProcessCpuTimeNs(pid_t pid);
+// Of a process and of everything below it; 0 when it has ended.
+uint64_t ProcessTreeCpuTimeNs(pid_t root);
 // Of our children that were waited for, and of theirs.
 uint64_t EndedChildrenCpuTimeNs();
 

@@ -151,38 +151,39 @@ class Wait {
   bool target_ended_ = false;
 };
 
-// CPU time of a command or process while it was recorded.
+// CPU time of a command or process, and of what they started, while it was recorded.
 class TargetCpuTime {
  public:
   TargetCpuTime(const RecordOptions& options, const ChildProcess* child)
-      : pid_(static_cast<pid_t>(options.target.pid)), command_(child != nullptr) {
-    if (command_) {
-      begin_ns_ = EndedChildrenCpuTimeNs();
-    } else if (pid_ != 0) {
-      if (const auto cpu_ns = ProcessCpuTimeNs(pid_); cpu_ns.ok()) begin_ns_ = end_ns_ = *cpu_ns;
-    }
+      : pid_(child != nullptr ? child->pid() : static_cast<pid_t>(options.target.pid)), command_(child != nullptr) {
+    if (pid_ != 0) begin_ns_ = end_ns_ = ProcessTreeCpuTimeNs(pid_);
+    ended_children_ns_ = EndedChildrenCpuTimeNs();
   }
-  // A process takes its account with it, so the last look counts.
+  // A process takes its account with it, so the last look counts. A command leaves its to us.
   void Look() {
-    if (command_ || pid_ == 0) return;
-    if (const auto cpu_ns = ProcessCpuTimeNs(pid_); cpu_ns.ok()) end_ns_ = std::max(end_ns_, *cpu_ns);
+    if (!command_ && pid_ != 0) LookAtTree();
   }
+  void LookAtTree() { end_ns_ = std::max(end_ns_, ProcessTreeCpuTimeNs(pid_)); }
   bool known() const { return command_ || end_ns_ > 0; }
-  // After a command was waited for.
-  uint64_t used_ns() const { return (command_ ? EndedChildrenCpuTimeNs() : end_ns_) - begin_ns_; }
+  // Of a command, after it was waited for: exact, unless it was ended before its own children were.
+  uint64_t used_ns() const {
+    const uint64_t seen_ns = end_ns_ - begin_ns_;
+    return command_ ? std::max(seen_ns, EndedChildrenCpuTimeNs() - ended_children_ns_) : seen_ns;
+  }
 
  private:
   const pid_t pid_;
   const bool command_;
-  uint64_t begin_ns_ = 0, end_ns_ = 0;
+  uint64_t begin_ns_ = 0, end_ns_ = 0, ended_children_ns_ = 0;
 };
 
-void EndCommand(ChildProcess* child, Recording* recording) {
+void EndCommand(ChildProcess* child, TargetCpuTime* cpu_time, Recording* recording) {
   if (child == nullptr) return;
   if (!child->Poll()) {
+    cpu_time->LookAtTree();
     child->Terminate();
     const uint64_t until = MonotonicNowNs() + kTerminateGraceNs;
-    while (!child->Poll() && MonotonicNowNs() < until) std::this_thread::sleep_for(kTick);
+    while (!child->AllEnded() && MonotonicNowNs() < until) std::this_thread::sleep_for(kTick);
   }
   recording->command_status = child->Poll();
 }
@@ -227,7 +228,7 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
     cpu_time.Look();
   })) {
   }
-  EndCommand(child, &recording);
+  EndCommand(child, &cpu_time, &recording);
   recording.profile.duration_ns = static_cast<uint64_t>(UnixNowNs() - recording.profile.time_ns);
   collector->Stop();  // which still makes tables and names
   sink.Finish();
@@ -274,7 +275,7 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
     cpu_time.Look();
   })) {
   }
-  EndCommand(child, &recording);
+  EndCommand(child, &cpu_time, &recording);
   RETURN_IF_ERROR(sampler->Stop());
   recording.profile.duration_ns = static_cast<uint64_t>(UnixNowNs() - recording.profile.time_ns);
   // What still needs an unwind table may have it made.

@@ -7,7 +7,12 @@
 
 #include <chrono>
 #include <filesystem>
+#include <string>
 #include <thread>
+#include <vector>
+
+#include "userspace/agent/process_tree.h"
+#include "userspace/base/file.h"
 
 namespace pyrometer::agent {
 namespace {
@@ -53,6 +58,52 @@ TEST(ChildProcess, ReportsExitCodesAndSignals) {
   EXPECT_EQ(sleeping->Poll(), std::nullopt);
   sleeping->Terminate();
   EXPECT_EQ(WTERMSIG(WaitFor(*sleeping)), SIGTERM);
+}
+
+bool Ended(pid_t pid) {
+  const auto stat = ReadFile("/proc/" + std::to_string(pid) + "/stat");
+  if (!stat.ok()) return true;
+  const size_t name_end = stat->rfind(')');
+  return name_end != std::string::npos && stat->substr(name_end).starts_with(") Z");  // nobody may have waited for it
+}
+
+// The tree, once it has that many processes.
+std::vector<pid_t> TreeOf(pid_t root, size_t size) {
+  std::vector<pid_t> tree;
+  for (int i = 0; i < 1000 && tree.size() < size; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    tree = ProcessTree(root);
+  }
+  EXPECT_EQ(tree.size(), size);
+  return tree;
+}
+
+TEST(ChildProcess, TerminateEndsWhatItStartedToo) {
+  auto shell = ChildProcess::Prepare({"sh", "-c", "sleep 60 & (sleep 60; :) & wait"});
+  ASSERT_TRUE(shell.ok() && shell->Release().ok());
+  const std::vector<pid_t> tree = TreeOf(shell->pid(), 4);  // the shells and both sleeps
+  EXPECT_FALSE(shell->AllEnded());
+  shell->Terminate();
+  for (int i = 0; i < 1000 && !shell->AllEnded(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_TRUE(shell->AllEnded());
+  for (const pid_t pid : tree) EXPECT_TRUE(Ended(pid)) << pid;
+}
+
+TEST(ChildProcess, KillsWhatIgnoresTerminate) {
+  std::vector<pid_t> tree;
+  {
+    // The shell ends at once; what it started hears no SIGTERM.
+    auto shell = ChildProcess::Prepare({"sh", "-c", "(trap '' TERM; sleep 60; :) & wait"});
+    ASSERT_TRUE(shell.ok() && shell->Release().ok());
+    tree = TreeOf(shell->pid(), 3);
+    shell->Terminate();
+    WaitFor(*shell);
+    EXPECT_FALSE(shell->AllEnded());
+  }
+  for (const pid_t pid : tree) {
+    for (int i = 0; i < 400 && !Ended(pid); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    EXPECT_TRUE(Ended(pid)) << pid;
+  }
 }
 
 TEST(ChildProcess, LeavesNothingRunningWhenDropped) {

@@ -47,6 +47,13 @@ TEST(CpuTime, ChildrenCountOnceTheyWereWaitedFor) {
   EXPECT_GE(EndedChildrenCpuTimeNs() - before, 45'000'000u);
 }
 
+TEST(CpuTime, ATreeIsAtLeastItsRoot) {
+  const StatusOr<uint64_t> own = ProcessCpuTimeNs(::getpid());
+  ASSERT_TRUE(own.ok());
+  EXPECT_GE(ProcessTreeCpuTimeNs(::getpid()), *own);
+  EXPECT_EQ(ProcessTreeCpuTimeNs(-5), 0u);
+}
+
 TEST(CpuTime, ExpectedSamples) {
   EXPECT_EQ(ExpectedSamples(2 * kNsPerSecond, 99), 198u);
   EXPECT_EQ(ExpectedSamples(0, 99), 0u);
