@@ -112,8 +112,10 @@ struct pyro_off_cpu_counters {
   __u64 folded;         // waits counted under the fold key: no room for another owner
   __u64 lost;           // waits counted nowhere (the fold entry was missing)
   __u64 storage_lost;   // switches whose thread could not be remembered
+  __u64 missed;         // waits left out: the kernel told of the thread's leaving its CPU, but not of its return
+  __u64 pad;
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_off_cpu_counters) == 64, "pyro_off_cpu_counters");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_off_cpu_counters) == 80, "pyro_off_cpu_counters");
 
 // One thread inside a system call, or off its CPU, as the iterator pyro_open_calls writes them one behind the other.
 struct pyro_open_call {

@@ -127,8 +127,12 @@ class OffCpuTest : public ::testing::Test {
     for (size_t i = 0; i < kWaitCauses; ++i) {
       if (!IsQueueWait(static_cast<WaitCause>(i))) blocked += seen->totals[i].count;
     }
-    EXPECT_GE(blocked, truth->switches + 1);
+    const uint64_t missed = (*waits)->Counters().missed;
+    EXPECT_GE(blocked + missed, truth->switches + 1);
     EXPECT_LE(blocked, truth->switches + 4);
+    // Of the whole machine; where the kernel reports every switch there are none.
+    if (missed > 0)
+      std::printf("[ measured ] %llu waits whose end was not reported\n", static_cast<unsigned long long>(missed));
     EXPECT_EQ((*syscalls)->Counters().waits_lost, 0u);
     EXPECT_EQ((*waits)->Counters().lost, 0u);
     EXPECT_EQ((*waits)->Counters().storage_lost, 0u);
@@ -295,7 +299,7 @@ TEST_F(OffCpuTest, WeightsOfSampledWaitsAreUnbiased) {
   auto probe = OffCpu::Start(options);
   ASSERT_TRUE(probe.ok()) << probe.status();
   TestCgroup cgroup("bias");
-  double truth_ns = 0, exact_ns = 0, weighted_ns = 0;
+  double truth_ns = 0, exact_ns = 0, queued_ns = 0, weighted_ns = 0;
   uint64_t samples = 0, waits = 0, long_blocks = 0, by_interrupt = 0, switches = 0;
   const auto poll = [&] {
     ASSERT_TRUE((*probe)
@@ -332,6 +336,7 @@ TEST_F(OffCpuTest, WeightsOfSampledWaitsAreUnbiased) {
                   ->Drain([&](const WaitWindow& w) {
                     if (w.cgroup_id != cgroup.id()) return;
                     exact_ns += static_cast<double>(w.totals[PYRO_WAIT_TIMER].ns);
+                    queued_ns += static_cast<double>(w.totals[PYRO_WAIT_RUNNABLE].ns);
                     waits += w.totals[PYRO_WAIT_TIMER].count;
                   })
                   .ok());
@@ -345,9 +350,12 @@ TEST_F(OffCpuTest, WeightsOfSampledWaitsAreUnbiased) {
       static_cast<unsigned long long>(long_blocks), kRepeats,
       kRepeats * static_cast<double>(samples) / static_cast<double>(waits));
   EXPECT_NEAR(weighted_ns / exact_ns, 1, 0.02);
+  EXPECT_GE(waits + c.missed, switches);
+  EXPECT_LE(waits, switches);
   EXPECT_LE(exact_ns, truth_ns);
-  EXPECT_GE(exact_ns, 0.9 * truth_ns);
-  EXPECT_EQ(long_blocks, static_cast<uint64_t>(kRepeats));
+  // On its own clock a sleep ends when it has a processor again.
+  EXPECT_GE(exact_ns + queued_ns, 0.95 * truth_ns);
+  EXPECT_GE(long_blocks + c.missed, static_cast<uint64_t>(kRepeats));
   // A wake-up may be missed: see the probe's header.
   EXPECT_GE(by_interrupt, samples * 99 / 100);
   EXPECT_LT(samples, waits * 3 / 4);
@@ -384,12 +392,13 @@ TEST_F(OffCpuTest, ASampleKnowsWhoEndedTheWait) {
                     EXPECT_FALSE(s.waker_kernel_frames.empty());
                   })
                   .ok());
-  EXPECT_EQ(reads, 50u);  // each is longer than T
-  EXPECT_GE(by_thread, 48u);
-  EXPECT_GE(waker_user, 48u);
+  EXPECT_LE(reads, 50u);  // each is longer than T
+  EXPECT_GE(reads + (*probe)->Counters().missed, 50u);
+  EXPECT_GE(by_thread, reads * 95 / 100);
+  EXPECT_GE(waker_user, reads * 95 / 100);
   std::string why;
   if (::pyrometer::testing::FeatureWorks("task_work", &why)) {
-    EXPECT_GE(with_user, 48u);
+    EXPECT_GE(with_user, reads * 95 / 100);
   }
   std::printf("[ measured ] %llu reads, woken by the other thread %llu, with user stack %llu, waker's %llu\n",
               static_cast<unsigned long long>(reads), static_cast<unsigned long long>(by_thread),

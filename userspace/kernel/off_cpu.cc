@@ -218,6 +218,7 @@ class OffCpuImpl final : public OffCpu {
     out.folded = sum.folded;
     out.lost = sum.lost;
     out.storage_lost = sum.storage_lost;
+    out.missed = sum.missed;
     return out;
   }
 
@@ -264,8 +265,7 @@ class OffCpuImpl final : public OffCpu {
     const double wanted = period * std::clamp(excess, 1 / kMaxPeriodStep, kMaxPeriodStep);
     const double bounded =
         std::clamp(wanted, static_cast<double>(options_.min_period_ns), static_cast<double>(kMaxPeriodNs));
-    std::atomic_ref(skeleton_->data->pyro_period_ns)
-        .store(static_cast<uint64_t>(bounded), std::memory_order_relaxed);
+    std::atomic_ref(skeleton_->data->pyro_period_ns).store(static_cast<uint64_t>(bounded), std::memory_order_relaxed);
   }
 
   struct TotalSeen {

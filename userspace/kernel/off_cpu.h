@@ -102,6 +102,7 @@ struct OffCpuCounters {
   uint64_t folded = 0;             // waits counted in the folded window
   uint64_t lost = 0;               // waits counted nowhere; not seen yet
   uint64_t storage_lost = 0;       // switches that could not be remembered
+  uint64_t missed = 0;             // waits whose end the kernel did not report: in no sum
 };
 
 class OffCpu {
