@@ -58,7 +58,7 @@ void RawWindow::AddSample(const RawGroup& group, std::span<const RawFrame> leaf_
   Sums& sums = samples_[group][InternStack(leaf_first)];
   sums.count += count;
   sums.value += value;
-  sample_count_ += count;
+  if (group.type.empty()) sample_count_ += count;
 }
 
 }  // namespace pyrometer::agent
