@@ -11,7 +11,7 @@
 // min_period_ns and kMaxPeriodNs.
 //
 // Threads: PollSamples and Drain from one thread each (they may differ). Cost: about 1 µs per switch of a thread and
-// its wake-up (tests/bench/latency_overhead), some 10 µs per sample; nothing on system calls that do not wait. 4 MiB of
+// its wake-up (tests/bench/latency_probes), some 10 µs per sample; nothing on system calls that do not wait. 4 MiB of
 // kernel memory and 16 bytes per CPU, cgroup and cause.
 //
 // Does not promise: threads that do not wake up before the end; kernel threads; a user stack before Linux 6.18
