@@ -20,6 +20,7 @@ struct pyro_atomic {
 
 struct pt_regs {
   unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
+  unsigned long orig_ax;  // number of the system call; -1 when something else entered the kernel
   unsigned long ip;
   unsigned long sp;
 } PYRO_KERNEL_TYPE;
@@ -71,9 +72,40 @@ struct thread_struct {
   unsigned long fsbase;  // x86; as the kernel last set or saved it
 } PYRO_KERNEL_TYPE;
 
+struct cfs_rq {
+  int throttle_count;  // with CONFIG_CFS_BANDWIDTH
+} PYRO_KERNEL_TYPE;
+
+struct sched_entity {
+  struct cfs_rq* cfs_rq;  // with CONFIG_FAIR_GROUP_SCHED
+} PYRO_KERNEL_TYPE;
+
+struct inode {
+  unsigned short i_mode;
+} PYRO_KERNEL_TYPE;
+
+struct file {
+  struct inode* f_inode;
+  void* private_data;
+} PYRO_KERNEL_TYPE;
+
+struct fdtable {
+  unsigned int max_fds;
+  struct file** fd;
+} PYRO_KERNEL_TYPE;
+
+struct files_struct {
+  struct fdtable* fdt;
+} PYRO_KERNEL_TYPE;
+
 struct task_struct {
   struct thread_info thread_info;
+  unsigned int __state;
   unsigned int flags;
+  struct sched_entity se;
+  unsigned in_iowait : 1;
+  _Bool throttled;  // from 6.18: taken off its run queue until the quota is refilled
+  struct files_struct* files;
   struct mm_struct* mm;  // NULL for kernel threads, and from exit_mm on
   unsigned in_execve : 1;
   int exit_code;
@@ -86,6 +118,17 @@ struct task_struct {
   struct signal_struct* signal;
   struct css_set* cgroups;
   struct thread_struct thread;
+} PYRO_KERNEL_TYPE;
+
+struct seq_file;
+
+struct bpf_iter_meta {
+  struct seq_file* seq;
+} PYRO_KERNEL_TYPE;
+
+struct bpf_iter__task {
+  struct bpf_iter_meta* meta;
+  struct task_struct* task;  // NULL after the last
 } PYRO_KERNEL_TYPE;
 
 struct linux_binprm {
@@ -116,6 +159,10 @@ struct sock {
   struct sock_common __sk_common;
   __u16 sk_protocol;
   struct sock_cgroup_data sk_cgrp_data;
+} PYRO_KERNEL_TYPE;
+
+struct socket {
+  struct sock* sk;
 } PYRO_KERNEL_TYPE;
 
 struct inet_sock {

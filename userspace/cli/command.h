@@ -27,6 +27,8 @@ void AddTopCommand(CLI::App& app, Invocation& invocation);
 void AddFlameCommand(CLI::App& app, Invocation& invocation);
 void AddSeriesCommand(CLI::App& app, Invocation& invocation);
 void AddExportCommand(CLI::App& app, Invocation& invocation);
+void AddSyscallsCommand(CLI::App& app, Invocation& invocation);
+void AddWaitsCommand(CLI::App& app, Invocation& invocation);
 void AddConvertCommand(CLI::App& app, Invocation& invocation);
 void AddSymbolsCommand(CLI::App& app, Invocation& invocation);
 void AddCiCommand(CLI::App& app, Invocation& invocation);

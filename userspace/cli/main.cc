@@ -53,6 +53,8 @@ int Main(int argc, char** argv) {
   AddFlameCommand(app, invocation);
   AddSeriesCommand(app, invocation);
   AddExportCommand(app, invocation);
+  AddSyscallsCommand(app, invocation);
+  AddWaitsCommand(app, invocation);
   AddConvertCommand(app, invocation);
   AddSymbolsCommand(app, invocation);
   AddCiCommand(app, invocation);

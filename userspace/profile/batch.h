@@ -21,6 +21,12 @@ namespace pyrometer::profile {
 // Profile types of this release; the name of a series in the selector language.
 inline constexpr std::string_view kTypeCpu = "cpu";                         // nanoseconds
 inline constexpr std::string_view kTypeSyscallLatency = "syscall_latency";  // histogram, nanoseconds
+inline constexpr std::string_view kTypeSyscallTime = "syscall_time";        // counter, ns, labels syscall, cause
+inline constexpr std::string_view kTypeOffCpu = "off_cpu";                  // nanoseconds of sampled waits, label cause
+inline constexpr std::string_view kTypeOffCpuWakers = "off_cpu_wakers";     // the same with the waker's stack on top
+inline constexpr std::string_view kTypeWaitTime = "off_cpu_time";           // counter, nanoseconds, exact, label cause
+inline constexpr std::string_view kTypeWaits = "waits";                     // counter, exact, label cause
+inline constexpr std::string_view kTypeRunQueue = "run_queue_latency";      // histogram, nanoseconds
 inline constexpr std::string_view kTypeTcpRtt = "tcp_rtt";                  // histogram, nanoseconds (smoothed RTT)
 inline constexpr std::string_view kTypeTcpMinRtt = "tcp_min_rtt";           // histogram, nanoseconds
 inline constexpr std::string_view kTypeTcpConnect = "tcp_connect";          // histogram, nanoseconds (handshake)

@@ -8,6 +8,13 @@ namespace {
 constexpr ProfileType kTypes[] = {
     {profile::kTypeCpu, TypeKind::kProfile, "nanoseconds", "CPU time by stack"},
     {profile::kTypeSyscallLatency, TypeKind::kHistogram, "nanoseconds", "Duration of system calls"},
+    {profile::kTypeSyscallTime, TypeKind::kCounter, "nanoseconds",
+     "Time in system calls: running, or waiting by cause"},
+    {profile::kTypeOffCpu, TypeKind::kProfile, "nanoseconds", "Time that threads waited, by stack and cause"},
+    {profile::kTypeOffCpuWakers, TypeKind::kProfile, "nanoseconds", "The same, with the stack that ended the wait"},
+    {profile::kTypeWaitTime, TypeKind::kCounter, "nanoseconds", "Time that threads waited, by cause; not sampled"},
+    {profile::kTypeWaits, TypeKind::kCounter, "count", "Waits that ended, by cause"},
+    {profile::kTypeRunQueue, TypeKind::kHistogram, "nanoseconds", "Time that ready threads waited for a processor"},
     {profile::kTypeTcpRtt, TypeKind::kHistogram, "nanoseconds", "Round-trip time of TCP connections, smoothed"},
     {profile::kTypeTcpMinRtt, TypeKind::kHistogram, "nanoseconds", "Lowest round-trip time seen by each connection"},
     {profile::kTypeTcpConnect, TypeKind::kHistogram, "nanoseconds", "Duration of TCP handshakes"},

@@ -1,0 +1,99 @@
+"""What a container waits for: `pyrometer syscalls`, `pyrometer waits`, off-CPU flame graphs, against planted waits."""
+
+import json
+import os
+import time
+
+import junit_unittest
+from harness import Container, Daemon, Scratch, WORKLOADS, free_port, need_bpf, need_runc, run, wait_for
+
+NAME = "pyrometer-e2e-waits"
+ROUNDS, MICROSECONDS = 300, 5000
+
+
+class Waits(Scratch):
+    def ask(self, *arguments):
+        """JSON of a command, asked of the store."""
+        reply = run(*arguments, "--store", f"127.0.0.1:{self.grpc}", "--from", "-1h", "--json")
+        self.assertEqual(reply.returncode, 0, reply.stderr)
+        return json.loads(reply.stdout)
+
+    def test_a_container_that_waits_for_a_pipe(self):
+        need_bpf(self)
+        need_runc(self)
+        self.http, self.grpc = free_port(), free_port()
+        selector = f'{{container.name="{NAME}"}}'
+        with Daemon("up", "--data", self.scratch, "--http", f"127.0.0.1:{self.http}", "--grpc", f"127.0.0.1:{self.grpc}",
+                    "--probes", "cpu,syscalls,tcp,waits") as up:
+            up.wait_for_line("http://")
+            reader, writer = os.pipe()
+            try:
+                with Container(NAME, WORKLOADS / "waits_static", "pipe", ROUNDS, MICROSECONDS, stdin=reader) as container:
+                    time.sleep(1)
+                    os.close(writer)
+                    writer = -1
+                    container.wait(60)
+                    calls, own_ns = map(int, container.output().split()[1:3])
+            finally:
+                os.close(reader)
+                if writer >= 0:
+                    os.close(writer)
+            self.assertEqual(calls, ROUNDS)
+
+            def reads():
+                rows = {row["labels"]["syscall"]: row for row in self.ask("syscalls", selector, "--rows", "0")}
+                return rows if rows.get("read", {}).get("calls", 0) >= ROUNDS else None
+
+            rows = wait_for(reads, 30, "the reads of the container", every=1)
+            read = rows["read"]
+            split = read["timeNs"]
+            print(f"  {read}; by its own clock {own_ns} ns")
+            # runc's own reads in the container's cgroup are few and do not wait.
+            self.assertLess(read["calls"], ROUNDS + 200)
+            self.assertAlmostEqual(read["totalNs"], own_ns, delta=0.02 * own_ns + 20e6)
+            self.assertAlmostEqual(sum(split.values()), read["totalNs"], delta=0.01 * read["totalNs"])
+            blocked = sum(ns for cause, ns in split.items() if cause not in ("running", "runnable", "throttled"))
+            self.assertGreaterEqual(split["poll"], 0.95 * blocked)
+
+            waits = self.ask("waits", selector)
+            self.assertEqual(len(waits), 1, waits)
+            print(f"  {waits[0]}")
+            self.assertGreaterEqual(waits[0]["timeNs"]["poll"], 0.9 * own_ns)
+            self.assertGreaterEqual(waits[0]["timeNs"]["timer"], 0.9 * ROUNDS * MICROSECONDS * 1000)
+            self.assertGreaterEqual(waits[0]["waits"]["poll"], ROUNDS)
+            self.assertIn("queueP99Ns", waits[0])
+
+            # The leaf is the cause, the frames lead to who asked; weights sum up to about the truth.
+            folded = run("export", f'off_cpu{{container.name="{NAME}",cause="poll"}}', "--store", f"127.0.0.1:{self.grpc}",
+                         "--from", "-1h", "-o", "-", "--format", "folded")
+            self.assertEqual(folded.returncode, 0, folded.stderr)
+            lines = folded.stdout.splitlines()
+            self.assertTrue(lines)
+            by_stack = {line.rsplit(" ", 1)[0]: int(line.rsplit(" ", 1)[1]) for line in lines}
+            self.assertTrue(all(stack.endswith("[poll]") for stack in by_stack), lines[:3])
+            self.assertTrue(any("Pipe" in stack and "main" in stack for stack in by_stack), lines[:3])
+            woken = run("export", f'off_cpu_wakers{{container.name="{NAME}",cause="poll"}}', "--store",
+                        f"127.0.0.1:{self.grpc}", "--from", "-1h", "-o", "-", "--format", "folded")
+            self.assertIn("[woken by waits_static", woken.stdout)
+
+            table = run("waits", selector, "--store", f"127.0.0.1:{self.grpc}", "--from", "-1h")
+            self.assertEqual(table.returncode, 0, table.stderr)
+            self.assertIn(NAME, table.stdout)
+            self.assertIn("[poll]", table.stdout)
+            table = run("syscalls", selector, "--store", f"127.0.0.1:{self.grpc}", "--from", "-1h")
+            self.assertEqual(table.returncode, 0, table.stderr)
+            self.assertRegex(table.stdout, r"read .*poll \d+")
+
+    def test_wrong_questions(self):
+        self.assert_one_line(run("waits", "cpu{}"), 2, "leave out the type 'cpu'")
+        self.assert_one_line(run("syscalls", '{container.name="shop'), 2, "selector")
+        self.assert_one_line(run("waits", "--watch", "10ms"), 2, "--watch: at least 1s")
+        self.assert_one_line(run("waits", "--store", f"127.0.0.1:{free_port()}"), 1)
+        with Daemon("store", "--data", self.scratch, "--http", f"127.0.0.1:{free_port()}", "--grpc",
+                    f"127.0.0.1:{(grpc := free_port())}") as store:
+            store.wait_for_line("127.0.0.1")
+            self.assert_one_line(run("waits", "--store", f"127.0.0.1:{grpc}"), 1, "--probes cpu,syscalls,tcp,waits")
+
+
+if __name__ == "__main__":
+    junit_unittest.main()
