@@ -26,6 +26,7 @@ void AddSessionCommand(CLI::App& app, Invocation& invocation);
 void AddTopCommand(CLI::App& app, Invocation& invocation);
 void AddFlameCommand(CLI::App& app, Invocation& invocation);
 void AddSeriesCommand(CLI::App& app, Invocation& invocation);
+void AddNetCommand(CLI::App& app, Invocation& invocation);
 void AddExportCommand(CLI::App& app, Invocation& invocation);
 void AddConvertCommand(CLI::App& app, Invocation& invocation);
 void AddSymbolsCommand(CLI::App& app, Invocation& invocation);
