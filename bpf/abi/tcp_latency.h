@@ -81,21 +81,23 @@ PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_octave_key) == 16, "pyro_tcp_octave_ke
 
 // Per socket (sk_storage, goes with the socket).
 struct pyro_tcp_socket {
-  __u64 connect_ns;      // when SYN was sent; 0: not seen
+  // Read for each packet; the kernel's own header of the storage shares their cache line.
+  __u64 last_us;      // socket's own clock (tcp_mstamp) at the last report
+  __u32 last_srtt;    // srtt_us at the last report
+  __u8 direction;     // enum pyro_tcp_direction, once `directed`
+  __u8 known;         // 1: an open connection whose baselines are set
+  __u8 directed;      // 1: direction was seen, or guessed; stays when the connection closes
+  __u8 zero_windows;  // bit PYRO_TCP_SENT, PYRO_TCP_RECEIVED: that window is closed at present
+  // The rest only for reports.
   __u64 cgroup_v1_id;    // of the task that called connect() or listen(); inherited by accepted sockets
   __u64 bytes_sent;      // already reported
   __u64 bytes_received;  // already reported
-  __u64 last_us;         // socket's own clock (tcp_mstamp) at the last report
-  __u32 last_srtt;       // srtt_us at the last report
-  __u32 last_min_us;     // tcp_mstamp when the minimum RTT was last recorded
+  __u64 connect_ns;      // when SYN was sent; 0: not seen
+  __u32 segments;        // segs_in, already reported
   __u32 retransmitted;   // total_retrans, already reported
+  __u32 last_min_us;     // tcp_mstamp when the minimum RTT was last recorded
   __u32 last_tick;       // tick of the last report
   __u32 limited[3];      // chrono_stat as of the last report: busy, receive window, send buffer
-  __u32 packets;         // since the last report; counted here because an atomic addition per packet is dear
-  __u8 direction;        // enum pyro_tcp_direction, once `directed`
-  __u8 known;            // 1: an open connection whose baselines are set
-  __u8 directed;         // 1: direction was seen, or guessed; stays when the connection closes
-  __u8 zero_windows;     // bit PYRO_TCP_SENT, PYRO_TCP_RECEIVED: that window is closed at present
   __u32 pad;
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_socket) == 80, "pyro_tcp_socket");
@@ -116,7 +118,7 @@ enum pyro_tcp_scan {
 
 // Per-CPU counters.
 struct pyro_tcp_counters {
-  __u64 packets;       // tcp_probe runs, as of their sockets' last reports
+  __u64 packets;       // segments received by known connections, as of their last reports
   __u64 samples;       // RTT samples recorded
   __u64 folded;        // updates that went to the fold flow: flow map full
   __u64 lost;          // updates recorded nowhere

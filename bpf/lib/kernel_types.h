@@ -171,6 +171,8 @@ struct tcp_sock {
   __u64 tcp_mstamp;
   __u64 bytes_acked;
   __u64 bytes_received;
+  __u32 segs_in;
+  __be32 pred_flags;
   __u32 snd_wnd;  // the peer's receive window
   __u32 rcv_wnd;  // ours
   __u32 snd_una;

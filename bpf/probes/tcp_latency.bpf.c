@@ -252,8 +252,9 @@ PYRO_INLINE void pyro_tcp_report_limits(struct tcp_sock* tcp, struct pyro_tcp_so
 // Reports what the socket has not reported yet.
 PYRO_INLINE void pyro_tcp_report(const struct sock* sk, struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
                                  struct pyro_tcp_flow* flow) {
-  PYRO_TCP_COUNT_N(packets, socket->packets);
-  socket->packets = 0;
+  __u32 segments = tcp->segs_in;
+  PYRO_TCP_COUNT_N(packets, segments - socket->segments);
+  socket->segments = segments;
   pyro_tcp_report_bytes(sk, tcp, socket, flow);
   pyro_tcp_report_limits(tcp, socket, flow);
   __u32 srtt = tcp->srtt_us;
@@ -282,6 +283,7 @@ PYRO_INLINE void pyro_tcp_begin(struct tcp_sock* tcp, struct pyro_tcp_socket* so
   socket->zero_windows = 0;
   socket->bytes_sent = tcp->bytes_acked;
   socket->bytes_received = tcp->bytes_received;
+  socket->segments = tcp->segs_in;
   socket->retransmitted = tcp->total_retrans;
   socket->last_tick = (__u32)bpf_jiffies64();
   pyro_tcp_read_limits(tcp, socket->last_tick, socket->limited);
@@ -315,6 +317,12 @@ PYRO_INLINE __u8 pyro_tcp_closed_windows(struct tcp_sock* tcp) {
   return (tcp->rcv_wnd == 0) << PYRO_TCP_SENT | (tcp->snd_wnd == 0) << PYRO_TCP_RECEIVED;
 }
 
+// One load that is enough for most packets. The low half of what the kernel predicts of the next header is the peer's
+// window; with our own window closed it predicts nothing. 0 for other reasons too: then the windows themselves tell.
+PYRO_INLINE int pyro_tcp_may_be_closed(struct tcp_sock* tcp) {
+  return (tcp->pred_flags & 0xffff0000u) == 0;  // network order
+}
+
 SEC("tp_btf/tcp_probe")
 int BPF_PROG(pyro_tcp_probe, struct sock* sk) {
   struct tcp_sock* tcp = bpf_skc_to_tcp_sock(sk);
@@ -324,10 +332,11 @@ int BPF_PROG(pyro_tcp_probe, struct sock* sk) {
     PYRO_TCP_COUNT(storage_lost);
     return 0;
   }
-  socket->packets++;
   if (!socket->known) pyro_tcp_adopt(sk, socket);
-  __u8 closed = pyro_tcp_closed_windows(tcp);
-  if (closed != socket->zero_windows) pyro_tcp_windows(sk, tcp, socket, closed);
+  if (socket->zero_windows || pyro_tcp_may_be_closed(tcp)) {
+    __u8 closed = pyro_tcp_closed_windows(tcp);
+    if (closed != socket->zero_windows) pyro_tcp_windows(sk, tcp, socket, closed);
+  }
   __u64 now_us = tcp->tcp_mstamp;  // the connection's own clock: free, where bpf_ktime_get_ns costs 45 ns
   __u64 since_us = now_us - socket->last_us;
   if (socket->last_us != 0) {

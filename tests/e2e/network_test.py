@@ -7,7 +7,7 @@ import time
 import urllib.parse
 
 import junit_unittest
-from harness import (Container, Daemon, Scratch, WORKLOADS, die_with_parent, free_port, get_json, need_bpf, need_runc,
+from harness import (BINARY, Container, Daemon, Scratch, WORKLOADS, die_with_parent, free_port, get_json, need_bpf, need_runc,
                      run, wait_for)
 
 ONE_WAY_MS = 10
@@ -97,6 +97,16 @@ class Network(Scratch):
             self.assert_one_line(empty, 1, "no TCP traffic matches")
             self.assert_one_line(run("net", "--store", f"127.0.0.1:{grpc}", "--by", "peer,cause"), 2, "cause")
             self.assert_one_line(run("net", "--sort", "colour"), 2, "--sort")
+            watch = subprocess.Popen([BINARY, "net", "--store", f"127.0.0.1:{grpc}", "--watch"], stdout=subprocess.PIPE,
+                                     text=True, preexec_fn=die_with_parent)
+            with watch:
+                titles = 0
+                for line in watch.stdout:  # a table, and after a while another
+                    titles += "rtt p50" in line
+                    if titles == 2:
+                        break
+                watch.terminate()
+            self.assertEqual(titles, 2)
             # Text says the same.
             text = run("series", "--store", f"127.0.0.1:{grpc}", "tcp_rtt", "--by", "container.name", "--json")
             self.assertEqual(text.returncode, 0, text)

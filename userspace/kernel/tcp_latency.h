@@ -98,7 +98,7 @@ struct TcpWindow {
 };
 
 struct TcpCounters {
-  uint64_t packets = 0;       // received packets seen, as of their sockets' last reports
+  uint64_t packets = 0;       // segments received by connections known, as of their last reports
   uint64_t samples = 0;       // RTT values recorded
   uint64_t folded = 0;        // updates that went to the fold key
   uint64_t lost = 0;          // updates recorded nowhere
