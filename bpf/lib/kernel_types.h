@@ -142,13 +142,32 @@ struct in6_addr {
   } in6_u;
 } PYRO_KERNEL_TYPE;
 
+struct ns_common {
+  unsigned int inum;
+} PYRO_KERNEL_TYPE;
+
+struct net {
+  struct ns_common ns;
+} PYRO_KERNEL_TYPE;
+
+typedef struct {
+  struct net* net;
+} PYRO_KERNEL_TYPE possible_net_t;
+
+// Bit numbers in sock_common::skc_flags. Names only; values are relocated.
+enum sock_flags {
+  SOCK_DONE = 1,  // a FIN was received
+};
+
 struct sock_common {
   __be32 skc_daddr;
   __be16 skc_dport;
   __u16 skc_num;
   unsigned short skc_family;
   unsigned char skc_state;
+  possible_net_t skc_net;
   struct in6_addr skc_v6_daddr;
+  unsigned long skc_flags;
 } PYRO_KERNEL_TYPE;
 
 struct sock_cgroup_data {
@@ -170,8 +189,16 @@ struct inet_sock {
   __be16 inet_sport;
 } PYRO_KERNEL_TYPE;
 
+// Type of congestion state; values are relocated.
+enum tcp_ca_state {
+  TCP_CA_Recovery = 3,
+  TCP_CA_Loss = 4,
+};
+
 struct inet_connection_sock {
   struct inet_sock icsk_inet;
+  __u8 icsk_ca_state : 5;
+  __u8 icsk_pending;  // which timer is armed: ICSK_TIME_*
 } PYRO_KERNEL_TYPE;
 
 struct minmax_sample {
@@ -186,10 +213,36 @@ struct minmax {
 struct tcp_sock {
   struct inet_connection_sock inet_conn;
   __u32 srtt_us;  // eighths of a microsecond
+  __u32 mdev_us;  // mean deviation, quarters of a microsecond
   struct minmax rtt_min;
   __u64 tcp_mstamp;
   __u64 bytes_acked;
   __u64 bytes_received;
+  __u32 segs_in;
+  __be32 pred_flags;
+  __u32 snd_wnd;  // the peer's receive window
+  __u32 rcv_wnd;  // ours
+  __u32 snd_una;
+  __u32 write_seq;
+  __u32 total_retrans;  // segments
+  __u8 chrono_type : 2;
+  __u32 chrono_start;    // tick
+  __u32 chrono_stat[3];  // ticks: TCP_CHRONO_* less 1
+} PYRO_KERNEL_TYPE;
+
+struct request_sock {
+  struct sock_common __req_common;
+} PYRO_KERNEL_TYPE;
+
+struct file;
+
+struct socket {
+  struct sock* sk;
+} PYRO_KERNEL_TYPE;
+
+struct bpf_iter__task_file {
+  struct task_struct* task;
+  struct file* file;
 } PYRO_KERNEL_TYPE;
 
 // Context of a perf_event program on x86-64 (uapi, fixed layout: no relocation). All members are u64:

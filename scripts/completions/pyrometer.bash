@@ -3,7 +3,7 @@ _pyrometer() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} flags=
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series export syscalls waits convert ci symbols doctor --help --version" -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series net export syscalls waits convert ci symbols doctor --help --version" -- "$current")
     return
   fi
   case $previous in
@@ -94,6 +94,10 @@ _pyrometer() {
       ;;
     series)
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by --step --json --help"
+      ;;
+    net)
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by --sort -n --rows --watch \
+        --json --help"
       ;;
     export)
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by -o --output --format --help"

@@ -145,8 +145,11 @@ Status Collector::StartProbes() {
   }
   if (options_.tcp) {
     auto probe = kernel::TcpLatency::Start({});
+    const Status scan = probe.ok() ? (*probe)->ScanStatus() : OkStatus();
+    note("tcp_latency", probe.status(),
+         scan.ok() ? ""
+                   : StrFormat("connections older than the agent are seen at their first packet: %s", Message(scan)));
     if (probe.ok()) tcp_ = *std::move(probe);
-    note("tcp_latency", probe.status());
   } else {
     off("tcp_latency");
   }
@@ -543,18 +546,35 @@ void Collector::AddSums(const Work& work, profile::Batch* batch) {
                                      .With(profile::kLabelDirection, other      ? "other"
                                                                      : incoming ? "in"
                                                                                 : "out");
-      if (incoming) labels = labels.With("local.port", StrFormat("%d", window.key.local_port));
+      if (incoming) labels = labels.With(profile::kLabelLocalPort, StrFormat("%d", window.key.local_port));
       add_histogram(profile::kTypeTcpRtt, labels, window.srtt);
       add_histogram(profile::kTypeTcpMinRtt, labels, window.min_rtt);
+      add_histogram(profile::kTypeTcpRttVariation, labels, window.rtt_variation);
       add_histogram(profile::kTypeTcpConnect, labels, window.connect);
       const auto add_counter = [&](std::string_view type, uint64_t value) {
         builder.Counter(type, labels, work.start_ns, work.duration_ns, value);
       };
-      add_counter(profile::kTypeTcpRetransmits, window.retransmits);
+      const auto add_cause = [&](std::string_view type, std::string_view cause, uint64_t value) {
+        if (value == 0) return;
+        builder.Counter(type, labels.With(profile::kLabelCause, cause), work.start_ns, work.duration_ns, value);
+      };
+      for (size_t i = 0; i < kernel::kRetransmitCauses; ++i) {
+        add_cause(profile::kTypeTcpRetransmits, RetransmitCauseName(static_cast<kernel::RetransmitCause>(i)),
+                  window.retransmits[i]);
+      }
+      add_cause(profile::kTypeTcpResets, "sent", window.resets_sent);
+      add_cause(profile::kTypeTcpResets, "received", window.resets_received);
+      add_cause(profile::kTypeTcpZeroWindows, "sent", window.zero_windows_sent);
+      add_cause(profile::kTypeTcpZeroWindows, "received", window.zero_windows_received);
+      for (size_t i = 0; i < kernel::kTcpLimits; ++i) {
+        add_cause(profile::kTypeTcpLimited, TcpLimitName(static_cast<kernel::TcpLimit>(i)), window.limited_ns[i]);
+      }
       add_counter(profile::kTypeTcpBytesSent, window.bytes_sent);
       add_counter(profile::kTypeTcpBytesReceived, window.bytes_received);
       add_counter(profile::kTypeTcpConnections, window.opened);
-      add_counter("tcp_connect_failures", window.failed);
+      add_counter(profile::kTypeTcpConnectionsFound, window.found);
+      add_counter(profile::kTypeTcpConnectionsClosed, window.closed);
+      add_counter(profile::kTypeTcpConnectFailures, window.failed);
     });
     if (!status.ok()) ReportProblem("tcp_latency", status);
   }

@@ -22,36 +22,36 @@ Status WaitTrack::Poll(int64_t monotonic_to_unix_ns, const std::function<RawWind
     const auto synthetic = [&](const std::string& name) {
       return RawFrame{.kind = profile::FrameKind::kSynthetic, .reason = window.ReasonOf(name)};
     };
-    const auto resolve = [&](const ProcessKey& process, std::span<const uint64_t> kernel_frames,
-                             std::span<const uint64_t> user_frames, kernel::StopReason stop) {
-      return resolver_.Resolve({.process = process,
-                                .time_ns = wait.time_ns,
-                                .kernel_frames = kernel_frames,
-                                .user_frames = user_frames,
-                                .user_stop = stop},
-                               window);
+    const auto intern = [&](const ProcessKey& process, uint32_t tid, std::span<const uint64_t> kernel_frames,
+                            std::span<const uint64_t> user_frames, kernel::StopReason stop) {
+      return resolver_.Intern({.process = process,
+                               .tid = tid,
+                               .time_ns = wait.time_ns,
+                               .kernel_frames = kernel_frames,
+                               .user_frames = user_frames,
+                               .user_stop = stop},
+                              window);
     };
     const RawGroup group{wait.cgroup_id, wait.cgroup_v1_id, std::string(wait.comm), std::string(profile::kTypeOffCpu),
                          cause};
-    frames_.clear();
-    if (wait.waker != PYRO_WAKER_NONE) {
-      // Upside down: what ended the wait stands on the wait, its caller further up.
-      const auto waker =
-          resolve(wait.waker_process, wait.waker_kernel_frames, wait.waker_user_frames, wait.waker_user_stop);
-      frames_.assign(waker.rbegin(), waker.rend());
-      frames_.push_back(synthetic(wait.waker == PYRO_WAKER_INTERRUPT ? "[woken by an interrupt]"
-                                                                     : StrFormat("[woken by %s]", wait.waker_comm)));
-    }
-    const size_t begin = frames_.size();
-    frames_.push_back(synthetic(StrFormat("[%s]", cause)));
-    const auto own = resolve(wait.process, wait.kernel_frames, wait.user_frames, wait.user_stop);
-    frames_.insert(frames_.end(), own.begin(), own.end());
-    window.AddSample(group, std::span(frames_).subspan(begin), 1, wait.weight_ns);
+    profile::StackId stack = intern(wait.process, wait.tid, wait.kernel_frames, wait.user_frames, wait.user_stop);
+    stack = window.InternStack(stack, synthetic(StrFormat("[%s]", cause)));
+    window.AddSample(group, stack, 1, wait.weight_ns);
     window.CountStop(kernel::StopReasonName(wait.user_stop));
-    if (begin == 0) return;
+    if (wait.waker == PYRO_WAKER_NONE) return;
+    stack = window.InternStack(
+        stack, synthetic(wait.waker == PYRO_WAKER_INTERRUPT ? "[woken by an interrupt]"
+                                                            : StrFormat("[woken by %s]", wait.waker_comm)));
+    // Upside down: what ended the wait stands on the wait, its caller further up.
+    profile::StackId waker = intern(wait.waker_process, wait.waker_tid, wait.waker_kernel_frames,
+                                    wait.waker_user_frames, wait.waker_user_stop);
+    for (; waker != profile::kEmptyStack; waker = window.stacks()[waker].parent) {
+      const RawFrame frame = window.frames()[window.stacks()[waker].frame];
+      stack = window.InternStack(stack, frame);
+    }
     RawGroup with_waker = group;
     with_waker.type = profile::kTypeOffCpuWakers;
-    window.AddSample(with_waker, frames_, 1, wait.weight_ns);
+    window.AddSample(with_waker, stack, 1, wait.weight_ns);
   });
 }
 

@@ -53,7 +53,6 @@ class WaitTrack {
   SampleResolver& resolver_;
   std::unique_ptr<kernel::OffCpu> probe_;
   std::map<profile::LabelSet, Split> calls_;
-  std::vector<RawFrame> frames_;
 };
 
 }  // namespace pyrometer::agent

@@ -26,6 +26,7 @@ void AddSessionCommand(CLI::App& app, Invocation& invocation);
 void AddTopCommand(CLI::App& app, Invocation& invocation);
 void AddFlameCommand(CLI::App& app, Invocation& invocation);
 void AddSeriesCommand(CLI::App& app, Invocation& invocation);
+void AddNetCommand(CLI::App& app, Invocation& invocation);
 void AddExportCommand(CLI::App& app, Invocation& invocation);
 void AddSyscallsCommand(CLI::App& app, Invocation& invocation);
 void AddWaitsCommand(CLI::App& app, Invocation& invocation);

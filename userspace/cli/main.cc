@@ -52,6 +52,7 @@ int Main(int argc, char** argv) {
   AddTopCommand(app, invocation);
   AddFlameCommand(app, invocation);
   AddSeriesCommand(app, invocation);
+  AddNetCommand(app, invocation);
   AddExportCommand(app, invocation);
   AddSyscallsCommand(app, invocation);
   AddWaitsCommand(app, invocation);

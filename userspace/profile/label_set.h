@@ -77,6 +77,8 @@ inline constexpr std::string_view kLabelSyscall = "syscall";
 inline constexpr std::string_view kLabelCause = "cause";
 inline constexpr std::string_view kLabelPeer = "peer";
 inline constexpr std::string_view kLabelDirection = "direction";
+inline constexpr std::string_view kLabelLocalPort = "local.port";
+inline constexpr std::string_view kLabelCause = "cause";
 // Why samples were dropped, on `pyrometer_samples_dropped`.
 inline constexpr std::string_view kLabelReason = "reason";
 // Series of an on-demand session carry its id. Selectors that do not mention this label never match

@@ -313,10 +313,12 @@ TEST_F(HttpTest, Peers) {
   EXPECT_NEAR(peer["connectP50Ns"].get<double>(), 11e6, 11e6 / 16);
   EXPECT_EQ(peer["samples"], 150);
   EXPECT_EQ(peer["retransmits"], 6);
+  EXPECT_EQ(peer["retransmitsByCause"], json({{"other", 6}}));  // stored by an agent that told no causes
   EXPECT_EQ(peer["bytesSent"], 3000);
   EXPECT_EQ(peer["bytesReceived"], 9000);
   EXPECT_EQ(peer["connections"], 12);
   EXPECT_EQ(GetJson("/api/v1/peers?query=" + Encode("{container.name=\"nope\"}"))["peers"].size(), 0u);
+  EXPECT_EQ(Error("/api/v1/peers?by=peer,cause", 400)["code"], "invalid_argument");
 }
 
 TEST_F(HttpTest, Export) {
