@@ -73,11 +73,10 @@ inline constexpr std::string_view kLabelImage = "image";
 inline constexpr std::string_view kLabelPod = "pod";
 inline constexpr std::string_view kLabelNamespace = "namespace";
 inline constexpr std::string_view kLabelSyscall = "syscall";
-// Why a thread waited: "lock", "block_io", …, "runnable"; on split times also "running".
-inline constexpr std::string_view kLabelCause = "cause";
 inline constexpr std::string_view kLabelPeer = "peer";
 inline constexpr std::string_view kLabelDirection = "direction";
 inline constexpr std::string_view kLabelLocalPort = "local.port";
+// Why a thread waited ("lock", "block_io", …, "runnable"; on split times also "running"), or what became of TCP segments.
 inline constexpr std::string_view kLabelCause = "cause";
 // Why samples were dropped, on `pyrometer_samples_dropped`.
 inline constexpr std::string_view kLabelReason = "reason";
