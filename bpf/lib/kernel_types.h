@@ -234,12 +234,6 @@ struct request_sock {
   struct sock_common __req_common;
 } PYRO_KERNEL_TYPE;
 
-struct file;
-
-struct socket {
-  struct sock* sk;
-} PYRO_KERNEL_TYPE;
-
 struct bpf_iter__task_file {
   struct task_struct* task;
   struct file* file;

@@ -102,6 +102,18 @@ class Symbols(Scratch):
         self.assertIn("whole", result.stdout)
         self.assertIn("unwound by unwind tables", result.stdout)
 
+    def test_what_is_expected_of_the_machine(self):
+        """Only while samples were taken: not while a new binary's tables and names are made afterwards."""
+        need_bpf(self)
+        stripped, _ = self.build()  # a binary that no cache knows
+        out = self.scratch / "all.json"
+        with background(stripped):
+            self.assertEqual(run("record", "--all", "-d", "3s", "-o", out).returncode, 0)
+        profile = json.loads(out.read_text())
+        self.assertAlmostEqual(profile["durationNs"], 3e9, delta=0.2e9)
+        accounting = profile["accounting"]
+        self.assertAlmostEqual(accounting["expected"], accounting["taken"], delta=max(20, accounting["taken"] * 0.1))
+
 
 if __name__ == "__main__":
     junit_unittest.main()

@@ -248,7 +248,7 @@ void Collector::CollectLoop() {
     PollSlowCalls(offset_ns);
     PollWaits(offset_ns);
     for (const ProcessKey& process : resolver_.TakeJitProcesses()) node_.naming().PrepareJit(process);
-    CutWindows(UnixNowNs(), /*final=*/false);
+    CutWindows(UnixNowNs());
   }
 
   // Last round: end the probes, read what is left, hand everything over.
@@ -260,6 +260,9 @@ void Collector::CollectLoop() {
   if (waits_ != nullptr) (void)waits_->Stop();
   if (syscalls_ != nullptr) (void)syscalls_->Stop();
   if (tcp_ != nullptr) (void)tcp_->Stop();
+  // Of the time that was sampled; making tables and names takes a while yet.
+  const int64_t ended_ns = UnixNowNs();
+  const std::optional<uint64_t> expected = TakeExpected();
   {
     const std::lock_guard lock(mutex_);
     for (auto& [id, session] : sessions_) {
@@ -291,7 +294,7 @@ void Collector::CollectLoop() {
   }
   PollSlowCalls(offset_ns);
   PollWaits(offset_ns);
-  CutWindows(UnixNowNs(), /*final=*/true);
+  CutLastWindows(ended_ns, expected);
   const std::lock_guard lock(queue_mutex_);
   queue_closed_ = true;
   queue_changed_.notify_all();
@@ -345,23 +348,42 @@ void Collector::PollSessions(bool final, Work* work) {
   }
 }
 
-void Collector::CutWindows(int64_t now_ns, bool final) {
+std::optional<uint64_t> Collector::TakeExpected() {
+  if (!machine_cpu_ns_) return std::nullopt;
+  const auto cpu_ns = MachineCpuTimeNs();
+  if (!cpu_ns.ok() || *cpu_ns < *machine_cpu_ns_) return std::nullopt;
+  const uint64_t used_ns = *cpu_ns - *machine_cpu_ns_;
+  machine_cpu_ns_ = *cpu_ns;
+  return ExpectedSamples(used_ns, frequency_hz_.load());
+}
+
+void Collector::CutWindows(int64_t now_ns) {
   const auto window_ns = static_cast<int64_t>(options_.window_ns);
   Work work;
-  PollSessions(final, &work);
-  if (final) {
-    work.windows = track_->TakeAll(now_ns);
-    work.drain = true;
-    work.start_ns = window_start_ns_;
-    work.duration_ns = static_cast<uint64_t>(std::max<int64_t>(1, now_ns - window_start_ns_));
-  } else if (now_ns >= window_start_ns_ + window_ns + static_cast<int64_t>(kWindowGraceNs)) {
+  PollSessions(/*final=*/false, &work);
+  if (now_ns >= window_start_ns_ + window_ns + static_cast<int64_t>(kWindowGraceNs)) {
     work.windows = track_->TakeClosed(now_ns, kWindowGraceNs);
     work.drain = true;
     work.start_ns = window_start_ns_;
     window_start_ns_ = now_ns - now_ns % window_ns;
     work.duration_ns = static_cast<uint64_t>(window_start_ns_ - work.start_ns);
+    work.expected = TakeExpected();
   }
-  if (!work.drain && work.session_windows.empty() && work.finished.empty()) return;
+  if (work.drain || !work.session_windows.empty() || !work.finished.empty()) Queue(std::move(work));
+}
+
+void Collector::CutLastWindows(int64_t ended_ns, std::optional<uint64_t> expected) {
+  Work work;
+  PollSessions(/*final=*/true, &work);
+  work.windows = track_->TakeAll(ended_ns);
+  work.drain = true;
+  work.start_ns = window_start_ns_;
+  work.duration_ns = static_cast<uint64_t>(std::max<int64_t>(1, ended_ns - window_start_ns_));
+  work.expected = expected;
+  Queue(std::move(work));
+}
+
+void Collector::Queue(Work work) {
   const std::lock_guard lock(queue_mutex_);
   queue_.push_back(std::move(work));
   queue_changed_.notify_all();
@@ -618,12 +640,7 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
   for (const auto& [reason, count] : lost_batches_) not_sent += count;
   add(profile::kTypeSamplesTaken, node, delivered + ring_full + scratch + malformed + lost + not_sent);
   add(profile::kTypeSamplesDelivered, node, delivered);
-  if (machine_cpu_ns_) {
-    if (const auto cpu_ns = MachineCpuTimeNs(); cpu_ns.ok() && *cpu_ns >= *machine_cpu_ns_) {
-      add(profile::kTypeSamplesExpected, node, ExpectedSamples(*cpu_ns - *machine_cpu_ns_, frequency_hz_.load()));
-      machine_cpu_ns_ = *cpu_ns;
-    }
-  }
+  if (work.expected) add(profile::kTypeSamplesExpected, node, *work.expected);
   const auto dropped = [&](std::string_view reason, uint64_t count) {
     add(profile::kTypeSamplesDropped, node.With(profile::kLabelReason, reason), count);
   };

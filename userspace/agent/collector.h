@@ -133,6 +133,7 @@ class Collector {
     bool drain = false;    // also take the sums of system calls and TCP
     int64_t start_ns = 0;  // of the window that the sums belong to
     uint64_t duration_ns = 0;
+    std::optional<uint64_t> expected;  // samples, by the machine's CPU time; unset when only a part is sampled
   };
 
   Collector(const Options& options, Node* node, Sink sink, SessionListener on_session);
@@ -141,7 +142,10 @@ class Collector {
   void NameLoop();
   void PollSlowCalls(int64_t offset_ns);
   void PollWaits(int64_t offset_ns);
-  void CutWindows(int64_t now_ns, bool final);
+  std::optional<uint64_t> TakeExpected();
+  void CutWindows(int64_t now_ns);
+  void CutLastWindows(int64_t ended_ns, std::optional<uint64_t> expected);
+  void Queue(Work work);
   void PollSessions(bool final, Work* work);
   void Process(Work work);
   void Deliver(profile::Batch batch, std::vector<SessionReport> finished);
@@ -171,6 +175,7 @@ class Collector {
   std::unique_ptr<kernel::SyscallLatency> syscalls_;  // PollExemplars there, Drain on pyro-name
   std::unique_ptr<WaitTrack> waits_;                  // Poll there, AddSums on pyro-name
   int64_t window_start_ns_ = 0;
+  std::optional<uint64_t> machine_cpu_ns_;  // when samples were last expected; unset when only a part is sampled
 
   // pyro-name's.
   kernel::SampleCounters sampler_base_;  // of samplers that a lower frequency replaced
@@ -183,7 +188,6 @@ class Collector {
   };
   std::deque<Waiting> waiting_;
   uint64_t last_cpu_ns_ = 0;
-  std::optional<uint64_t> machine_cpu_ns_;  // when samples were last expected; unset when only a part is sampled
   int windows_over_budget_ = 0;
 
   std::mutex sampler_mutex_;  // sampler_ is replaced by pyro-collect, its counters read by pyro-name

@@ -36,7 +36,6 @@ void SetUpProfile(uint32_t frequency_hz, profile::Profile* profile) {
   profile->default_value = 1;
   profile->period_type = {"cpu", "nanoseconds"};
   profile->period = static_cast<int64_t>(kNsPerSecond / std::max(1u, frequency_hz));
-  profile->time_ns = UnixNowNs();
 }
 
 // Folds the batches of a collector into one recording.
@@ -218,6 +217,7 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
       recording.notes.push_back(StrFormat("%s is %s: %s", probe.name, probe.state, probe.reason));
     }
   }
+  recording.profile.time_ns = UnixNowNs();
   TargetCpuTime cpu_time(options, child);
   if (child != nullptr) RETURN_IF_ERROR(child->Release());
 
@@ -228,12 +228,12 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
   })) {
   }
   EndCommand(child, &recording);
-  collector->Stop();
+  recording.profile.duration_ns = static_cast<uint64_t>(UnixNowNs() - recording.profile.time_ns);
+  collector->Stop();  // which still makes tables and names
   sink.Finish();
   if (cpu_time.known()) {
     recording.profile.accounting.expected = ExpectedSamples(cpu_time.used_ns(), options.frequency_hz);
   }
-  recording.profile.duration_ns = static_cast<uint64_t>(UnixNowNs() - recording.profile.time_ns);
   recording.how = StrFormat("BPF, %d Hz", options.frequency_hz);
   if (wait.target_ended()) recording.notes.push_back(StrFormat("process %d ended", options.target.pid));
   return recording;
@@ -254,6 +254,7 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   sampling.enable_on_exec = child != nullptr;
   sampling.copy_stacks = node->unwinding() != nullptr;
   ASSIGN_OR_RETURN(const auto sampler, kernel::UnprivilegedSampler::Start(sampling));
+  recording.profile.time_ns = UnixNowNs();
   TargetCpuTime cpu_time(options, child);
   if (child != nullptr) RETURN_IF_ERROR(child->Release());
 
@@ -275,6 +276,7 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   }
   EndCommand(child, &recording);
   RETURN_IF_ERROR(sampler->Stop());
+  recording.profile.duration_ns = static_cast<uint64_t>(UnixNowNs() - recording.profile.time_ns);
   // What still needs an unwind table may have it made.
   for (const uint64_t until = MonotonicNowNs() + kTableWaitNs; MonotonicNowNs() < until;) {
     poll(milliseconds(0), false);
@@ -308,7 +310,6 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
                                 {"malformed record", counters.dropped_malformed},
                                 {"lost by the kernel", counters.dropped_lost}};
   std::erase_if(profile.accounting.dropped, [](const auto& entry) { return entry.second == 0; });
-  profile.duration_ns = static_cast<uint64_t>(now_ns - profile.time_ns);
   recording.how = StrFormat("unprivileged perf events, %d Hz%s", options.frequency_hz,
                             sampler->samples_kernel() ? "" : ", user mode only");
   recording.notes.push_back(StrFormat("without BPF: %s", Message(why)));

@@ -62,6 +62,11 @@ constexpr uint64_t kRipColumn = 16;
 // Where a signal trampoline finds rsp in the ucontext above it: uc_mcontext.gregs[REG_RSP].
 constexpr int64_t kUcontextRsp = 160;
 
+template <typename To>
+bool Fits(int64_t value) {
+  return value >= std::numeric_limits<To>::min() && value <= std::numeric_limits<To>::max();
+}
+
 }  // namespace
 
 // Reads forward, never past the end: a failed read sets !ok() and gives zeros.
@@ -362,15 +367,22 @@ bool CfiReader::Execute(uint32_t offset, uint32_t bytes, const Cie& cie, State* 
                         std::vector<CfiRow>* rows) {
   Cursor in(section_.bytes, offset, uint64_t{offset} + bytes);
   uint64_t location = fde != nullptr ? fde->start : 0;
-  bool changed = true;  // since the last row
+  // Since the last row. Most rows differ from the one before by the CFA's offset alone.
+  enum { kNothing, kCfaOffset, kMore } changed = kNothing;
   const auto put_row = [&] {
-    if (!changed || fde == nullptr) return;
-    if (!rows->empty() && rows->back().address == location) {
-      rows->back().rule = ToRule(cie, *state);
+    if (changed == kNothing || fde == nullptr) return;
+    UnwindRule rule = rows->back().rule;
+    if (changed == kCfaOffset && rule.kind == PYRO_UNWIND_REGISTER && Fits<int32_t>(state->cfa_offset)) {
+      rule.offset = static_cast<int32_t>(state->cfa_offset);
     } else {
-      rows->push_back({location, ToRule(cie, *state)});
+      rule = ToRule(cie, *state);
     }
-    changed = false;
+    if (rows->back().address == location) {
+      rows->back().rule = rule;
+    } else {
+      rows->push_back({location, rule});
+    }
+    changed = kNothing;
   };
   // False: behind the function's end, where nothing is of interest any more.
   const auto advance = [&](uint64_t delta) {
@@ -387,22 +399,26 @@ bool CfiReader::Execute(uint32_t offset, uint32_t bytes, const Cie& cie, State* 
     const int column = ColumnOf(cie, reg);
     if (column == kColumns) return;
     state->columns[column] = saved;
-    changed = true;
+    if (column != kBase || track_rbx_) changed = kMore;
   };
   const auto restore = [&](uint64_t reg) {
     const int column = ColumnOf(cie, reg);
     if (column == kColumns) return;
     state->columns[column] = cie.initial.columns[column];
-    changed = true;
+    if (column != kBase || track_rbx_) changed = kMore;
   };
   const auto scaled = [&](uint64_t value) {
     return static_cast<int64_t>(value * static_cast<uint64_t>(cie.data_align));
+  };
+  const auto define_cfa_offset = [&](int64_t value) {
+    state->cfa_offset = value;
+    if (changed == kNothing) changed = kCfaOffset;
   };
   const auto define_cfa = [&](uint64_t reg, int64_t value) {
     state->cfa_register = reg;
     state->cfa_offset = value;
     state->cfa_expression = {};
-    changed = true;
+    changed = kMore;
     if (reg == PYRO_REG_RBX) saw_cfa_from_rbx_ = true;
   };
 
@@ -479,7 +495,7 @@ bool CfiReader::Execute(uint32_t offset, uint32_t bytes, const Cie& cie, State* 
         if (remembered_.empty()) return false;
         *state = remembered_.back();
         remembered_.pop_back();
-        changed = true;
+        changed = kMore;
         break;
       case kDefCfa: {
         const uint64_t reg = in.Uleb();
@@ -497,16 +513,16 @@ bool CfiReader::Execute(uint32_t offset, uint32_t bytes, const Cie& cie, State* 
         break;
       case kDefCfaOffset:
         if (!state->cfa_expression.empty()) return false;
-        define_cfa(state->cfa_register, static_cast<int64_t>(in.Uleb()));
+        define_cfa_offset(static_cast<int64_t>(in.Uleb()));
         break;
       case kDefCfaOffsetSf:
         if (!state->cfa_expression.empty()) return false;
-        define_cfa(state->cfa_register, scaled(static_cast<uint64_t>(in.Sleb())));
+        define_cfa_offset(scaled(static_cast<uint64_t>(in.Sleb())));
         break;
       case kDefCfaExpression:
         state->cfa_expression = in.Block(in.Uleb());
         if (state->cfa_expression.empty()) return false;
-        changed = true;
+        changed = kMore;
         break;
       case kExpression: {
         const uint64_t reg = in.Uleb();
@@ -560,11 +576,6 @@ bool CfiReader::Run(const Fde& fde, std::vector<CfiRow>* rows) {
 // ---- rules ----------------------------------------------------------------------------------------------------
 
 namespace {
-
-template <typename To>
-bool Fits(int64_t value) {
-  return value >= std::numeric_limits<To>::min() && value <= std::numeric_limits<To>::max();
-}
 
 // What an expression computes: reg + offset, dereferenced or not, plus add; or the PLT's form.
 struct Computed {

@@ -13,7 +13,7 @@
 //   rsp + 8 + ((rip & 15) >= t) << 3                  (stubs of a PLT)
 // and, in frames marked as signal frames ("S"), *(rsp + 160): the ucontext of a signal trampoline.
 //
-// Threads: none shared. Cost: ~45 ns a row (tests/bench/unwind_bench.cc); memory 40 bytes per FDE, 200 per CIE.
+// Threads: none shared. Cost: ~40 ns a row (tests/bench/unwind_bench.cc); memory 40 bytes per FDE, 200 per CIE.
 // Limits: expressions of 64 bytes, 64 remembered states, kMaxFunctionBytes of code per FDE.
 #pragma once
 
