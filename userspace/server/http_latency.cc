@@ -50,8 +50,8 @@ OrderedJson QuantileOrNull(const profile::Histogram& histogram, double q) {
 Status CheckHistogramType(const query::Selector& selector) {
   if (TypeInfo(selector.type).kind == TypeKind::kHistogram) return OkStatus();
   return InvalidArgumentError(
-      StrFormat("%s is no histogram; those are syscall_latency, tcp_rtt, tcp_min_rtt, tcp_rtt_variation and "
-                "tcp_connect",
+      StrFormat("%s is no histogram; those are syscall_latency, run_queue_latency, tcp_rtt, tcp_min_rtt, "
+                "tcp_rtt_variation and tcp_connect",
                 selector.type));
 }
 
