@@ -20,7 +20,7 @@ _pyrometer() {
       return
       ;;
     --probes)
-      mapfile -t COMPREPLY < <(compgen -W "cpu syscalls tcp cpu,syscalls,tcp" -- "$current")
+      mapfile -t COMPREPLY < <(compgen -W "cpu syscalls tcp waits cpu,syscalls,tcp cpu,syscalls,tcp,waits" -- "$current")
       return
       ;;
     --pid)

@@ -117,7 +117,7 @@ complete -c pyrometer -n '__fish_seen_subcommand_from record' -l container -r -d
 complete -c pyrometer -n '__fish_seen_subcommand_from record' -l cgroup -r -d 'One cgroup, by its path below the cgroup2 mount'
 complete -c pyrometer -n '__fish_seen_subcommand_from record' -s d -l duration -r -d 'How long: 10s, 1.5m'
 complete -c pyrometer -n '__fish_seen_subcommand_from record' -s F -l frequency -r -d 'Samples per second and busy CPU, 1 to 50000'
-complete -c pyrometer -n '__fish_seen_subcommand_from record' -l probes -r -a 'cpu syscalls tcp cpu,syscalls,tcp' -d 'What to measure, by commas: cpu, syscalls, tcp'
+complete -c pyrometer -n '__fish_seen_subcommand_from record' -l probes -r -a 'cpu syscalls tcp waits cpu,syscalls,tcp cpu,syscalls,tcp,waits' -d 'What to measure, by commas: cpu, syscalls, tcp, waits'
 complete -c pyrometer -n '__fish_seen_subcommand_from record' -l top -r -d 'Hottest functions printed per container, 0 = none'
 complete -c pyrometer -n '__fish_seen_subcommand_from record' -s o -l output -r -F -d 'File to write, may repeat'
 complete -c pyrometer -n '__fish_seen_subcommand_from record' -l format -r -a 'pprof folded speedscope html svg json' -d 'Format of the output whatever its extension: pprof, folded, speedscope, html, svg, json'

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 
 import junit_unittest
@@ -83,6 +84,21 @@ class Waits(Scratch):
             table = run("syscalls", selector, "--store", f"127.0.0.1:{self.grpc}", "--from", "-1h")
             self.assertEqual(table.returncode, 0, table.stderr)
             self.assertRegex(table.stdout, r"read .*poll \d+")
+
+    def test_a_recorded_command_and_its_children(self):
+        need_bpf(self)
+        file = self.scratch / "why.folded"
+        reply = run("record", "--probes", "waits", "-o", str(file), "--", "sh", "-c",
+                    f"{WORKLOADS / 'waits_static'} sleep 5 400000 </dev/null; true")
+        self.assertEqual(reply.returncode, 0, reply.stderr)
+        own_ns = int(re.search(r"^sleep 5 (\d+) ", reply.stdout, re.M)[1])
+        self.assertRegex(reply.stdout, r"waits, by cause[\s\S]* timer +\d")
+        lines = [line.rsplit(" ", 1) for line in file.read_text().splitlines()]
+        slept = {stack: int(ns) for stack, ns in lines if stack.endswith("[timer]")}
+        print(f"  {len(slept)} stacks of sleeping, {sum(slept.values())} ns; by its own clock {own_ns} ns")
+        # Its own sleeps and nobody else's: other programs of this machine sleep too.
+        self.assertTrue(all("Sleep" in stack for stack in slept), list(slept)[:3])
+        self.assertAlmostEqual(sum(slept.values()), own_ns, delta=0.25 * own_ns)
 
     def test_wrong_questions(self):
         self.assert_one_line(run("waits", "cpu{}"), 2, "leave out the type 'cpu'")

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <future>
 #include <map>
 #include <string>
 #include <thread>
@@ -146,10 +147,12 @@ class OffCpuTest : public ::testing::Test {
   }
 
   // Of modes with one thread: the kernel accounts by thread. It begins with the wake-up's end, we with its beginning.
+  // Its account ends with the workload's report, ours with its exit, which on a busy machine waits for a few slices.
   static void CheckQueue(const Truth& truth, const Seen& seen) {
     if (truth.queued_ns < 0) return;
-    EXPECT_NEAR(static_cast<double>(seen.Queued()), static_cast<double>(truth.queued_ns),
-                0.05 * static_cast<double>(truth.queued_ns) + 2e6);
+    const auto by_kernel = static_cast<double>(truth.queued_ns), by_us = static_cast<double>(seen.Queued());
+    EXPECT_GE(by_us, 0.95 * by_kernel - 2e6);
+    EXPECT_LE(by_us, 1.05 * by_kernel + 40e6);
   }
 
   // Counts exact, the whole time true, the parts no more than it, the planted cause nearly all of the waiting.
@@ -322,7 +325,10 @@ TEST_F(OffCpuTest, WeightsOfSampledWaitsAreUnbiased) {
     ASSERT_TRUE(cgroup.Add(child.pid()));
     child.CloseInput();
     child.Go();
-    const std::string line = child.ReadLine();
+    // Often, for the samples are of the whole machine: its ring holds a second of a busy one's.
+    auto report = std::async(std::launch::async, [&] { return child.ReadLine(); });
+    while (report.wait_for(20ms) != std::future_status::ready) poll();
+    const std::string line = report.get();
     const std::vector<std::string_view> fields = Split(line, ' ');
     ASSERT_EQ(fields.size(), 5u) << line;
     switches += ParseUint64(fields[3]).value_or(0);
@@ -344,11 +350,12 @@ TEST_F(OffCpuTest, WeightsOfSampledWaitsAreUnbiased) {
   std::printf(
       "[ measured ] %d repeats: %llu waits, %llu voluntary switches, %llu sampled; sum of weights / exact sum %.4f, "
       "exact sum / own clock %.4f; "
-      "long blocks kept %llu of %d (a coin per event at the same rate keeps %.1f)\n",
+      "long blocks kept %llu of %d (a coin per event at the same rate keeps %.1f); %llu dropped\n",
       kRepeats, static_cast<unsigned long long>(waits), static_cast<unsigned long long>(switches),
       static_cast<unsigned long long>(samples), weighted_ns / exact_ns, exact_ns / truth_ns,
       static_cast<unsigned long long>(long_blocks), kRepeats,
-      kRepeats * static_cast<double>(samples) / static_cast<double>(waits));
+      kRepeats * static_cast<double>(samples) / static_cast<double>(waits),
+      static_cast<unsigned long long>(c.dropped_ring + c.dropped_slots));
   EXPECT_NEAR(weighted_ns / exact_ns, 1, 0.02);
   EXPECT_GE(waits + c.missed, switches);
   EXPECT_LE(waits, switches);

@@ -137,7 +137,8 @@ Status Collector::StartProbes() {
     off("syscall_latency");
   }
   if (options_.waits) {
-    auto waits = WaitTrack::Start(&node_, &resolver_, syscalls_ == nullptr ? -1 : syscalls_->TaskStates());
+    auto waits =
+        WaitTrack::Start(&node_, &resolver_, syscalls_ == nullptr ? -1 : syscalls_->TaskStates(), options_.target);
     if (waits.ok()) waits_ = *std::move(waits);
     note("off_cpu", waits.status());
   } else {
@@ -312,7 +313,8 @@ void Collector::PollSlowCalls(int64_t offset_ns) {
                                 .user_stop = call.user_stop};
     uint8_t means = call.means;
     (void)resolver_.Rewalk(stack, means, call.raw_registers, call.raw_stack);
-    const profile::StackId id = resolver_.Intern(stack, window);
+    profile::StackId id = resolver_.Intern(stack, window);
+    if (waits_ != nullptr) id = WaitTrack::WithCause(call, id, window);
     window.AddExemplar({call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)},
                        {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid});
   });

@@ -7,16 +7,27 @@
 
 namespace pyrometer::agent {
 
-StatusOr<std::unique_ptr<WaitTrack>> WaitTrack::Start(Node* node, SampleResolver* resolver, int task_states) {
+StatusOr<std::unique_ptr<WaitTrack>> WaitTrack::Start(Node* node, SampleResolver* resolver, int task_states,
+                                                      const kernel::SampleTarget& target) {
   kernel::OffCpu::Options options;
   options.unwind = node->unwind_maps();
   options.task_states = task_states;
   ASSIGN_OR_RETURN(auto probe, kernel::OffCpu::Start(options));
-  return std::unique_ptr<WaitTrack>(new WaitTrack(node, resolver, std::move(probe)));
+  return std::unique_ptr<WaitTrack>(new WaitTrack(node, resolver, std::move(probe), target));
 }
+
+WaitTrack::WaitTrack(Node* node, SampleResolver* resolver, std::unique_ptr<kernel::OffCpu> probe,
+                     const kernel::SampleTarget& target)
+    : node_(*node),
+      resolver_(*resolver),
+      probe_(std::move(probe)),
+      filter_(target, [node](uint64_t cgroup_id, uint64_t cgroup_v1_id) {
+        return std::string(node->LabelsOf(cgroup_id, cgroup_v1_id, "").Get(profile::kLabelContainerId));
+      }) {}
 
 Status WaitTrack::Poll(int64_t monotonic_to_unix_ns, const std::function<RawWindow&(int64_t)>& window_at) {
   return probe_->PollSamples([&](const kernel::WaitSample& wait) {
+    if (!filter_.Contains(wait.process, wait.cgroup_id, wait.cgroup_v1_id)) return;
     RawWindow& window = window_at(static_cast<int64_t>(wait.time_ns) + monotonic_to_unix_ns);
     const std::string cause(kernel::WaitCauseName(wait.cause));
     const auto synthetic = [&](const std::string& name) {
@@ -53,6 +64,18 @@ Status WaitTrack::Poll(int64_t monotonic_to_unix_ns, const std::function<RawWind
     with_waker.type = profile::kTypeOffCpuWakers;
     window.AddSample(with_waker, stack, 1, wait.weight_ns);
   });
+}
+
+profile::StackId WaitTrack::WithCause(const kernel::SlowCall& call, profile::StackId stack, RawWindow& window) {
+  uint64_t waited_ns = 0;
+  for (const uint64_t part : call.waited_ns) waited_ns += part;
+  const auto most = std::max_element(call.waited_ns.begin(), call.waited_ns.end());
+  // Parts are cut to whole microseconds: a call that only waited has a rest, and no more than that.
+  const uint64_t running_ns = call.latency_ns - std::min(waited_ns, call.latency_ns);
+  const auto cause = static_cast<kernel::WaitCause>(most - call.waited_ns.begin());
+  const std::string_view name = running_ns >= *most ? "running" : kernel::WaitCauseName(cause);
+  return window.InternStack(
+      stack, RawFrame{.kind = profile::FrameKind::kSynthetic, .reason = window.ReasonOf(StrFormat("[%s]", name))});
 }
 
 void WaitTrack::AddCall(const profile::LabelSet& labels, const kernel::SyscallWindow& window) {
