@@ -4,6 +4,8 @@ import json
 import os
 import re
 import time
+import urllib.parse
+import urllib.request
 
 import junit_unittest
 from harness import Container, Daemon, Scratch, WORKLOADS, free_port, need_bpf, need_runc, run, wait_for
@@ -84,6 +86,55 @@ class Waits(Scratch):
             table = run("syscalls", selector, "--store", f"127.0.0.1:{self.grpc}", "--from", "-1h")
             self.assertEqual(table.returncode, 0, table.stderr)
             self.assertRegex(table.stdout, r"read .*poll \d+")
+
+    def stacks(self, query):
+        """Folded stacks of a query -> nanoseconds."""
+        reply = run("export", query, "--store", f"127.0.0.1:{self.grpc}", "--from", "-1h", "-o", "-", "--format", "folded")
+        self.assertEqual(reply.returncode, 0, reply.stderr)
+        lines = [line.rsplit(" ", 1) for line in reply.stdout.splitlines()]
+        return {stack: int(ns) for stack, ns in lines}
+
+    def test_from_a_slow_read_to_who_holds_the_lock(self):
+        """docs/slow_read.md, step by step."""
+        need_bpf(self)
+        need_runc(self)
+        self.http, self.grpc = free_port(), free_port()
+        name = f"{NAME}-slow"
+        selector = f'{{container.name="{name}"}}'
+        with Daemon("up", "--data", self.scratch, "--http", f"127.0.0.1:{self.http}", "--grpc", f"127.0.0.1:{self.grpc}",
+                    "--probes", "cpu,syscalls,tcp,waits") as up:
+            up.wait_for_line("http://")
+            with Container(name, WORKLOADS / "slow_read_static", "25") as container:
+                container.wait(90)
+                reads, slow = map(int, container.output().split()[1:3])
+            print(f"  {reads} reads, {slow} of them slow")
+
+            def calls():
+                rows = {row["labels"]["syscall"]: row for row in self.ask("syscalls", selector, "--rows", "0")}
+                return rows if rows.get("read", {}).get("calls", 0) >= reads else None
+
+            read = wait_for(calls, 30, "the reads of the container", every=1)["read"]
+            # 1. Some reads are slow, and it is not the call that works: it waits for something to read.
+            self.assertGreater(read["p99Ns"], 30e6, read)
+            self.assertGreater(read["timeNs"]["poll"], 0.9 * read["totalNs"], read)
+            # 2. Slow ones kept as examples say so too, on top of their stacks.
+            reply = urllib.request.urlopen(
+                f"http://127.0.0.1:{self.http}/api/v1/exemplars?from=-1h&minNs=30000000&limit=100&query="
+                + urllib.parse.quote(f'syscall_latency{{container.name="{name}",syscall="read"}}'), timeout=30)
+            examples = json.load(reply)["exemplars"]
+            self.assertTrue(examples)
+            self.assertTrue(all(example["frames"][0] == "[poll]" for example in examples), examples[0])
+            self.assertTrue(any("ReadRecord" in frame for frame in examples[0]["frames"]), examples[0])
+            # 3. Who ended the long waits: the producer, when it had the lock at last.
+            woken = self.stacks(f'off_cpu_wakers{{container.name="{name}",cause="poll"}}')
+            by_producer = sum(ns for stack, ns in woken.items()
+                              if "ReadRecord" in stack and "[woken by producer]" in stack and "AppendRecord" in stack)
+            self.assertGreater(by_producer, 0.8 * sum(woken.values()), woken)
+            # 4. What the producer waited for, and who let it go on: the code that held the lock.
+            locked = self.stacks(f'off_cpu_wakers{{container.name="{name}",cause="lock",comm="producer"}}')
+            by_compactor = sum(ns for stack, ns in locked.items()
+                               if "AppendRecord" in stack and "[woken by compactor]" in stack and "CompactIndex" in stack)
+            self.assertGreater(by_compactor, 0.8 * sum(locked.values()), locked)
 
     def test_a_recorded_command_and_its_children(self):
         need_bpf(self)
