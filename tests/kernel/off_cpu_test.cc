@@ -2,6 +2,7 @@
 #include "userspace/kernel/off_cpu.h"
 
 #include <gtest/gtest.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -446,6 +447,76 @@ TEST_F(OffCpuTest, CallsThatHaveNotReturnedAreSeenWithTheirAge) {
   // Nothing is left of a thread that has ended.
   ASSERT_TRUE(look().ok());
   EXPECT_EQ(seen, 0u);
+}
+
+TEST_F(OffCpuTest, RandomCallsAreAllCountedAndLeaveNothingBehind) {
+  constexpr uint64_t kCalls = 20'000;
+  auto syscalls = SyscallLatency::Start({.split = true});
+  ASSERT_TRUE(syscalls.ok()) << syscalls.status();
+  auto probe = OffCpu::Start({.task_states = (*syscalls)->TaskStates()});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("fuzz");
+  const uint64_t seed = static_cast<uint64_t>(::time(nullptr));
+  std::printf("[ measured ] seed %llu\n", static_cast<unsigned long long>(seed));
+  Child child({Workload("syscall_fuzz"), StrFormat("%d", kCalls), StrFormat("%d", seed)});
+  ASSERT_TRUE(cgroup.Add(child.pid()));
+  child.Go();
+  child.CloseInput();
+  struct Account {
+    uint64_t entered = 0, returned = 0;
+  };
+  std::map<std::string, Account> made;
+  uint64_t entered = 0, returned = 0;
+  std::string line;
+  while (line = child.ReadLine(), !line.empty() && !line.starts_with("end")) {
+    const std::vector<std::string_view> fields = Split(line, ' ');
+    ASSERT_EQ(fields.size(), 3u) << line;
+    Account& account = made[SyscallName({.nr = static_cast<int32_t>(*ParseUint64(fields[0]))})];
+    account = {*ParseUint64(fields[1]), *ParseUint64(fields[2])};
+    entered += account.entered;
+    returned += account.returned;
+  }
+  EXPECT_TRUE(line.starts_with("end ")) << line;
+  EXPECT_EQ(child.Wait(), 0);
+  EXPECT_EQ(entered, kCalls);
+
+  struct Seen {
+    uint64_t count = 0, restarted = 0, total_ns = 0, waited_ns = 0;
+  };
+  std::map<std::string, Seen> counted;
+  ASSERT_TRUE((*syscalls)
+                  ->Drain([&](const SyscallWindow& w) {
+                    if (w.key.cgroup_id != cgroup.id()) return;
+                    Seen& seen = counted[SyscallName(w.key)];
+                    seen.count += w.latency.count;
+                    seen.total_ns += w.latency.sum_ns;
+                    for (const uint64_t part : w.waited_ns) seen.waited_ns += part;
+                    for (const SyscallError& error : w.errors) {
+                      if (error.error == 513)
+                        seen.restarted += error.count;  // ERESTARTNOINTR: made again by the kernel
+                    }
+                  })
+                  .ok());
+  uint64_t exact = 0;
+  for (const auto& [name, account] : made) {
+    const Seen& seen = counted[name];
+    // What the workload itself calls besides, to begin and end, is in the account as more.
+    EXPECT_GE(seen.count - seen.restarted, account.returned) << name;
+    EXPECT_LE(seen.waited_ns, seen.total_ns) << name;
+    exact += seen.count - seen.restarted == account.returned;
+  }
+  const SyscallCounters counters = (*syscalls)->Counters();
+  EXPECT_EQ(counters.lost, 0u);
+  EXPECT_EQ(counters.start_lost, 0u);
+  EXPECT_EQ(counters.waits_lost, 0u);
+  uint64_t open = 0;
+  ASSERT_TRUE((*probe)->ReadOpenCalls([&](const OpenCall& call) { open += call.cgroup_id == cgroup.id(); }).ok());
+  EXPECT_EQ(open, 0u);
+  std::printf("[ measured ] %zu calls by name, %llu made, %llu returned, %s; counts equal for %llu of them\n",
+              made.size(), static_cast<unsigned long long>(entered), static_cast<unsigned long long>(returned),
+              line.c_str(), static_cast<unsigned long long>(exact));
+  EXPECT_GT(made.size(), 300u);
+  EXPECT_GT(exact, made.size() * 9 / 10);
 }
 
 TEST_F(OffCpuTest, WithoutTheProbeCallsHaveNoSplit) {

@@ -36,16 +36,17 @@ export function Waits(props: { status: Status | undefined }): JSX.Element {
   const queues = useApi<{ histograms: Histogram[] }>(
     apiPath('histograms', { query: withType(asked.query, 'run_queue_latency'), ...range, by: kBy.join(',') }), { refreshMs, scope: `waits/q/${asked.query}` });
   const rows = useMemo(() => rowsOf(times.data, counts.data, queues.data?.histograms), [times.data, counts.data, queues.data]);
+  const nodes = new Set((rows ?? []).map((r) => r.labels.node)).size;
   const hidden = url.idle ? [] : kIdleCauses;
   const columns = useMemo<Column<Row>[]>(() => [
-    { key: 'who', label: 'Container or service', value: (r) => whose(r.labels), cell: (r) => whose(r.labels) },
+    { key: 'who', label: 'Container or service', value: (r) => whose(r.labels), cell: (r) => <>{whose(r.labels)}{nodes > 1 && <small className="faint"> {r.labels.node}</small>}</> },
     { key: 'time', label: 'Waited', numeric: true, value: (r) => total(r.time, hidden), cell: (r) => <b>{duration(total(r.time, hidden))}</b>, help: 'Time that all its threads together did not run' },
     { key: 'causes', label: 'Because of', value: (r) => total(r.time, hidden), cell: (r) => <CauseBar causes={r.time} without={hidden} />, help: 'Exact sums by cause; point at a bar for all of them' },
     { key: 'p50', label: 'Queue p50', numeric: true, value: (r) => r.queue?.p50 ?? -1, cell: (r) => (r.queue ? duration(r.queue.p50) : '–'), help: 'A thread that is ready to run waits this long for a CPU: half of the times' },
     { key: 'p99', label: 'Queue p99', numeric: true, value: (r) => r.queue?.p99 ?? -1, cell: (r) => (r.queue ? duration(r.queue.p99) : '–'), help: '99 % of the waits for a CPU were at most this long' },
     { key: 'throttled', label: 'Throttled', numeric: true, value: (r) => r.time.throttled ?? 0, cell: (r) => ((r.time.throttled ?? 0) > 0 ? <span className="warn-text">{duration(r.time.throttled!)}</span> : <span className="faint">0</span>), help: "Ready to run, but the container's CPU quota was used up" },
     { key: 'waits', label: 'Waits', numeric: true, value: (r) => r.waits, cell: (r) => <span title={count(r.waits)}>{short(r.waits)}</span>, help: 'How often its threads stopped running' },
-  ], [hidden]);
+  ], [hidden, nodes]);
   const chosen = parseRow(url.row);
   const chosenRow = chosen && rows?.find((r) => rowKey(r.labels, kBy) === url.row);
   const empty = rows?.length === 0;
