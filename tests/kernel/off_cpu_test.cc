@@ -480,14 +480,14 @@ TEST_F(OffCpuTest, RandomCallsAreAllCountedAndLeaveNothingBehind) {
   EXPECT_EQ(child.Wait(), 0);
   EXPECT_EQ(entered, kCalls);
 
-  struct Seen {
+  struct Counted {
     uint64_t count = 0, restarted = 0, total_ns = 0, waited_ns = 0;
   };
-  std::map<std::string, Seen> counted;
+  std::map<std::string, Counted> counted;
   ASSERT_TRUE((*syscalls)
                   ->Drain([&](const SyscallWindow& w) {
                     if (w.key.cgroup_id != cgroup.id()) return;
-                    Seen& seen = counted[SyscallName(w.key)];
+                    Counted& seen = counted[SyscallName(w.key)];
                     seen.count += w.latency.count;
                     seen.total_ns += w.latency.sum_ns;
                     for (const uint64_t part : w.waited_ns) seen.waited_ns += part;
@@ -499,7 +499,7 @@ TEST_F(OffCpuTest, RandomCallsAreAllCountedAndLeaveNothingBehind) {
                   .ok());
   uint64_t exact = 0;
   for (const auto& [name, account] : made) {
-    const Seen& seen = counted[name];
+    const Counted& seen = counted[name];
     // What the workload itself calls besides, to begin and end, is in the account as more.
     EXPECT_GE(seen.count - seen.restarted, account.returned) << name;
     EXPECT_LE(seen.waited_ns, seen.total_ns) << name;
