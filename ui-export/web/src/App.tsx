@@ -1,6 +1,6 @@
 // The page: navigation, range and selector above, one of the views below.
 import { useCallback, useEffect, useState, useSyncExternalStore } from 'react';
-import { apiPath, setToken, tokenStore, useApi, type NodeInfo, type Status } from './lib/api';
+import { apiPath, isLimited, setToken, tokenStore, useApi, type NodeInfo, type Status } from './lib/api';
 import { href, useUrl, type View } from './lib/url';
 import { withType } from './lib/selector';
 import { applyTheme, rememberTheme, useDark } from './components/theme';
@@ -8,6 +8,7 @@ import { Logo, Popover, ThemeButton } from './components/ui';
 import { Overview } from './views/Overview';
 import { FlamePage } from './views/Flame';
 import { Syscalls } from './views/Syscalls';
+import { Waits } from './views/Waits';
 import { Network } from './views/Network';
 import { Sessions } from './views/Sessions';
 import { StatusPage } from './views/Status';
@@ -16,13 +17,14 @@ const kTabs: { view: View; label: string; title: string }[] = [
   { view: 'overview', label: 'Overview', title: 'What runs where, and how much CPU it takes now' },
   { view: 'flame', label: 'CPU', title: 'Flame graph: which functions take the CPU time' },
   { view: 'syscalls', label: 'System calls', title: 'How long calls into the kernel take' },
-  { view: 'network', label: 'Network', title: 'Round-trip times to peers' },
+  { view: 'waits', label: 'Waits', title: 'Why threads do not run: locks, disks, the network, busy CPUs' },
+  { view: 'network', label: 'Network', title: 'Round-trip times to peers, and what slows them down' },
   { view: 'sessions', label: 'Sessions', title: 'Measure one thing more closely for a while' },
   { view: 'status', label: 'Status', title: 'Store, nodes and probes' },
 ];
 
 // Which type a view asks for; the labels of the selector are kept when changing between views.
-const kTypeOf: Partial<Record<View, string>> = { flame: 'cpu', syscalls: 'syscall_latency', network: 'tcp_rtt' };
+const kTypeOf: Partial<Record<View, string>> = { flame: 'cpu', syscalls: 'syscall_latency', waits: 'off_cpu', network: 'tcp_rtt' };
 
 export function App(): JSX.Element {
   const [url, go] = useUrl();
@@ -69,6 +71,7 @@ export function App(): JSX.Element {
         {url.view === 'overview' && <Overview status={status.data} nodes={nodes} />}
         {url.view === 'flame' && <FlamePage status={status.data} />}
         {url.view === 'syscalls' && <Syscalls status={status.data} />}
+        {url.view === 'waits' && <Waits status={status.data} />}
         {url.view === 'network' && <Network status={status.data} />}
         {url.view === 'sessions' && <Sessions nodes={nodes.data?.nodes ?? []} />}
         {url.view === 'status' && <StatusPage status={status} nodes={nodes} />}
@@ -90,7 +93,7 @@ function NodesBadge(props: { nodes: NodeInfo[] | undefined; unreachable: boolean
   if (props.unreachable) return <span className="badge bad" role="status"><i className="dot" /> Pyrometer does not answer</span>;
   if (!props.nodes) return null;
   const off = props.nodes.filter((n) => !n.online);
-  const weak = props.nodes.filter((n) => n.online && n.probes.some((p) => p.state !== 'ok'));
+  const weak = props.nodes.filter((n) => n.online && n.probes.some(isLimited));
   const dropped = props.nodes.reduce((s, n) => s + Object.values(n.dropped).reduce((a, b) => a + b, 0), 0);
   const kind = off.length || dropped > 0 || weak.length ? 'warn' : 'ok';
   const text = off.length ? `${off.length} of ${props.nodes.length} nodes silent` : weak.length ? 'Some probes degraded' : dropped > 0 ? 'Some samples dropped'
@@ -104,7 +107,7 @@ function NodesBadge(props: { nodes: NodeInfo[] | undefined; unreachable: boolean
             {props.nodes!.map((n) => (
               <li key={n.agentId || n.node}>
                 <b>{n.node}</b> {n.online ? '' : <span className="badge bad">silent</span>}
-                {n.probes.filter((p) => p.state !== 'ok').map((p) => <div key={p.name} className="faint">{p.name}: {p.state}{p.reason && `, ${p.reason}`}</div>)}
+                {n.probes.filter(isLimited).map((p) => <div key={p.name} className="faint">{p.name}: {p.state}{p.reason && `, ${p.reason}`}</div>)}
               </li>
             ))}
           </ul>

@@ -174,6 +174,11 @@ export interface Probe {
   reason: string;
 }
 
+// A probe that should work and does not, or not wholly. One that nobody asked for is none.
+export function isLimited(probe: Probe): boolean {
+  return probe.state !== 'ok' && probe.reason !== 'not asked for';
+}
+
 export interface NodeInfo {
   node: string;
   agentId: string;
@@ -245,7 +250,15 @@ export interface Peer {
   minRttNs: number | null;
   connectP50Ns: number | null;
   samples: number;
+  rttVariationP50Ns: number | null;
   retransmits: number;
+  retransmitsByCause: Record<string, number>;
+  resets: Record<string, number>;
+  zeroWindows: Record<string, number>;
+  limitedNs: Record<string, number>;
+  connectionsFound: number;
+  connectionsClosed: number;
+  connectFailures: number;
   bytesSent: number;
   bytesReceived: number;
   connections: number;
