@@ -441,9 +441,19 @@ void EmbeddedStore::CommitGroup(const std::vector<Request*>& group) {
     put(Family::kMeta, key, ids);
   }
   put(Family::kMeta, kCountersKey, EncodeCounters(counters));
+  const auto set_services = [&](bool known) {
+    const std::lock_guard lock(state_mutex_);
+    for (const auto& [trie, tenant] : services) {
+      if (tenant_of_trie_.size() <= trie) tenant_of_trie_.resize(trie + 1);
+      tenant_of_trie_[trie] = known ? tenant : 0;
+    }
+  };
+  // Before the write: a reader finds new series as soon as they are written, and asks whose they are.
+  set_services(true);
   if (any && failed.ok()) failed = database_->Write(&writes, true);
 
   if (!failed.ok()) {
+    set_services(false);
     // A duplicate may be one of a batch in this very group: it is not to be acknowledged either.
     for (Request* request : group) {
       if (!request->restage) request->result = failed;
@@ -476,10 +486,6 @@ void EmbeddedStore::CommitGroup(const std::vector<Request*>& group) {
       if (request->restage || !request->result.ok() || !request->result->duplicate) continue;
       ++duplicates_;
       ++agents_.find(AgentKey(request->batch.tenant, request->batch.agent_id))->second.duplicates;
-    }
-    for (const auto& [trie, tenant] : services) {
-      if (tenant_of_trie_.size() <= trie) tenant_of_trie_.resize(trie + 1);
-      tenant_of_trie_[trie] = tenant;
     }
   }
   if (!services.empty()) PublishRetention();

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -45,6 +46,8 @@ class FakeServer {
     thread_ = std::thread([this] { server_.listen_after_bind(); });
   }
   ~FakeServer() {
+    // One that does not listen yet would not hear of the end.
+    while (!server_.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     server_.stop();
     thread_.join();
   }
