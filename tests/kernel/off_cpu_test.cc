@@ -235,7 +235,8 @@ TEST_F(OffCpuTest, ColdPagesInUserCode) {
   sync();
   Truth truth;
   Seen seen;
-  Run({"touch", "200", "0", path}, &truth, &seen);
+  // Many, so that what the program waits for at its start and end, under a millisecond, is little beside them.
+  Run({"touch", "2000", "0", path}, &truth, &seen);
   unlink(path.c_str());
   if (HasFatalFailure()) return;
   const WaitTotal& faults = seen.totals[PYRO_WAIT_PAGE_FAULT];
@@ -244,10 +245,10 @@ TEST_F(OffCpuTest, ColdPagesInUserCode) {
               static_cast<unsigned long long>(truth.ns), static_cast<unsigned long long>(truth.calls));
   CheckQueue(truth, seen);
   // A page may be there still: the kernel's advice is not a command.
-  EXPECT_GE(faults.count, 150u);
+  EXPECT_GE(faults.count, 1500u);
   EXPECT_LE(faults.ns, truth.ns);
-  // What the workload measures has the fault's own work in it, which is not a wait, and the queue after it. All that
-  // blocks here are these faults.
+  // What the workload measures has the fault's own work in it, which is not a wait, and the queue after it. Nearly all
+  // that blocks here are these faults.
   uint64_t blocked = 0;
   for (size_t i = 0; i < kWaitCauses; ++i) {
     if (!IsQueueWait(static_cast<WaitCause>(i)) && i != PYRO_WAIT_POLL) blocked += seen.totals[i].ns;
