@@ -94,8 +94,12 @@ class Shop(Scratch):
                        f"127.0.0.1:{grpc}") as store:
             store.wait_for_line("http://")
             with Daemon("agent", "--store", f"127.0.0.1:{grpc}", "--node", "far", "--spool", self.scratch / "spool"):
-                wait_for(lambda: [n for n in get_json(f"http://127.0.0.1:{http}/api/v1/nodes")["nodes"] if n["online"]],
-                         20, "the agent at the store")
+                nodes = wait_for(
+                    lambda: [n for n in get_json(f"http://127.0.0.1:{http}/api/v1/nodes")["nodes"] if n["online"]], 20,
+                    "the agent at the store")
+                probes = {probe["name"]: (probe["state"], probe["reason"]) for probe in nodes[0]["probes"]}
+                self.assertEqual(probes["cpu_sampler"], ("ok", ""))
+                self.assertEqual(probes["off_cpu"], ("unused", ""))  # nobody asked for waits
                 result = run("session", "start", "--store", f"127.0.0.1:{grpc}", "--node", "far", "--container", "shop",
                              "-d", f"{SECONDS}s", "-o", self.scratch / "shop.json", "--json", timeout=SECONDS + 60)
                 self.assertEqual(result.returncode, 0, result)

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <fstream>
@@ -66,6 +67,29 @@ std::string Child::ReadLine() {
     if (n <= 0) return std::exchange(buffered_, "");
     buffered_.append(chunk, static_cast<size_t>(n));
   }
+}
+
+void Child::WaitUntilBlockedIn(std::initializer_list<long> calls) const {
+  const std::string path = StrFormat("/proc/%d/syscall", pid_);
+  while (!Ended()) {
+    long number = -1;  // the file says "running" otherwise
+    if (std::ifstream(path) >> number && std::find(calls.begin(), calls.end(), number) != calls.end()) return;
+    usleep(1000);
+  }
+}
+
+bool Child::WaitStopped() const {
+  siginfo_t info{};
+  while (waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED | WEXITED | WNOWAIT) != 0) {
+    if (errno != EINTR) return false;
+  }
+  return info.si_code == CLD_STOPPED;
+}
+
+std::optional<uint64_t> Child::QueuedNs() const {
+  uint64_t ran = 0, queued = 0;
+  if (std::ifstream(StrFormat("/proc/%d/schedstat", pid_)) >> ran >> queued) return queued;
+  return std::nullopt;
 }
 
 int Child::Wait() {

@@ -6,7 +6,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +33,13 @@ class Child {
   std::string ReadLine();
   // Closes its standard input.
   void CloseInput() { input_.Reset(); }
+  // Waits until it is in a system call of one of these numbers and blocked there.
+  void WaitUntilBlockedIn(std::initializer_list<long> calls) const;
+  // Waits until it is stopped (SIGSTOP); false if it ended instead.
+  bool WaitStopped() const;
+  // How long its main thread has waited for a processor, in nanoseconds, by the kernel's own account
+  // (Documentation/scheduler/sched-stats.rst); nothing where the kernel keeps none.
+  std::optional<uint64_t> QueuedNs() const;
   // Waits for its end; its wait(2) status.
   int Wait();
   // True once it has ended, waited for or not.

@@ -96,10 +96,13 @@ struct Account {
   volatile long returned[kNumbers];
 };
 
-uint64_t Random(uint64_t* state) {  // xorshift64
-  *state ^= *state << 13;
-  *state ^= *state >> 7;
-  return *state ^= *state << 17;
+// splitmix64 (Steele et al., 2014): unlike a xorshift's, its output is not its state, so that it may seed another one.
+// A process seeded with its parent's state would make the calls of the one before it, and end where that one did.
+uint64_t Random(uint64_t* state) {
+  uint64_t mixed = *state += 0x9e3779b97f4a7c15;
+  mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9;
+  mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111eb;
+  return mixed ^ mixed >> 31;
 }
 
 // Without errno, whose place a call may have taken away.
@@ -211,7 +214,7 @@ void Limit(int resource, rlim_t value) {
 
 int main(int argc, char** argv) {
   const long calls = argc > 1 ? std::atol(argv[1]) : 10'000;
-  uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) | 1 : 1;
+  uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
   auto* account =
       static_cast<Account*>(mmap(nullptr, sizeof(Account), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   if (account == MAP_FAILED) return 1;

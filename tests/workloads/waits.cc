@@ -1,12 +1,12 @@
 // Waits for a known cause, and says for how long by its own clock.
 //
-//   waits MODE ROUNDS [MICROSECONDS] [FILE]
+//   waits [--stop] MODE ROUNDS [MICROSECONDS] [FILE]
 //
 // First waits until standard input is closed, so that a test can attach before anything is counted. Then the main
 // thread makes ROUNDS calls of the mode's system call, which wait about MICROSECONDS each, and prints
-// "MODE CALLS NANOSECONDS SWITCHES QUEUED": the time around each call by CLOCK_MONOTONIC, and by the kernel's own
-// accounts how often its threads gave up their CPU meanwhile, and how long the main thread waited for one (nanoseconds;
-// -1 where the kernel does not tell):
+// "MODE CALLS NANOSECONDS SWITCHES": the time around each call by CLOCK_MONOTONIC, and by the kernel's own account how
+// often its threads gave up their CPU meanwhile. With --stop it then stops itself until it is continued, so that a test
+// can read its accounts before its end adds to them. Modes:
 //   sleep    nanosleep
 //   mixture  nanosleep: per round 20 of MICROSECONDS, 2 of five times that, and in all one of 300 ms
 //   pipe     read of a pipe that a second thread answers after MICROSECONDS, one byte each way
@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -61,17 +62,6 @@ long Switches() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return usage.ru_nvcsw;
-}
-
-// By pread: reads are counted.
-long Queued() {
-  const int fd = open("/proc/thread-self/schedstat", O_RDONLY);
-  char text[128] = "";
-  long ran = 0, queued = -1;
-  if (fd < 0) return -1;
-  const ssize_t got = pread(fd, text, sizeof(text) - 1, 0);
-  close(fd);
-  return got > 0 && std::sscanf(text, "%ld %ld", &ran, &queued) == 2 ? queued : -1;
 }
 
 struct Sum {
@@ -223,8 +213,10 @@ Sum Spin(long rounds, long us) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const bool stop = argc > 1 && std::strcmp(argv[1], "--stop") == 0;
+  if (stop) --argc, ++argv;
   if (argc < 3) {
-    std::fprintf(stderr, "usage: waits MODE ROUNDS [MICROSECONDS] [FILE]\n");
+    std::fprintf(stderr, "usage: waits [--stop] MODE ROUNDS [MICROSECONDS] [FILE]\n");
     return 2;
   }
   const std::string mode = argv[1];
@@ -236,7 +228,7 @@ int main(int argc, char** argv) {
   FD_SET(0, &ready);
   select(1, &ready, nullptr, nullptr, nullptr);
 
-  const long queued_before = Queued(), before = Switches();
+  const long before = Switches();
   Sum sum;
   if (mode == "sleep") {
     for (long i = 0; i < rounds; ++i) sum.Time([&] { Sleep(us); });
@@ -263,7 +255,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   const long switches = Switches() - before;
-  const long queued = queued_before < 0 ? -1 : Queued() - queued_before;
-  std::printf("%s %ld %ld %ld %ld\n", mode.c_str(), sum.calls, sum.ns, switches, queued);
+  std::printf("%s %ld %ld %ld\n", mode.c_str(), sum.calls, sum.ns, switches);
+  std::fflush(stdout);
+  if (stop) raise(SIGSTOP);
   return 0;
 }

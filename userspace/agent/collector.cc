@@ -110,7 +110,7 @@ Status Collector::StartProbes() {
     if (first_problem.ok()) first_problem = status;
     probes_[name] = {name, "off", std::string(Message(status))};
   };
-  const auto off = [&](const std::string& name) { probes_[name] = {name, "off", "not asked for"}; };
+  const auto unused = [&](const std::string& name) { probes_[name] = {name, "unused", ""}; };
 
   if (options_.cpu) {
     kernel::CpuSampler::Options sampling;
@@ -124,14 +124,14 @@ Status Collector::StartProbes() {
       if (const auto cpu_ns = MachineCpuTimeNs(); cpu_ns.ok()) machine_cpu_ns_ = *cpu_ns;
     }
   } else {
-    off("cpu_sampler");
+    unused("cpu_sampler");
   }
   if (options_.syscalls) {
     auto probe = kernel::SyscallLatency::Start({.unwind = node_.unwind_maps(), .split = options_.waits});
     if (probe.ok()) syscalls_ = *std::move(probe);
     note("syscall_latency", probe.status());
   } else {
-    off("syscall_latency");
+    unused("syscall_latency");
   }
   if (options_.waits) {
     auto waits =
@@ -139,7 +139,7 @@ Status Collector::StartProbes() {
     if (waits.ok()) waits_ = *std::move(waits);
     note("off_cpu", waits.status());
   } else {
-    off("off_cpu");
+    unused("off_cpu");
   }
   if (options_.tcp) {
     auto probe = kernel::TcpLatency::Start({});
@@ -149,7 +149,7 @@ Status Collector::StartProbes() {
                    : StrFormat("connections older than the agent are seen at their first packet: %s", Message(scan)));
     if (probe.ok()) tcp_ = *std::move(probe);
   } else {
-    off("tcp_latency");
+    unused("tcp_latency");
   }
   const Status& events = node_.process_events_status();
   probes_["process_events"] = {"process_events", events.ok() ? "ok" : "degraded", std::string(Message(events))};

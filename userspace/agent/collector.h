@@ -72,8 +72,10 @@ struct SessionReport {
 
 struct ProbeReport {
   std::string name;   // "cpu_sampler", "syscall_latency", "tcp_latency", "off_cpu", "process_events"
-  std::string state;  // "ok", "degraded", "off"
+  std::string state;  // "ok", "degraded", "off": it should run and does not, "unused": nobody asked for it
   std::string reason;
+  // It should work and does not, or not wholly.
+  bool Limited() const { return state == "degraded" || state == "off"; }
 };
 
 // Windows kept in memory while the sink fails; then the oldest is dropped and its samples counted.

@@ -73,7 +73,7 @@ StatusOr<std::unique_ptr<Node>> Node::Start(const Options& options) {
       node->events_status_ = events.status();
     }
   } else {
-    node->events_status_ = FailedPreconditionError("not asked for");
+    node->events_status_ = FailedPreconditionError("process events were not asked for");
   }
   RETURN_IF_ERROR(node->processes_.ScanAll());
 

@@ -224,11 +224,9 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
                    Collector::Start(
                        collecting, node.get(), [&](profile::Batch& batch) { return sink.Take(batch); }, nullptr));
   for (const ProbeReport& probe : collector->Probes()) {
-    const bool asked = probe.reason != "not asked for";
-    if (asked && probe.state == "off" && probe.name == "cpu_sampler") return PermissionDeniedError(probe.reason);
-    if (asked && probe.state != "ok") {
-      recording.notes.push_back(StrFormat("%s is %s: %s", probe.name, probe.state, probe.reason));
-    }
+    if (!probe.Limited()) continue;
+    if (probe.state == "off" && probe.name == "cpu_sampler") return PermissionDeniedError(probe.reason);
+    recording.notes.push_back(StrFormat("%s is %s: %s", probe.name, probe.state, probe.reason));
   }
   recording.profile.time_ns = UnixNowNs();
   TargetCpuTime cpu_time(options, child);

@@ -186,7 +186,7 @@ void ServeUntil(StopSignal& stop, store::Store* store, BackupSchedule backups = 
 
 void PrintProbes(const agent::Agent& agent) {
   for (const agent::ProbeReport& probe : agent.Probes()) {
-    if (probe.state == "ok" || probe.reason == "not asked for") continue;
+    if (!probe.Limited()) continue;
     std::fprintf(stderr, "pyrometer: %s is %s: %s\n", probe.name.c_str(), probe.state.c_str(), probe.reason.c_str());
   }
 }

@@ -78,8 +78,8 @@ struct SessionInfo {
 
 struct ProbeStatus {
   std::string name;    // "cpu_sampler", …
-  std::string state;   // "ok", "degraded", "off"
-  std::string reason;  // "" when ok
+  std::string state;   // "ok", "degraded", "off": it should run and does not, "unused": nobody asked for it
+  std::string reason;  // "" when ok or unused
   bool operator==(const ProbeStatus&) const = default;
 };
 

@@ -170,13 +170,13 @@ export interface Status {
 
 export interface Probe {
   name: string;
-  state: 'ok' | 'degraded' | 'off';
+  state: 'ok' | 'degraded' | 'off' | 'unused'; // off: it should run and does not; unused: nobody asked for it
   reason: string;
 }
 
 // A probe that should work and does not, or not wholly. One that nobody asked for is none.
 export function isLimited(probe: Probe): boolean {
-  return probe.state !== 'ok' && probe.reason !== 'not asked for';
+  return probe.state === 'degraded' || probe.state === 'off';
 }
 
 export interface NodeInfo {

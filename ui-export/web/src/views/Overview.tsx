@@ -7,6 +7,7 @@ import { formatSelector } from '../lib/selector';
 import { href, useUrl, type UrlState } from '../lib/url';
 import { explainReason } from '../lib/reasons';
 import { Bar, ErrorBox, Help, Popover, Skeleton, Spark, Term } from '../components/ui';
+import { ProbeBadge, probeNote } from '../components/ProbeState';
 import { Waiting } from '../components/Waiting';
 
 interface ContainersReply {
@@ -173,7 +174,7 @@ function NodeCard(props: { node: NodeInfo; used: number }): JSX.Element {
           label={weak.length ? `${weak.length} of ${n.probes.length} probes limited` : `${working} probes work`}>
           <h3>Probes</h3>
           <ul className="plain">
-            {n.probes.map((p) => <li key={p.name}><span className={`badge ${p.state === 'ok' ? 'ok' : !isLimited(p) ? '' : p.state === 'off' ? 'bad' : 'warn'}`}>{p.state}</span> <b>{p.name}</b>{p.reason && <div className="faint">{p.reason}</div>}</li>)}
+            {n.probes.map((p) => <li key={p.name}><ProbeBadge probe={p} /> <b>{p.name}</b>{p.state !== 'ok' && <div className="faint">{probeNote(p)}</div>}</li>)}
           </ul>
         </Popover>
       </div>

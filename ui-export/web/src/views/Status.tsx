@@ -1,7 +1,8 @@
 // What the store holds, which nodes send, and what each of their probes can do.
-import { isLimited, type Loaded, type NodeInfo, type Status } from '../lib/api';
+import type { Loaded, NodeInfo, Status } from '../lib/api';
 import { ago, bytes, cores, count, dateTime, duration, percent } from '../lib/format';
 import { explainReason } from '../lib/reasons';
+import { ProbeBadge, probeNote } from '../components/ProbeState';
 import { Empty, ErrorBox, Skeleton, Term } from '../components/ui';
 
 export function StatusPage(props: { status: Loaded<Status>; nodes: Loaded<{ nodes: NodeInfo[] }> }): JSX.Element {
@@ -62,8 +63,8 @@ function Node(props: { node: NodeInfo; now: number }): JSX.Element {
           {n.probes.map((p) => (
             <tr key={p.name}>
               <td><b>{p.name}</b><div className="faint">{kProbes[p.name] ?? ''}</div></td>
-              <td><span className={`badge ${p.state === 'ok' ? 'ok' : !isLimited(p) ? '' : p.state === 'off' ? 'bad' : 'warn'}`}>{p.state}</span></td>
-              <td>{p.reason || <span className="faint">works</span>}</td>
+              <td><ProbeBadge probe={p} /></td>
+              <td><span className={p.state === 'ok' || p.state === 'unused' ? 'faint' : ''}>{probeNote(p)}</span></td>
             </tr>
           ))}
         </tbody>

@@ -220,7 +220,7 @@ export function containers(now) {
 }
 
 export function nodes(now) {
-  const probes = [{ name: 'cpu_sampler', state: 'ok', reason: '' }, { name: 'syscall_latency', state: 'ok', reason: '' }, { name: 'tcp_latency', state: 'ok', reason: '' }, { name: 'process_events', state: 'ok', reason: '' }];
+  const probes = [{ name: 'cpu_sampler', state: 'ok', reason: '' }, { name: 'syscall_latency', state: 'ok', reason: '' }, { name: 'tcp_latency', state: 'ok', reason: '' }, { name: 'process_events', state: 'ok', reason: '' }, { name: 'off_cpu', state: 'unused', reason: '' }];
   return {
     nodes: [
       { node: 'eu-1', agentId: '5f0e3a1b9c', version: '0.1.0', lastSeenMs: now - 1200, online: true, cpus: 8, kernel: '6.1.0-18-amd64', frequencyHz: 99, probes, cpuNsPerS: 6.1e6, rssBytes: 48e6, taken: 31200, delivered: 31200, dropped: {} },

@@ -149,7 +149,8 @@ await check('overview lists containers and services, a row leads to its flame gr
   await page.waitForSelector('.name-cell a');
   await countIs(page.locator('tr.row-link'), 12);
   await textIs(page.locator('.overview-head p'), /4\.84 of 12 cores busy/);
-  await textIs(page.locator('.node-badges').nth(1), /dropped[\s\S]*1 of 4 probes limited/);
+  await textIs(page.locator('.node-badges').nth(0), /4 probes work/); // the fifth, nobody asked for
+  await textIs(page.locator('.node-badges').nth(1), /dropped[\s\S]*1 of 5 probes limited/);
   await page.click('.node-badges >> nth=1 >> text=probes limited');
   await textIs(page.locator('.bubble'), /tcp_probe tracepoint/);
   await page.keyboard.press('Escape');
@@ -476,6 +477,7 @@ await check('status: store, nodes, probes', async () => {
   assert.match(text, /17.402.331/);
   assert.match(text, /kernel buffer was full/);
   assert.match(text, /upgrade to Linux 5\.16/);
+  assert.match(text, /off_cpu[\s\S]*unused\s+nobody asked for it/);
   await shot(page, 'status-dark');
   await done(page);
 });
