@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bpf/abi/histogram.h"
+#include "bpf/abi/off_cpu.h"
 #include "bpf/abi/stack.h"
 #include "bpf/abi/types.h"
 #include "bpf/abi/unwind.h"
@@ -35,13 +36,13 @@ struct pyro_syscall_error_key {
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_error_key) == 32, "pyro_syscall_error_key");
 
-// Per task, from sys_enter to sys_exit.
-struct pyro_syscall_start {
-  __u64 time_ns;  // 0: no call open
-  __s32 nr;
-  __u32 flags;
+// Value of pyro_syscall_waits, key struct pyro_syscall_key: what its calls waited for. Filled only when the probe
+// off_cpu runs beside. The rest of a key's time, which is the sum of its histogram, it ran.
+struct pyro_syscall_waits {
+  __u64 calls;                 // that waited at all
+  __u64 ns[PYRO_WAIT_CAUSES];  // by enum pyro_wait_cause
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_start) == 16, "pyro_syscall_start");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_waits) == 8 + 8 * PYRO_WAIT_CAUSES, "pyro_syscall_waits");
 
 // Value of pyro_syscall_slow: when a call of this key is slow enough for an exemplar.
 struct pyro_syscall_slow {
@@ -65,8 +66,10 @@ struct pyro_syscall_exemplar {
   __u8 user_stop;     // enum pyro_stop_reason
   __u8 means;         // bits of enum pyro_walk_means
   char comm[PYRO_COMM_BYTES];
+  __u32 waited_us[PYRO_WAIT_CAUSES];  // of the latency, by cause; all 0 without off_cpu
+  __u32 pad;
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_exemplar) == 88, "pyro_syscall_exemplar");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_exemplar) == 128, "pyro_syscall_exemplar");
 
 // Per-CPU counters. Every sys_exit adds to exactly one of recorded, folded, lost and no_entry.
 struct pyro_syscall_counters {
@@ -81,6 +84,6 @@ struct pyro_syscall_counters {
   __u64 exemplars_sent;     // of those: written to the ring
   __u64 exemplars_dropped;  // of those: ring full
   __u64 exemplars_limited;  // slow calls not chosen: budget of the window spent
-  __u64 pad;
+  __u64 waits_lost;         // calls whose waits were added nowhere (the fold entry was missing)
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_counters) == 96, "pyro_syscall_counters");

@@ -25,23 +25,50 @@ struct pyro_tcp_key {
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_key) == 40, "pyro_tcp_key");
 
+// Why a segment was sent again, as the sender's own state machine has it at that moment.
+enum pyro_tcp_retransmit {
+  PYRO_TCP_RETRANSMIT_RTO = 0,        // timer ran out: the first segment and those that follow it in slow start
+  PYRO_TCP_RETRANSMIT_FAST = 1,       // the peer's acknowledgements named a hole (TCP_CA_Recovery)
+  PYRO_TCP_RETRANSMIT_TLP = 2,        // tail loss probe
+  PYRO_TCP_RETRANSMIT_HANDSHAKE = 3,  // SYN or SYN-ACK
+  PYRO_TCP_RETRANSMIT_OTHER = 4,      // in no state that names a cause
+  PYRO_TCP_RETRANSMIT_CAUSES = 5,
+};
+
+// What kept a connection from sending more; the parts add up to the connection's time.
+enum pyro_tcp_limit {
+  PYRO_TCP_LIMIT_APPLICATION = 0,  // nothing to send: idle, or the peer's turn
+  PYRO_TCP_LIMIT_NETWORK = 1,      // data in flight, congestion window or path
+  PYRO_TCP_LIMIT_RECEIVER = 2,     // peer's receive window
+  PYRO_TCP_LIMIT_SEND_BUFFER = 3,  // own send buffer too small
+  PYRO_TCP_LIMITS = 4,
+};
+
+#define PYRO_TCP_SENT 0
+#define PYRO_TCP_RECEIVED 1
+
 // Value of pyro_tcp_flows; every member only grows, updated atomically.
 struct pyro_tcp_flow {
-  __u64 id;              // never reused; names the flow in struct pyro_tcp_octave_key
-  __u64 bytes_sent;      // acknowledged by the peer
-  __u64 bytes_received;  // in order, from the peer
-  __u64 segments_retransmitted;
-  __u64 opened;  // connections that reached ESTABLISHED
-  __u64 closed;  // connections that ended after that
-  __u64 failed;  // outgoing connections that ended before (refused, timed out)
+  __u64 id;                                       // never reused; names the flow in struct pyro_tcp_octave_key
+  __u64 bytes_sent;                               // acknowledged by the peer; SYN and FIN are no bytes
+  __u64 bytes_received;                           // in order, from the peer
+  __u64 opened;                                   // connections that reached ESTABLISHED
+  __u64 found;                                    // connections that were open when the probe began
+  __u64 closed;                                   // of both, those that ended
+  __u64 failed;                                   // outgoing connections that ended before (refused, timed out)
+  __u64 retransmits[PYRO_TCP_RETRANSMIT_CAUSES];  // segments, as the kernel counts them (total_retrans)
+  __u64 resets[2];                                // RST sent; received
+  __u64 zero_windows[2];                          // times our; the peer's receive window was seen to be closed
+  __u64 limited_ticks[PYRO_TCP_LIMITS];           // kernel ticks (1/CONFIG_HZ s)
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_flow) == 56, "pyro_tcp_flow");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_flow) == 160, "pyro_tcp_flow");
 
 enum pyro_tcp_histogram {
   PYRO_TCP_SRTT = 0,     // smoothed round-trip time, ns
   PYRO_TCP_MIN_RTT = 1,  // the socket's minimum RTT over its window, ns
   PYRO_TCP_CONNECT = 2,  // SYN sent to ESTABLISHED, outgoing, ns
-  PYRO_TCP_HISTOGRAMS = 3,
+  PYRO_TCP_RTT_VAR = 3,  // mean deviation of the RTT, ns
+  PYRO_TCP_HISTOGRAMS = 4,
 };
 
 // Key of pyro_tcp_octaves -> per-CPU struct pyro_octave.
@@ -54,26 +81,49 @@ PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_octave_key) == 16, "pyro_tcp_octave_ke
 
 // Per socket (sk_storage, goes with the socket).
 struct pyro_tcp_socket {
-  __u64 connect_ns;      // when SYN was sent; 0: not seen
+  // Read for each packet; the kernel's own header of the storage shares their cache line.
+  __u64 last_us;      // socket's own clock (tcp_mstamp) at the last report
+  __u32 last_srtt;    // srtt_us at the last report
+  __u8 direction;     // enum pyro_tcp_direction, once `directed`
+  __u8 known;         // 1: an open connection whose baselines are set
+  __u8 directed;      // 1: direction was seen, or guessed; stays when the connection closes
+  __u8 zero_windows;  // bit PYRO_TCP_SENT, PYRO_TCP_RECEIVED: that window is closed at present
+  // The rest only for reports.
   __u64 cgroup_v1_id;    // of the task that called connect() or listen(); inherited by accepted sockets
   __u64 bytes_sent;      // already reported
   __u64 bytes_received;  // already reported
-  __u64 last_us;         // socket's own clock (tcp_mstamp) at the last report
-  __u32 last_srtt;       // srtt_us at the last report
-  __u8 direction;        // enum pyro_tcp_direction, once `known`
-  __u8 known;            // 1: direction was seen (or guessed from the port range), byte baselines are set
-  __u8 established;      // 1: counted as opened
-  __u8 pad;
+  __u64 connect_ns;      // when SYN was sent; 0: not seen
+  __u32 segments;        // segs_in, already reported
+  __u32 retransmitted;   // total_retrans, already reported
+  __u32 last_min_us;     // tcp_mstamp when the minimum RTT was last recorded
+  __u32 last_tick;       // tick of the last report
+  __u32 limited[3];      // chrono_stat as of the last report: busy, receive window, send buffer
+  __u32 pad;
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_socket) == 48, "pyro_tcp_socket");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_socket) == 80, "pyro_tcp_socket");
+
+// Key of pyro_tcp_listeners: a port that somebody listened on when the probe began.
+struct pyro_tcp_listener {
+  __u32 netns;  // inode number
+  __u16 port;   // host order
+  __u16 pad;
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_listener) == 8, "pyro_tcp_listener");
+
+// What the iterator over open files does in one pass.
+enum pyro_tcp_scan {
+  PYRO_TCP_SCAN_LISTENERS = 0,    // note listening ports and the owners of listening sockets
+  PYRO_TCP_SCAN_CONNECTIONS = 1,  // take in open connections; report bytes of known ones
+};
 
 // Per-CPU counters.
 struct pyro_tcp_counters {
-  __u64 packets;       // tcp_probe runs
+  __u64 packets;       // segments received by known connections, as of their last reports
   __u64 samples;       // RTT samples recorded
   __u64 folded;        // updates that went to the fold flow: flow map full
   __u64 lost;          // updates recorded nowhere
   __u64 storage_lost;  // sockets whose storage could not be had
-  __u64 pad[3];
+  __u64 found;         // connections older than the probe that the iterator took in
+  __u64 pad[2];
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_counters) == 64, "pyro_tcp_counters");

@@ -3,26 +3,24 @@
 // Hot path, per call: one task storage look-up and a clock read at entry; the same, one hash look-up and
 // a few additions at exit. Tracepoints run with preemption off and system calls do not nest, so
 // per-CPU values need no atomic operations: counts are exact.
+//
+// With off_cpu attached beside (pyro_split), what each call waited for is in its task's storage when it ends, written
+// while the task did not run. A call that did not wait, and any call without off_cpu, pays nothing for it.
 #include "bpf/abi/syscall_latency.h"
 #include "bpf/lib/octave.h"
 #include "bpf/lib/owner.h"
 #include "bpf/lib/program.h"
+#include "bpf/lib/task_states.h"
 #include "bpf/lib/user_stack.h"
 
 const volatile __u64 pyro_exemplar_min_ns = 1000000;               // faster calls are never exemplars
 const volatile __u32 pyro_max_user_frames = PYRO_MAX_USER_FRAMES;  // of exemplars; 0 … PYRO_MAX_USER_FRAMES
 const volatile __u64 pyro_wake_bytes = 1 << 19;                    // ring fill that wakes the reader
 
+const volatile __u32 pyro_split = 0;  // 1: pyro_task_states is off_cpu's too
+
 // Number of the current window; user space raises it when it drains.
 __u32 pyro_epoch = 1;
-
-// The open call of each task. Created at its first entry, freed by the kernel with the task.
-struct {
-  __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-  __uint(map_flags, BPF_F_NO_PREALLOC);
-  __type(key, int);
-  __type(value, struct pyro_syscall_start);
-} pyro_syscall_starts SEC(".maps");
 
 // Histograms. Entries made here when first needed, deleted by user space when long idle. The entries
 // of the fold key are made by user space before attaching. Size set before load; allocated when used.
@@ -42,6 +40,16 @@ struct {
   __type(key, struct pyro_syscall_error_key);
   __type(value, __u64);
 } pyro_syscall_errors SEC(".maps");
+
+// What calls waited for. Made here at a key's first wait, deleted by user space together with the key's octaves. The
+// fold key's entry is made by user space before attaching. Sized 1 before load without pyro_split.
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+  __uint(max_entries, 8192);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct pyro_syscall_key);
+  __type(value, struct pyro_syscall_waits);
+} pyro_syscall_waits SEC(".maps");
 
 // Exemplar thresholds, written by user space after each window; budget taken here. The fold key's entry
 // serves keys without one.
@@ -82,8 +90,7 @@ int BPF_PROG(pyro_sys_enter, struct pt_regs* regs, long nr) {
     if (counters) counters->never_returns++;
     return 0;
   }
-  struct pyro_syscall_start* start =
-      bpf_task_storage_get(&pyro_syscall_starts, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+  struct pyro_task_state* start = bpf_task_storage_get(&pyro_task_states, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
   if (!start) {
     struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
     if (counters) counters->start_lost++;
@@ -91,7 +98,7 @@ int BPF_PROG(pyro_sys_enter, struct pt_regs* regs, long nr) {
   }
   start->nr = (__s32)nr;
   start->flags = flags;
-  start->time_ns = bpf_ktime_get_ns();
+  start->call_ns = bpf_ktime_get_ns();
   return 0;
 }
 
@@ -125,8 +132,43 @@ PYRO_INLINE void pyro_count_error(const struct pyro_syscall_key* call, __u32 err
   }
 }
 
-PYRO_NOINLINE int pyro_send_exemplar(struct task_struct* task, const struct pyro_syscall_key* call, __u64 end_ns,
-                                     __u64 latency_ns, __s64 result) {
+PYRO_INLINE void pyro_clear_waits(struct pyro_task_state* state) {
+  if (!pyro_split || !state->waited) return;
+  state->waited = 0;
+  for (__u32 i = 0; i < PYRO_WAIT_CAUSES; i++) state->waited_ns[i] = 0;
+}
+
+// The waits go where the call's latency went, so that they never exceed the histogram's sum.
+PYRO_INLINE void pyro_add_waits(const struct pyro_syscall_key* call, int folded, const struct pyro_task_state* state,
+                                struct pyro_syscall_counters* counters) {
+  struct pyro_syscall_key fold = {.flags = PYRO_SYSCALL_FOLDED};
+  struct pyro_syscall_waits* waits = 0;
+  if (!folded) {
+    waits = bpf_map_lookup_elem(&pyro_syscall_waits, call);
+    if (!waits) {
+      struct pyro_syscall_waits none = {};
+      bpf_map_update_elem(&pyro_syscall_waits, call, &none, BPF_NOEXIST);
+      waits = bpf_map_lookup_elem(&pyro_syscall_waits, call);
+    }
+  } else {
+    waits = bpf_map_lookup_elem(&pyro_syscall_waits, &fold);
+  }
+  if (!waits) {
+    counters->waits_lost++;
+    return;
+  }
+  waits->calls++;
+  for (__u32 i = 0; i < PYRO_WAIT_CAUSES; i++) waits->ns[i] += state->waited_ns[i];
+}
+
+PYRO_INLINE __u32 pyro_microseconds(__u64 ns) {
+  __u64 us = ns / 1000;
+  return us > 0xffffffffull ? 0xffffffffu : (__u32)us;
+}
+
+PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const struct pyro_task_state* state,
+                                     __u64 end_ns, __u64 latency_ns, __s64 result) {
+  struct task_struct* task = bpf_get_current_task_btf();
   __u32 zero = 0;
   struct pyro_stack_record* scratch = pyro_own_stack_record();
   struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
@@ -141,6 +183,10 @@ PYRO_NOINLINE int pyro_send_exemplar(struct task_struct* task, const struct pyro
   exemplar->tgid = task->tgid;
   exemplar->tid = task->pid;
   bpf_get_current_comm(exemplar->comm, sizeof(exemplar->comm));
+  for (__u32 i = 0; i < PYRO_WAIT_CAUSES; i++) {
+    exemplar->waited_us[i] = pyro_split ? pyro_microseconds(state->waited_ns[i]) : 0;
+  }
+  exemplar->pad = 0;
 
   walk->count = walk->means = 0;
   walk->stop = PYRO_STOP_NO_USER_STACK;
@@ -199,14 +245,14 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
   __u32 zero = 0;
   struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
   if (!counters) return 0;
-  struct pyro_syscall_start* start = bpf_task_storage_get(&pyro_syscall_starts, task, 0, 0);
-  if (!start || start->time_ns == 0) {
+  struct pyro_task_state* start = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
+  if (!start || start->call_ns == 0) {
     counters->no_entry++;
     return 0;
   }
   __u64 now = bpf_ktime_get_ns();
-  __u64 latency = now - start->time_ns;
-  start->time_ns = 0;
+  __u64 latency = now - start->call_ns;
+  start->call_ns = 0;
   if (latency > PYRO_MAX_LATENCY_NS) latency = PYRO_MAX_LATENCY_NS;
 
   struct pyro_syscall_octave_key key = {};
@@ -220,6 +266,7 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
   struct pyro_octave* octave = pyro_octave_of(&key, &folded);
   if (!octave) {
     counters->lost++;
+    pyro_clear_waits(start);
     return 0;
   }
   pyro_octave_add(octave, sub, latency, pyro_epoch);
@@ -228,10 +275,12 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
   } else {
     counters->recorded++;
   }
+  if (pyro_split && start->waited) pyro_add_waits(&key.call, folded, start, counters);
   // The kernel's own range of errors (IS_ERR_VALUE): mmap returns addresses above LONG_MAX on no machine.
   if (result < 0 && result >= -4095) pyro_count_error(&key.call, (__u32)-result, counters);
   if (latency >= pyro_exemplar_min_ns && pyro_wants_exemplar(&key.call, latency, counters)) {
-    pyro_send_exemplar(task, &key.call, now, latency, result);
+    pyro_send_exemplar(&key.call, start, now, latency, result);
   }
+  pyro_clear_waits(start);
   return 0;
 }

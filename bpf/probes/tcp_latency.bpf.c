@@ -1,8 +1,9 @@
-// RTT, connect time, retransmits and bytes per (socket's cgroup, peer).
+// RTT, connect time, retransmits by cause, resets, closed windows, what limits and bytes per (socket's cgroup, peer).
 //
 // tcp_probe fires for each packet received by an established connection, mostly in softirq, where
 // "current" is whoever was interrupted: the owner is read from the socket. Process context and softirq may
-// interrupt one another between these programs, hence atomic additions.
+// interrupt one another between these programs, hence atomic additions. What is kept per socket needs none: all
+// programs but the iterator run under the socket's lock. The iterator only claims bytes, by compare and exchange.
 #include "bpf/abi/tcp_latency.h"
 #include "bpf/lib/octave.h"
 #include "bpf/lib/owner.h"
@@ -22,11 +23,28 @@ const volatile __u16 pyro_ephemeral_high = 60999;  // direction guess for connec
 #define PYRO_TCP_ESTABLISHED 1
 #define PYRO_TCP_SYN_SENT 2
 #define PYRO_TCP_SYN_RECV 3
+#define PYRO_TCP_FIN_WAIT1 4
+#define PYRO_TCP_FIN_WAIT2 5
 #define PYRO_TCP_CLOSE 7
+#define PYRO_TCP_CLOSE_WAIT 8
+#define PYRO_TCP_LAST_ACK 9
 #define PYRO_TCP_LISTEN 10
+#define PYRO_TCP_CLOSING 11
+#define PYRO_STATE_BIT(state) (1u << (state))
+// An open connection, one side of which may have ended sending.
+#define PYRO_TCP_OPEN_STATES                                                                                        \
+  (PYRO_STATE_BIT(PYRO_TCP_ESTABLISHED) | PYRO_STATE_BIT(PYRO_TCP_FIN_WAIT1) | PYRO_STATE_BIT(PYRO_TCP_FIN_WAIT2) | \
+   PYRO_STATE_BIT(PYRO_TCP_CLOSE_WAIT) | PYRO_STATE_BIT(PYRO_TCP_LAST_ACK) | PYRO_STATE_BIT(PYRO_TCP_CLOSING))
+// Our FIN is in write_seq.
+#define PYRO_TCP_FIN_SENT_STATES                                                                                 \
+  (PYRO_STATE_BIT(PYRO_TCP_FIN_WAIT1) | PYRO_STATE_BIT(PYRO_TCP_FIN_WAIT2) | PYRO_STATE_BIT(PYRO_TCP_LAST_ACK) | \
+   PYRO_STATE_BIT(PYRO_TCP_CLOSING))
+#define PYRO_ICSK_TIME_LOSS_PROBE 5
 
 // Number of the current window; user space raises it when it drains.
 __u32 pyro_epoch = 1;
+// enum pyro_tcp_scan: what pyro_tcp_scan does; user space sets it before each pass.
+__u32 pyro_scan_pass = PYRO_TCP_SCAN_LISTENERS;
 // Next struct pyro_tcp_flow::id. 1 is the fold flow's.
 __u64 pyro_next_flow = 2;
 
@@ -56,6 +74,16 @@ struct {
   __type(value, struct pyro_octave);
 } pyro_tcp_octaves SEC(".maps");
 
+// Ports listened on when the probe began: a connection found open on one of them was accepted. Written by the
+// iterator's first pass, 8 + 1 bytes each; a port that finds no room is guessed by its number.
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 4096);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct pyro_tcp_listener);
+  __type(value, __u8);
+} pyro_tcp_listeners SEC(".maps");
+
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 1);
@@ -63,31 +91,30 @@ struct {
   __type(value, struct pyro_tcp_counters);
 } pyro_counters SEC(".maps");
 
-#define PYRO_TCP_COUNT(member)                                                         \
+#define PYRO_TCP_COUNT_N(member, n)                                                    \
   do {                                                                                 \
     __u32 zero_ = 0;                                                                   \
     struct pyro_tcp_counters* counters_ = bpf_map_lookup_elem(&pyro_counters, &zero_); \
-    if (counters_) __sync_fetch_and_add(&counters_->member, 1);                        \
+    if (counters_) __sync_fetch_and_add(&counters_->member, (n));                      \
   } while (0)
+#define PYRO_TCP_COUNT(member) PYRO_TCP_COUNT_N(member, 1)
 
 PYRO_INLINE __u16 pyro_swap16(__u16 v) { return (__u16)(v << 8 | v >> 8); }
 
 // The port stays in inet_sport until the end; skc_num is already 0 when a socket closes.
 PYRO_INLINE __u16 pyro_local_port(struct tcp_sock* tcp) { return pyro_swap16(tcp->inet_conn.icsk_inet.inet_sport); }
 
-PYRO_INLINE __u8 pyro_guess_direction(struct tcp_sock* tcp) {
+PYRO_INLINE __u8 pyro_guess_direction(const struct sock* sk, struct tcp_sock* tcp) {
   __u16 port = pyro_local_port(tcp);
+  struct pyro_tcp_listener listener = {.netns = sk->__sk_common.skc_net.net->ns.inum, .port = port};
+  if (bpf_map_lookup_elem(&pyro_tcp_listeners, &listener)) return PYRO_TCP_IN;
   return port >= pyro_ephemeral_low && port <= pyro_ephemeral_high ? PYRO_TCP_OUT : PYRO_TCP_IN;
 }
 
-PYRO_INLINE void pyro_tcp_key_of(const struct sock* sk, struct tcp_sock* tcp, __u64 cgroup_v1_id, __u8 direction,
-                                 struct pyro_tcp_key* key) {
-  key->owner.cgroup_id = sk->sk_cgrp_data.cgroup->kn->id;
-  key->owner.cgroup_v1_id = cgroup_v1_id;
-  key->direction = direction;
+PYRO_INLINE void pyro_tcp_set_peer(const struct sock_common* common, struct pyro_tcp_key* key) {
   __u32* peer = (__u32*)key->peer;
-  if (sk->__sk_common.skc_family == PYRO_AF_INET6) {
-    const __be32* address = sk->__sk_common.skc_v6_daddr.in6_u.u6_addr32;
+  if (common->skc_family == PYRO_AF_INET6) {
+    const __be32* address = common->skc_v6_daddr.in6_u.u6_addr32;
     __u32 a = address[0], b = address[1], c = address[2], d = address[3];
     if (a == 0 && b == 0 && c == 0xffff0000u) {  // ::ffff:a.b.c.d, network order
       key->family = PYRO_TCP_FAMILY_IPV4;
@@ -101,30 +128,37 @@ PYRO_INLINE void pyro_tcp_key_of(const struct sock* sk, struct tcp_sock* tcp, __
     }
   } else {
     key->family = PYRO_TCP_FAMILY_IPV4;
-    peer[0] = sk->__sk_common.skc_daddr;
-  }
-  if (direction == PYRO_TCP_OUT) {
-    key->peer_port = pyro_swap16(sk->__sk_common.skc_dport);
-  } else {
-    key->local_port = pyro_local_port(tcp);
+    peer[0] = common->skc_daddr;
   }
 }
 
-PYRO_INLINE struct pyro_tcp_flow* pyro_flow_of(const struct sock* sk, struct tcp_sock* tcp, __u64 cgroup_v1_id,
-                                               __u8 direction) {
-  struct pyro_tcp_key key = {};
-  pyro_tcp_key_of(sk, tcp, cgroup_v1_id, direction, &key);
-  struct pyro_tcp_flow* flow = bpf_map_lookup_elem(&pyro_tcp_flows, &key);
+PYRO_NOINLINE struct pyro_tcp_flow* pyro_flow_by_key(const struct pyro_tcp_key* key) {
+  struct pyro_tcp_flow* flow = bpf_map_lookup_elem(&pyro_tcp_flows, key);
   if (flow) return flow;
   struct pyro_tcp_flow fresh = {.id = __sync_fetch_and_add(&pyro_next_flow, 1)};
-  bpf_map_update_elem(&pyro_tcp_flows, &key, &fresh, BPF_NOEXIST);
-  flow = bpf_map_lookup_elem(&pyro_tcp_flows, &key);
+  bpf_map_update_elem(&pyro_tcp_flows, key, &fresh, BPF_NOEXIST);
+  flow = bpf_map_lookup_elem(&pyro_tcp_flows, key);
   if (flow) return flow;
   PYRO_TCP_COUNT(folded);
   struct pyro_tcp_key fold = {.direction = PYRO_TCP_OTHER};
   flow = bpf_map_lookup_elem(&pyro_tcp_flows, &fold);
   if (!flow) PYRO_TCP_COUNT(lost);
   return flow;
+}
+
+PYRO_INLINE struct pyro_tcp_flow* pyro_flow_of(const struct sock* sk, struct tcp_sock* tcp, __u64 cgroup_v1_id,
+                                               __u8 direction) {
+  struct pyro_tcp_key key = {};
+  key.owner.cgroup_id = sk->sk_cgrp_data.cgroup->kn->id;
+  key.owner.cgroup_v1_id = cgroup_v1_id;
+  key.direction = direction;
+  pyro_tcp_set_peer(&sk->__sk_common, &key);
+  if (direction == PYRO_TCP_OUT) {
+    key.peer_port = pyro_swap16(sk->__sk_common.skc_dport);
+  } else {
+    key.local_port = pyro_local_port(tcp);
+  }
+  return pyro_flow_by_key(&key);
 }
 
 PYRO_NOINLINE int pyro_tcp_record(__u64 flow_id, __u32 histogram, __u64 value) {
@@ -151,36 +185,146 @@ PYRO_NOINLINE int pyro_tcp_record(__u64 flow_id, __u32 histogram, __u64 value) {
   return 0;
 }
 
-// Reports what the socket has not reported yet.
-PYRO_INLINE void pyro_tcp_report(struct tcp_sock* tcp, struct pyro_tcp_socket* socket, struct pyro_tcp_flow* flow) {
+// What `now` is beyond what was reported, marked as reported. The iterator and a packet may both try: one of them wins,
+// and what it did not see is in the next claim. Only the claim at the end has none after it: see pyro_tcp_closed.
+PYRO_INLINE __u64 pyro_tcp_claim(__u64* reported, __u64 now) {
+  __u64 before = *reported;
+  if (now <= before || __sync_val_compare_and_swap(reported, before, now) != before) return 0;
+  return now - before;
+}
+
+// bytes_acked and bytes_received count a FIN as a byte.
+PYRO_INLINE void pyro_tcp_report_bytes(const struct sock* sk, struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
+                                       struct pyro_tcp_flow* flow) {
   __u64 sent = tcp->bytes_acked, received = tcp->bytes_received;
-  if (sent > socket->bytes_sent) __sync_fetch_and_add(&flow->bytes_sent, sent - socket->bytes_sent);
-  if (received > socket->bytes_received) {
-    __sync_fetch_and_add(&flow->bytes_received, received - socket->bytes_received);
+  __u32 state = sk->__sk_common.skc_state & 31;
+  if ((PYRO_STATE_BIT(state) & PYRO_TCP_FIN_SENT_STATES) && tcp->snd_una == tcp->write_seq) --sent;
+  if (sk->__sk_common.skc_flags & (1ul << bpf_core_enum_value(enum sock_flags, SOCK_DONE))) --received;
+  sent = pyro_tcp_claim(&socket->bytes_sent, sent);
+  received = pyro_tcp_claim(&socket->bytes_received, received);
+  if (sent) __sync_fetch_and_add(&flow->bytes_sent, sent);
+  if (received) __sync_fetch_and_add(&flow->bytes_received, received);
+}
+
+PYRO_INLINE void pyro_tcp_read_limits(struct tcp_sock* tcp, __u32 tick, __u32 limits[3]) {
+  limits[0] = tcp->chrono_stat[0];
+  limits[1] = tcp->chrono_stat[1];
+  limits[2] = tcp->chrono_stat[2];
+  __u32 running = tick - tcp->chrono_start;  // of the state that the socket is in now
+  switch (BPF_CORE_READ_BITFIELD(tcp, chrono_type)) {
+    case 1:
+      limits[0] += running;
+      break;
+    case 2:
+      limits[1] += running;
+      break;
+    case 3:
+      limits[2] += running;
+      break;
   }
-  socket->bytes_sent = sent;
-  socket->bytes_received = received;
+}
+
+// The kernel's own account of what a sender waits for ("busy", "rwnd_limited", "sndbuf_limited" of `ss -ti`); the rest
+// of the time it had nothing to send.
+PYRO_INLINE void pyro_tcp_report_limits(struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
+                                        struct pyro_tcp_flow* flow) {
+  __u32 tick = (__u32)bpf_jiffies64();
+  __u32 elapsed = tick - socket->last_tick;
+  if (elapsed == 0) return;
+  __u32 limits[3];
+  pyro_tcp_read_limits(tcp, tick, limits);
+  __u32 network = limits[0] - socket->limited[0];
+  __u32 receiver = limits[1] - socket->limited[1];
+  __u32 buffer = limits[2] - socket->limited[2];
+  __u32 waiting = network + receiver + buffer;
+  if (network) __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_NETWORK], network);
+  if (receiver) __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_RECEIVER], receiver);
+  if (buffer) __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_SEND_BUFFER], buffer);
+  if (waiting < elapsed) {
+    __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_APPLICATION], elapsed - waiting);
+  }
+  socket->last_tick = tick;
+  socket->limited[0] = limits[0];
+  socket->limited[1] = limits[1];
+  socket->limited[2] = limits[2];
+}
+
+// Reports what the socket has not reported yet.
+PYRO_INLINE void pyro_tcp_report(const struct sock* sk, struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
+                                 struct pyro_tcp_flow* flow) {
+  __u32 segments = tcp->segs_in;
+  PYRO_TCP_COUNT_N(packets, segments - socket->segments);
+  socket->segments = segments;
+  pyro_tcp_report_bytes(sk, tcp, socket, flow);
+  pyro_tcp_report_limits(tcp, socket, flow);
   __u32 srtt = tcp->srtt_us;
   if (srtt == 0) return;  // nothing measured yet
   socket->last_srtt = srtt;
   pyro_tcp_record(flow->id, PYRO_TCP_SRTT, (__u64)srtt * 125);  // eighths of a microsecond
-  __u32 minimum = tcp->rtt_min.s[0].v;
-  if (minimum != 0xffffffff) pyro_tcp_record(flow->id, PYRO_TCP_MIN_RTT, (__u64)minimum * 1000);
+  pyro_tcp_record(flow->id, PYRO_TCP_RTT_VAR, (__u64)tcp->mdev_us * 250);
   PYRO_TCP_COUNT(samples);
+  // The minimum hardly moves: recorded less often, it pays for the variation.
+  __u32 now_us = (__u32)tcp->tcp_mstamp;
+  if (socket->last_min_us != 0 && now_us - socket->last_min_us < PYRO_STEADY_INTERVAL_US) return;
+  __u32 minimum = tcp->rtt_min.s[0].v;
+  if (minimum == 0xffffffff) return;
+  pyro_tcp_record(flow->id, PYRO_TCP_MIN_RTT, (__u64)minimum * 1000);
+  socket->last_min_us = now_us | 1;
 }
 
-// First sight of a connection that was made before we were attached: what it did so far is not ours.
-PYRO_INLINE void pyro_tcp_adopt(struct tcp_sock* tcp, struct pyro_tcp_socket* socket) {
-  socket->direction = pyro_guess_direction(tcp);
-  socket->known = 1;
-  socket->established = 1;
+// What the socket did so far is not to be reported: it was the handshake, or before our time.
+PYRO_INLINE void pyro_tcp_begin(struct tcp_sock* tcp, struct pyro_tcp_socket* socket, __u8 direction) {
+  socket->direction = direction;
+  socket->directed = 1;
+  socket->connect_ns = 0;
+  socket->last_us = 0;
+  socket->last_srtt = 0;
+  socket->last_min_us = 0;
+  socket->zero_windows = 0;
   socket->bytes_sent = tcp->bytes_acked;
   socket->bytes_received = tcp->bytes_received;
+  socket->segments = tcp->segs_in;
+  socket->retransmitted = tcp->total_retrans;
+  socket->last_tick = (__u32)bpf_jiffies64();
+  pyro_tcp_read_limits(tcp, socket->last_tick, socket->limited);
+  socket->known = 1;
+}
+
+// First sight of a connection that was made before we were attached.
+PYRO_NOINLINE int pyro_tcp_adopt(struct sock* sk, struct pyro_tcp_socket* socket) {
+  struct tcp_sock* tcp = bpf_skc_to_tcp_sock(sk);
+  if (!tcp || !socket) return 0;
+  pyro_tcp_begin(tcp, socket, socket->directed ? socket->direction : pyro_guess_direction(sk, tcp));
+  struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, socket->cgroup_v1_id, socket->direction);
+  if (flow) __sync_fetch_and_add(&flow->found, 1);
+  return 0;
+}
+
+// A receive window closed or opened; the closings are counted. tcp_probe comes before its packet is looked at, so a
+// closing shows at the next packet; there is one, because the window's opening or the sender's asking for it is one.
+PYRO_INLINE void pyro_tcp_windows(const struct sock* sk, struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
+                                  __u8 closed) {
+  __u8 fresh = closed & ~socket->zero_windows;
+  socket->zero_windows = closed;
+  if (!fresh) return;
+  struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, socket->cgroup_v1_id, socket->direction);
+  if (!flow) return;
+  if (fresh & (1 << PYRO_TCP_SENT)) __sync_fetch_and_add(&flow->zero_windows[PYRO_TCP_SENT], 1);
+  if (fresh & (1 << PYRO_TCP_RECEIVED)) __sync_fetch_and_add(&flow->zero_windows[PYRO_TCP_RECEIVED], 1);
+}
+
+PYRO_INLINE __u8 pyro_tcp_closed_windows(struct tcp_sock* tcp) {
+  return (tcp->rcv_wnd == 0) << PYRO_TCP_SENT | (tcp->snd_wnd == 0) << PYRO_TCP_RECEIVED;
+}
+
+// One load that is enough for most packets. The low half of what the kernel predicts of the next header is the peer's
+// window; with our own window closed it predicts nothing. 0 for other reasons too: then the windows themselves tell.
+PYRO_INLINE int pyro_tcp_may_be_closed(struct tcp_sock* tcp) {
+  return (tcp->pred_flags & 0xffff0000u) == 0;  // network order
 }
 
 SEC("tp_btf/tcp_probe")
 int BPF_PROG(pyro_tcp_probe, struct sock* sk) {
-  PYRO_TCP_COUNT(packets);
   struct tcp_sock* tcp = bpf_skc_to_tcp_sock(sk);
   if (!tcp) return 0;
   struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -188,7 +332,11 @@ int BPF_PROG(pyro_tcp_probe, struct sock* sk) {
     PYRO_TCP_COUNT(storage_lost);
     return 0;
   }
-  if (!socket->known) pyro_tcp_adopt(tcp, socket);
+  if (!socket->known) pyro_tcp_adopt(sk, socket);
+  if (socket->zero_windows || pyro_tcp_may_be_closed(tcp)) {
+    __u8 closed = pyro_tcp_closed_windows(tcp);
+    if (closed != socket->zero_windows) pyro_tcp_windows(sk, tcp, socket, closed);
+  }
   __u64 now_us = tcp->tcp_mstamp;  // the connection's own clock: free, where bpf_ktime_get_ns costs 45 ns
   __u64 since_us = now_us - socket->last_us;
   if (socket->last_us != 0) {
@@ -198,43 +346,94 @@ int BPF_PROG(pyro_tcp_probe, struct sock* sk) {
   struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, socket->cgroup_v1_id, socket->direction);
   if (!flow) return 0;
   if (tcp->srtt_us != 0) socket->last_us = now_us;
-  pyro_tcp_report(tcp, socket, flow);
+  pyro_tcp_report(sk, tcp, socket, flow);
   return 0;
+}
+
+PYRO_INLINE __u32 pyro_tcp_cause(const struct sock* sk, struct tcp_sock* tcp) {
+  __u8 state = sk->__sk_common.skc_state;
+  if (state == PYRO_TCP_SYN_SENT || state == PYRO_TCP_SYN_RECV) return PYRO_TCP_RETRANSMIT_HANDSHAKE;
+  __u32 congestion = (__u32)BPF_CORE_READ_BITFIELD(&tcp->inet_conn, icsk_ca_state);
+  if (congestion == bpf_core_enum_value(enum tcp_ca_state, TCP_CA_Loss)) return PYRO_TCP_RETRANSMIT_RTO;
+  if (congestion == bpf_core_enum_value(enum tcp_ca_state, TCP_CA_Recovery)) return PYRO_TCP_RETRANSMIT_FAST;
+  // The timer whose handler runs now is still marked as pending.
+  if (tcp->inet_conn.icsk_pending == PYRO_ICSK_TIME_LOSS_PROBE) return PYRO_TCP_RETRANSMIT_TLP;
+  return PYRO_TCP_RETRANSMIT_OTHER;
 }
 
 SEC("tp_btf/tcp_retransmit_skb")
-int BPF_PROG(pyro_tcp_retransmit, const struct sock* sk) {
-  struct tcp_sock* tcp = bpf_skc_to_tcp_sock((void*)sk);
+int BPF_PROG(pyro_tcp_retransmit, struct sock* sk) {
+  struct tcp_sock* tcp = bpf_skc_to_tcp_sock(sk);
   if (!tcp) return 0;
-  struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, (void*)sk, 0, 0);
-  __u8 direction = PYRO_TCP_OUT;
-  __u64 v1_id = socket ? socket->cgroup_v1_id : 0;
-  if (socket && socket->known) {
-    direction = socket->direction;
-  } else if (sk->__sk_common.skc_state != PYRO_TCP_SYN_SENT) {
-    direction = pyro_guess_direction(tcp);
+  struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+  if (!socket) {
+    PYRO_TCP_COUNT(storage_lost);
+    return 0;
   }
-  struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, v1_id, direction);
-  if (flow) __sync_fetch_and_add(&flow->segments_retransmitted, 1);
+  __u32 cause = pyro_tcp_cause(sk, tcp);
+  if (!socket->known && cause != PYRO_TCP_RETRANSMIT_HANDSHAKE) {
+    pyro_tcp_adopt(sk, socket);
+    if (socket->retransmitted != 0) socket->retransmitted--;  // this one is ours
+  }
+  // The socket's own count, because one event may be several segments.
+  __u32 segments = tcp->total_retrans - socket->retransmitted;
+  socket->retransmitted = tcp->total_retrans;
+  if (segments == 0) return 0;
+  struct pyro_tcp_flow* flow =
+      pyro_flow_of(sk, tcp, socket->cgroup_v1_id, socket->directed ? socket->direction : PYRO_TCP_OUT);
+  if (flow && cause < PYRO_TCP_RETRANSMIT_CAUSES) __sync_fetch_and_add(&flow->retransmits[cause], segments);
   return 0;
 }
 
-PYRO_INLINE void pyro_tcp_established(const struct sock* sk, struct tcp_sock* tcp, int old_state) {
-  struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, (void*)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+// The connection is no socket yet: it belongs to its listener.
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(pyro_tcp_retransmit_synack, struct sock* sk, const struct request_sock* request) {
+  struct tcp_sock* tcp = bpf_skc_to_tcp_sock(sk);
+  if (!tcp) return 0;
+  struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, sk, 0, 0);
+  struct pyro_tcp_key key = {.direction = PYRO_TCP_IN};
+  key.owner.cgroup_id = sk->sk_cgrp_data.cgroup->kn->id;
+  key.owner.cgroup_v1_id = socket ? socket->cgroup_v1_id : 0;
+  key.local_port = pyro_local_port(tcp);
+  pyro_tcp_set_peer(&request->__req_common, &key);
+  struct pyro_tcp_flow* flow = pyro_flow_by_key(&key);
+  if (flow) __sync_fetch_and_add(&flow->retransmits[PYRO_TCP_RETRANSMIT_HANDSHAKE], 1);
+  return 0;
+}
+
+PYRO_INLINE void pyro_tcp_reset(struct sock* sk, __u32 way) {
+  struct tcp_sock* tcp = bpf_skc_to_tcp_sock(sk);
+  if (!tcp) return;
+  // A listener has no peer: what it refuses belongs to nobody's flow.
+  if (sk->__sk_common.skc_state == PYRO_TCP_LISTEN) return;
+  struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, sk, 0, 0);
+  __u8 direction = socket && socket->directed ? socket->direction : pyro_guess_direction(sk, tcp);
+  struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, socket ? socket->cgroup_v1_id : 0, direction);
+  if (flow) __sync_fetch_and_add(&flow->resets[way & 1], 1);
+}
+
+// No socket: the answer to a packet for a port where nobody listens.
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(pyro_tcp_send_reset, struct sock* sk) {
+  if (sk) pyro_tcp_reset(sk, PYRO_TCP_SENT);
+  return 0;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(pyro_tcp_receive_reset, struct sock* sk) {
+  pyro_tcp_reset(sk, PYRO_TCP_RECEIVED);
+  return 0;
+}
+
+PYRO_INLINE void pyro_tcp_established(struct sock* sk, struct tcp_sock* tcp, int old_state) {
+  struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
   if (!socket) {
     PYRO_TCP_COUNT(storage_lost);
     return;
   }
   __u64 connect_ns = socket->connect_ns;
-  socket->direction = old_state == PYRO_TCP_SYN_SENT ? PYRO_TCP_OUT : PYRO_TCP_IN;
-  socket->known = 1;
-  socket->established = 1;
-  socket->connect_ns = 0;
-  socket->last_us = 0;
-  socket->last_srtt = 0;
-  // The handshake's SYN is already in these counts; it is not a byte of anybody's.
-  socket->bytes_sent = tcp->bytes_acked;
-  socket->bytes_received = tcp->bytes_received;
+  // The handshake's SYN is already in the byte counts; it is not a byte of anybody's.
+  pyro_tcp_begin(tcp, socket, old_state == PYRO_TCP_SYN_SENT ? PYRO_TCP_OUT : PYRO_TCP_IN);
   struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, socket->cgroup_v1_id, socket->direction);
   if (!flow) return;
   __sync_fetch_and_add(&flow->opened, 1);
@@ -243,49 +442,106 @@ PYRO_INLINE void pyro_tcp_established(const struct sock* sk, struct tcp_sock* tc
   }
 }
 
-PYRO_INLINE void pyro_tcp_closed(const struct sock* sk, struct tcp_sock* tcp, int old_state) {
+PYRO_INLINE void pyro_tcp_closed(struct sock* sk, struct tcp_sock* tcp, int old_state) {
   if (old_state == PYRO_TCP_LISTEN || old_state == PYRO_TCP_CLOSE) return;
-  struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, (void*)sk, 0, 0);
-  if (old_state == PYRO_TCP_SYN_SENT) {
-    struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, socket ? socket->cgroup_v1_id : 0, PYRO_TCP_OUT);
-    if (flow) __sync_fetch_and_add(&flow->failed, 1);
-    if (socket) socket->connect_ns = 0;
+  if (old_state == PYRO_TCP_SYN_RECV) return;  // never established
+  struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+  if (!socket) {
+    PYRO_TCP_COUNT(storage_lost);
     return;
   }
-  if (old_state == PYRO_TCP_SYN_RECV) return;  // never established
-  __u8 direction = socket && socket->known ? socket->direction : pyro_guess_direction(tcp);
-  struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, socket ? socket->cgroup_v1_id : 0, direction);
+  if (old_state == PYRO_TCP_SYN_SENT) {
+    struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, socket->cgroup_v1_id, PYRO_TCP_OUT);
+    if (flow) __sync_fetch_and_add(&flow->failed, 1);
+    socket->connect_ns = 0;
+    return;
+  }
+  if (!socket->known) pyro_tcp_adopt(sk, socket);
+  struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, socket->cgroup_v1_id, socket->direction);
   if (!flow) return;
   __sync_fetch_and_add(&flow->closed, 1);
-  if (socket && socket->established) {
-    pyro_tcp_report(tcp, socket, flow);
-    socket->established = 0;
-    socket->known = 0;
-    socket->last_us = 0;
-  }
+  pyro_tcp_report(sk, tcp, socket, flow);
+  // Once more, should the iterator have claimed a part between.
+  pyro_tcp_report_bytes(sk, tcp, socket, flow);
+  __u32 uncounted = tcp->total_retrans - socket->retransmitted;  // segments that could not even be sent
+  if (uncounted) __sync_fetch_and_add(&flow->retransmits[PYRO_TCP_RETRANSMIT_OTHER], uncounted);
+  socket->known = 0;
+  socket->last_us = 0;
 }
 
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(pyro_tcp_state, const struct sock* sk, int old_state, int new_state) {
+int BPF_PROG(pyro_tcp_state, struct sock* sk, int old_state, int new_state) {
   if (sk->sk_protocol != PYRO_IPPROTO_TCP) return 0;
-  if (new_state == PYRO_TCP_SYN_SENT || new_state == PYRO_TCP_LISTEN) {
+  if (new_state != PYRO_TCP_SYN_SENT && new_state != PYRO_TCP_LISTEN && new_state != PYRO_TCP_ESTABLISHED &&
+      new_state != PYRO_TCP_CLOSE) {
+    return 0;
+  }
+  struct tcp_sock* tcp = bpf_skc_to_tcp_sock(sk);
+  if (!tcp) return 0;
+  if (new_state == PYRO_TCP_ESTABLISHED) {
+    pyro_tcp_established(sk, tcp, old_state);
+  } else if (new_state == PYRO_TCP_CLOSE) {
+    pyro_tcp_closed(sk, tcp, old_state);
+  } else {
     // In connect() or listen(): "current" is the owner.
-    struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, (void*)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!socket) {
       PYRO_TCP_COUNT(storage_lost);
       return 0;
     }
     socket->cgroup_v1_id = pyro_v1_id(bpf_get_current_task_btf());
     socket->connect_ns = new_state == PYRO_TCP_SYN_SENT ? bpf_ktime_get_ns() : 0;
+    socket->direction = new_state == PYRO_TCP_SYN_SENT ? PYRO_TCP_OUT : PYRO_TCP_IN;
+    socket->directed = 1;
+    socket->known = 0;
+    socket->retransmitted = tcp->total_retrans;
+  }
+  return 0;
+}
+
+// Visits every open file of every process, and so the sockets of all network namespaces together with a process that
+// holds them, which iter/tcp does not: it walks one namespace and knows no process.
+SEC("iter/task_file")
+int pyro_tcp_scan(struct bpf_iter__task_file* ctx) {
+  struct file* file = ctx->file;
+  struct task_struct* task = ctx->task;
+  if (!file || !task) return 0;
+  struct socket* opened = bpf_sock_from_file(file);
+  if (!opened) return 0;
+  struct sock* sk = opened->sk;
+  if (!sk) return 0;
+  struct tcp_sock* tcp = bpf_skc_to_tcp_sock(sk);
+  if (!tcp) return 0;
+  __u32 state = sk->__sk_common.skc_state & 31;
+  __u32 wanted = pyro_scan_pass == PYRO_TCP_SCAN_LISTENERS ? PYRO_STATE_BIT(PYRO_TCP_LISTEN)
+                                                           : PYRO_TCP_OPEN_STATES | PYRO_STATE_BIT(PYRO_TCP_SYN_SENT);
+  if (!(PYRO_STATE_BIT(state) & wanted)) return 0;
+  struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+  if (!socket) {
+    PYRO_TCP_COUNT(storage_lost);
     return 0;
   }
-  if (new_state != PYRO_TCP_ESTABLISHED && new_state != PYRO_TCP_CLOSE) return 0;
-  struct tcp_sock* tcp = bpf_skc_to_tcp_sock((void*)sk);
-  if (!tcp) return 0;
-  if (new_state == PYRO_TCP_ESTABLISHED) {
-    pyro_tcp_established(sk, tcp, old_state);
+  if (socket->known) {
+    struct pyro_tcp_flow* flow;
+    if (tcp->bytes_acked <= socket->bytes_sent && tcp->bytes_received <= socket->bytes_received) return 0;
+    flow = pyro_flow_of(sk, tcp, socket->cgroup_v1_id, socket->direction);
+    if (flow) pyro_tcp_report_bytes(sk, tcp, socket, flow);
+    return 0;
+  }
+  if (socket->cgroup_v1_id == 0) socket->cgroup_v1_id = pyro_v1_id(task);
+  if (state == PYRO_TCP_LISTEN) {
+    struct pyro_tcp_listener listener = {.netns = sk->__sk_common.skc_net.net->ns.inum, .port = pyro_local_port(tcp)};
+    __u8 yes = 1;
+    bpf_map_update_elem(&pyro_tcp_listeners, &listener, &yes, BPF_ANY);
+    socket->direction = PYRO_TCP_IN;
+    socket->directed = 1;
+  } else if (state == PYRO_TCP_SYN_SENT) {
+    if (!socket->directed) socket->retransmitted = tcp->total_retrans;
+    socket->direction = PYRO_TCP_OUT;
+    socket->directed = 1;
   } else {
-    pyro_tcp_closed(sk, tcp, old_state);
+    pyro_tcp_adopt(sk, socket);
+    PYRO_TCP_COUNT(found);
   }
   return 0;
 }

@@ -3,7 +3,7 @@ _pyrometer() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} flags=
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series export convert ci symbols doctor --help --version" -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W "up agent store record session top flame series net export syscalls waits convert ci symbols doctor --help --version" -- "$current")
     return
   fi
   case $previous in
@@ -20,7 +20,7 @@ _pyrometer() {
       return
       ;;
     --probes)
-      mapfile -t COMPREPLY < <(compgen -W "cpu syscalls tcp cpu,syscalls,tcp" -- "$current")
+      mapfile -t COMPREPLY < <(compgen -W "cpu syscalls tcp waits cpu,syscalls,tcp cpu,syscalls,tcp,waits" -- "$current")
       return
       ;;
     --pid)
@@ -95,8 +95,19 @@ _pyrometer() {
     series)
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by --step --json --help"
       ;;
+    net)
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by --sort -n --rows --watch \
+        --json --help"
+      ;;
     export)
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by -o --output --format --help"
+      ;;
+    syscalls)
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to -n --rows --watch --json --help"
+      ;;
+    waits)
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to -n --rows --watch --json \
+        --wakers --min-percent --help"
       ;;
     convert)
       flags="--format --help"

@@ -49,7 +49,8 @@ class CommandLine(unittest.TestCase):
     def test_the_contract(self):
         names = [" ".join(words) for words, _ in self.commands]
         for wanted in ("up", "agent", "store", "store fsck", "store backup", "store restore", "record", "session start",
-                       "session list", "session stop", "top", "flame", "series", "export", "convert", "symbols upload",
+                       "session list", "session stop", "top", "flame", "series", "net", "export", "syscalls", "waits",
+                       "convert", "symbols upload",
                        "doctor", "ci run", "ci record", "ci compare"):
             self.assertIn(wanted, names)
 

@@ -7,7 +7,7 @@ import time
 import urllib.parse
 
 import junit_unittest
-from harness import (Container, Daemon, Scratch, WORKLOADS, die_with_parent, free_port, get_json, need_bpf, need_runc,
+from harness import (BINARY, Container, Daemon, Scratch, WORKLOADS, die_with_parent, free_port, get_json, need_bpf, need_runc,
                      run, wait_for)
 
 ONE_WAY_MS = 10
@@ -72,10 +72,41 @@ class Network(Scratch):
                     self.assertAlmostEqual(row["minRttNs"], 2 * ONE_WAY_MS * 1e6, delta=0.05 * 2 * ONE_WAY_MS * 1e6)
                     self.assertGreaterEqual(row["samples"], ROUNDS * 0.9)
                     self.assertEqual(row["labels"]["direction"], direction)
-                    # A byte each way each round; the kernel counts the ends of the connection as one each.
-                    self.assertIn(row["bytesReceived"] - ROUNDS, (0, 1, 2))
-                    self.assertIn(row["bytesSent"] - ROUNDS, (0, 1, 2))
+                    # A byte each way each round.
+                    self.assertEqual(row["bytesReceived"], ROUNDS)
+                    self.assertEqual(row["bytesSent"], ROUNDS)
                     self.assertEqual(row["retransmits"], 0)
+                    self.assertEqual(row["retransmitsByCause"], {})
+                    self.assertEqual((row["connections"], row["connectionsClosed"]), (1, 1))
+                    # Nearly all of a ping-pong's time at its client is waiting for an acknowledgement.
+                    if direction == "out":
+                        self.assertGreater(row["limitedNs"]["network"], 0.5 * ROUNDS * truth)
+                    # The command says what the API says.
+                    told = run("net", "--store", f"127.0.0.1:{grpc}", f'{{container.name="{name}"}}', "--json")
+                    self.assertEqual(told.returncode, 0, told)
+                    rows = [other for other in json.loads(told.stdout) if peer in other["labels"]["peer"]]
+                    self.assertEqual(len(rows), 1, told)
+                    if direction == "in":
+                        self.assertEqual(rows[0]["labels"].pop("local.port"), "7777")
+                    self.assertEqual(rows[0], row)
+            table = run("net", "--store", f"127.0.0.1:{grpc}", "--sort", "connections")
+            self.assertEqual(table.returncode, 0, table)
+            self.assertRegex(table.stdout, r"pyrometer-e2e-client +-> 10\.99\.0\.2:7777 ")
+            self.assertRegex(table.stdout, r"pyrometer-e2e-server +<- 10\.99\.0\.1 on 7777 ")
+            empty = run("net", "--store", f"127.0.0.1:{grpc}", '{container.name="nobody"}')
+            self.assert_one_line(empty, 1, "no TCP traffic matches")
+            self.assert_one_line(run("net", "--store", f"127.0.0.1:{grpc}", "--by", "peer,cause"), 2, "cause")
+            self.assert_one_line(run("net", "--sort", "colour"), 2, "--sort")
+            watch = subprocess.Popen([BINARY, "net", "--store", f"127.0.0.1:{grpc}", "--watch"], stdout=subprocess.PIPE,
+                                     text=True, preexec_fn=die_with_parent)
+            with watch:
+                titles = 0
+                for line in watch.stdout:  # a table, and after a while another
+                    titles += "rtt p50" in line
+                    if titles == 2:
+                        break
+                watch.terminate()
+            self.assertEqual(titles, 2)
             # Text says the same.
             text = run("series", "--store", f"127.0.0.1:{grpc}", "tcp_rtt", "--by", "container.name", "--json")
             self.assertEqual(text.returncode, 0, text)

@@ -50,6 +50,8 @@ class TestCgroup {
   explicit TestCgroup(const std::string& name, const std::string& controller = "");
   ~TestCgroup();
   bool ok() const { return !path_.empty(); }
+  // Its directory.
+  const std::string& path() const { return path_; }
   // What bpf_get_current_cgroup_id() returns inside: the directory's inode.
   uint64_t id() const { return id_; }
   bool Add(pid_t pid) const;

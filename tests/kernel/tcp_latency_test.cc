@@ -1,141 +1,20 @@
 // TCP latency over a wire of a known delay, between cgroups of our own.
 #include "userspace/kernel/tcp_latency.h"
 
-#include <fcntl.h>
-#include <gmock/gmock.h>
-#include <sched.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdio>
-#include <map>
-#include <optional>
 #include <thread>
 
-#include "bpf/lib/histogram.h"
-#include "tests/kernel/harness.h"
-#include "userspace/base/clock.h"
-#include "userspace/base/file.h"
-#include "userspace/base/strings.h"
+#include "tests/kernel/tcp_harness.h"
 
 namespace pyrometer::kernel {
 namespace {
 
 using namespace std::chrono_literals;
-using ::pyrometer::testing::Child;
-using ::pyrometer::testing::TestCgroup;
 using ::pyrometer::testing::Workload;
 
-// Sum of a flow's windows.
-struct Flow {
-  std::map<uint32_t, uint64_t> srtt;
-  uint64_t srtt_count = 0, srtt_sum = 0, min_rtt_low = UINT64_MAX, connects = 0, connect_sum = 0;
-  uint64_t retransmits = 0, bytes_sent = 0, bytes_received = 0, opened = 0, closed = 0, failed = 0;
-
-  void Add(const TcpWindow& w) {
-    for (const auto& b : w.srtt.buckets) srtt[b.index] += b.count;
-    srtt_count += w.srtt.count;
-    srtt_sum += w.srtt.sum_ns;
-    if (!w.min_rtt.empty()) min_rtt_low = std::min<uint64_t>(min_rtt_low, pyro_bucket_low(w.min_rtt.buckets[0].index));
-    connects += w.connect.count;
-    connect_sum += w.connect.sum_ns;
-    retransmits += w.retransmits;
-    bytes_sent += w.bytes_sent;
-    bytes_received += w.bytes_received;
-    opened += w.opened;
-    closed += w.closed;
-    failed += w.failed;
-  }
-  double MeanMs() const {
-    return srtt_count == 0 ? 0 : static_cast<double>(srtt_sum) / static_cast<double>(srtt_count) / 1e6;
-  }
-};
-using Flows = std::map<TcpKey, Flow>;
-
-// The only flow of that cgroup and direction.
-const Flow* Find(const Flows& flows, uint64_t cgroup, TcpDirection direction, TcpKey* key = nullptr) {
-  const Flow* found = nullptr;
-  for (const auto& [k, flow] : flows) {
-    if (k.cgroup_id != cgroup || k.direction != direction) continue;
-    EXPECT_EQ(found, nullptr) << "two flows where one was expected";
-    found = &flow;
-    if (key != nullptr) *key = k;
-  }
-  return found;
-}
-
-// The wire, for the scope.
-class Wire {
- public:
-  explicit Wire(std::vector<std::string> arguments) : relay_(Prepend(std::move(arguments))) {
-    relay_.Go();
-    const std::string line = relay_.ReadLine();
-    char a[64], b[64];
-    if (std::sscanf(line.c_str(), "ready %63s %63s", a, b) == 2) {
-      a_ = a;
-      b_ = b;
-    }
-  }
-  ~Wire() {
-    relay_.CloseInput();
-    relay_.Wait();
-  }
-  const std::string& a() const { return a_; }
-  const std::string& b() const { return b_; }
-
- private:
-  static std::vector<std::string> Prepend(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), PYROMETER_TUN_RELAY);
-    return arguments;
-  }
-  Child relay_;
-  std::string a_, b_;
-};
-
-// Runs the calling thread in a network namespace; children inherit it.
-class InNamespace {
- public:
-  explicit InNamespace(const std::string& path) : home_(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)) {
-    const UniqueFd there(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    ok_ = there && setns(there.get(), CLONE_NEWNET) == 0;
-  }
-  ~InNamespace() { EXPECT_EQ(setns(home_.get(), CLONE_NEWNET), 0); }
-  bool ok() const { return ok_; }
-
- private:
-  UniqueFd home_;
-  bool ok_ = false;
-};
-
-std::unique_ptr<Child> StartIn(const std::string& network, const TestCgroup& cgroup,
-                               std::vector<std::string> arguments) {
-  std::optional<InNamespace> inside;
-  if (!network.empty()) inside.emplace(network);
-  auto child = std::make_unique<Child>(std::move(arguments));
-  EXPECT_TRUE(cgroup.Add(child->pid()));
-  child->Go();
-  return child;
-}
-
-int PortOf(Child& server) {
-  int port = 0;
-  const std::string line = server.ReadLine();
-  EXPECT_EQ(std::sscanf(line.c_str(), "ready %d", &port), 1) << line;
-  return port;
-}
-
-void DrainInto(TcpLatency& probe, Flows& flows) {
-  ASSERT_TRUE(probe.Drain([&](const TcpWindow& w) { flows[w.key].Add(w); }).ok());
-}
-
-class TcpLatencyTest : public ::testing::Test {
+class TcpLatencyTest : public TcpProbeTest {
  protected:
-  void SetUp() override {
-    SKIP_UNLESS("tcp_probe");
-    SKIP_UNLESS("sk_storage");
-  }
-  TestCgroup client_group_{"client"}, server_group_{"server"};
-
   // 10 ms each way: 20 ms there and back.
   void PingOverTenMilliseconds(const std::string& server_address, int family) {
     Wire wire({"10000"});
@@ -177,9 +56,10 @@ class TcpLatencyTest : public ::testing::Test {
       EXPECT_EQ(flow->opened, 1u);
       EXPECT_EQ(flow->closed, 1u);
       EXPECT_EQ(flow->retransmits, 0u);
-      // One byte each way a hundred times, and the FIN counts as one.
-      EXPECT_NEAR(static_cast<double>(flow->bytes_sent), 100, 1);
-      EXPECT_NEAR(static_cast<double>(flow->bytes_received), 100, 1);
+      // One byte each way a hundred times; SYN and FIN are no bytes.
+      EXPECT_EQ(flow->bytes_sent, 100u);
+      EXPECT_EQ(flow->bytes_received, 100u);
+      EXPECT_EQ(flow->variations, flow->srtt_count);
     }
     EXPECT_EQ(out->connects, 1u);
     EXPECT_GE(out->connect_sum, 20'000'000u);
@@ -215,6 +95,7 @@ TEST_F(TcpLatencyTest, ConnectionsOlderThanTheProbeAreSeen) {
   EXPECT_EQ(key.local_port, 7778);
   for (const Flow* flow : {out, in}) {
     EXPECT_EQ(flow->opened, 0u);
+    EXPECT_EQ(flow->found, 1u);
     EXPECT_EQ(flow->closed, 1u);
     EXPECT_GT(flow->srtt_count, 20u);
     EXPECT_GE(flow->MeanMs(), 10.0);
@@ -244,8 +125,8 @@ TEST_F(TcpLatencyTest, LostSegmentsAreCountedWhereTheyAreSentAgain) {
   ASSERT_NE(in, nullptr);
   // 100 messages, every 25th dropped; a drop costs at least one retransmission somewhere.
   EXPECT_GE(out->retransmits + in->retransmits, 3u);
-  EXPECT_NEAR(static_cast<double>(out->bytes_sent), 50000, 1);
-  EXPECT_NEAR(static_cast<double>(in->bytes_received), 50000, 1);
+  EXPECT_EQ(out->bytes_sent, 50000u);
+  EXPECT_EQ(in->bytes_received, 50000u);
 }
 
 TEST_F(TcpLatencyTest, RefusedConnectionsAreFailures) {

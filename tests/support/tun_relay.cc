@@ -1,11 +1,12 @@
 // Two network namespaces joined by a wire of an exact delay, for kernels without netem.
 //
-//   tun_relay DELAY_US [DROP_EVERY]
+//   tun_relay DELAY_US [DROP_EVERY [DROP_SYNS]]
 //
 // Makes two network namespaces, a and b, each with loopback and a TUN device:
 //   a: 10.99.0.1/24, fd99::1/64     b: 10.99.0.2/24, fd99::2/64
 // Every packet is handed to the other side DELAY_US after it was sent, in order; with DROP_EVERY = n, every n-th packet
-// that carries more than 100 bytes is dropped instead (so that data is lost and not the handshake). Prints
+// that carries more than 100 bytes is dropped instead (so that data is lost and not the handshake); bit i of
+// DROP_SYNS drops the i-th packet with SYN (a SYN-ACK too), counted from 0. Prints
 //   ready A B
 // where A and B are paths of the namespaces (/proc/PID/fd/N), good for setns(2), nsenter --net=A and a runc
 // config's namespace path. Runs until its standard input is closed; with it the namespaces vanish
@@ -30,6 +31,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -103,6 +105,13 @@ Side MakeSide(int number) {
   return side;
 }
 
+// TCP with SYN, in IPv4 or in IPv6 without extension headers.
+bool HasSyn(const char* packet, ssize_t bytes) {
+  const auto at = [&](ssize_t i) { return i < bytes ? static_cast<unsigned char>(packet[i]) : 0; };
+  if (at(0) >> 4 == 4) return at(9) == IPPROTO_TCP && (at((at(0) & 15) * 4 + 13) & 2) != 0;
+  return at(0) >> 4 == 6 && at(6) == IPPROTO_TCP && (at(40 + 13) & 2) != 0;
+}
+
 struct Packet {
   uint64_t due_ns = 0;
   int to = 0;
@@ -113,11 +122,12 @@ struct Packet {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: tun_relay DELAY_US [DROP_EVERY]\n");
+    std::fprintf(stderr, "usage: tun_relay DELAY_US [DROP_EVERY [DROP_SYNS]]\n");
     return 2;
   }
   const uint64_t delay_ns = std::strtoull(argv[1], nullptr, 10) * 1000;
   const uint64_t drop_every = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
+  uint64_t drop_syns = argc > 3 ? std::strtoull(argv[3], nullptr, 0) : 0;
   const Side sides[2] = {MakeSide(1), MakeSide(2)};
   // A relay that waits for the CPU is a longer wire: real-time priority where we may.
   sched_param priority;
@@ -150,6 +160,10 @@ int main(int argc, char** argv) {
       ssize_t n;
       while ((n = read(sides[from].tun, buffer, sizeof(buffer))) > 0) {
         if (drop_every > 0 && n > 100 && ++large % drop_every == 0) {
+          ++dropped;
+          continue;
+        }
+        if (drop_syns != 0 && HasSyn(buffer, n) && std::exchange(drop_syns, drop_syns >> 1) & 1) {
           ++dropped;
           continue;
         }

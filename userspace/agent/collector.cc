@@ -7,6 +7,7 @@
 #include <chrono>
 #include <utility>
 
+#include "userspace/agent/batch_builder.h"
 #include "userspace/agent/cpu_time.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
@@ -40,50 +41,21 @@ uint64_t ResidentBytes() {
   return pages.value_or(0) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
-// Turns maps of kernel histograms into ours; equal bucket functions (profile/histogram.h).
-profile::Histogram FromKernel(const kernel::LatencyHistogram& latency) {
-  profile::Histogram histogram;
-  for (const auto& bucket : latency.buckets) histogram.AddBucket(bucket.index, bucket.count);
-  histogram.AddSum(latency.sum_ns);
-  histogram.ObserveMax(latency.max_ns);
-  return histogram;
-}
-
-// Adds series to a batch, each once.
-class BatchBuilder {
- public:
-  explicit BatchBuilder(profile::Batch* batch) : batch_(*batch) {
-    for (size_t i = 0; i < batch_.series.size(); ++i) ids_[batch_.series[i]] = static_cast<uint32_t>(i);
-  }
-  uint32_t Series(std::string_view type, profile::LabelSet labels) {
-    profile::SeriesKey key{std::string(type), std::move(labels)};
-    const auto [entry, added] = ids_.try_emplace(key, static_cast<uint32_t>(batch_.series.size()));
-    if (added) batch_.series.push_back(std::move(key));
-    return entry->second;
-  }
-  void Counter(std::string_view type, profile::LabelSet labels, int64_t time_ns, uint64_t duration_ns, uint64_t value) {
-    if (value == 0) return;
-    batch_.counters.push_back({Series(type, std::move(labels)), time_ns, duration_ns, value});
-  }
-
- private:
-  profile::Batch& batch_;
-  std::map<profile::SeriesKey, uint32_t> ids_;
-};
-
 // Label sets equal after naming (two comms of one cgroup may map to one service) must give one point.
-using SamplesByLabels = std::map<profile::LabelSet, std::map<profile::StackId, RawWindow::Sums>>;
+using SamplesBySeries = std::map<profile::SeriesKey, std::map<profile::StackId, RawWindow::Sums>>;
 
-void AddProfilePoints(const RawWindow& window, const SamplesByLabels& samples, BatchBuilder& builder,
+void AddProfilePoints(const RawWindow& window, const SamplesBySeries& samples, BatchBuilder& builder,
                       profile::Batch* batch) {
-  for (const auto& [labels, stacks] : samples) {
+  for (const auto& [series, stacks] : samples) {
+    const bool cpu = series.type == profile::kTypeCpu;
     profile::ProfilePoint point;
-    point.series = builder.Series(profile::kTypeCpu, labels);
+    point.series = builder.Series(series.type, series.labels);
     point.time_ns = window.start_ns();
     point.duration_ns = window.duration_ns();
     for (const auto& [stack, sums] : stacks) {
       point.samples.push_back({stack, sums.count, sums.value});
-      if (point.period_ns == 0 && sums.count > 0) point.period_ns = sums.value / sums.count;
+      // Waits have no common period: their weights differ.
+      if (cpu && point.period_ns == 0 && sums.count > 0) point.period_ns = sums.value / sums.count;
     }
     batch->profiles.push_back(std::move(point));
   }
@@ -155,16 +127,27 @@ Status Collector::StartProbes() {
     off("cpu_sampler");
   }
   if (options_.syscalls) {
-    auto probe = kernel::SyscallLatency::Start({.unwind = node_.unwind_maps()});
+    auto probe = kernel::SyscallLatency::Start({.unwind = node_.unwind_maps(), .split = options_.waits});
     if (probe.ok()) syscalls_ = *std::move(probe);
     note("syscall_latency", probe.status());
   } else {
     off("syscall_latency");
   }
+  if (options_.waits) {
+    auto waits =
+        WaitTrack::Start(&node_, &resolver_, syscalls_ == nullptr ? -1 : syscalls_->TaskStates(), options_.target);
+    if (waits.ok()) waits_ = *std::move(waits);
+    note("off_cpu", waits.status());
+  } else {
+    off("off_cpu");
+  }
   if (options_.tcp) {
     auto probe = kernel::TcpLatency::Start({});
+    const Status scan = probe.ok() ? (*probe)->ScanStatus() : OkStatus();
+    note("tcp_latency", probe.status(),
+         scan.ok() ? ""
+                   : StrFormat("connections older than the agent are seen at their first packet: %s", Message(scan)));
     if (probe.ok()) tcp_ = *std::move(probe);
-    note("tcp_latency", probe.status());
   } else {
     off("tcp_latency");
   }
@@ -261,6 +244,7 @@ void Collector::CollectLoop() {
       for (auto& [id, session] : sessions_) session->track->Fold(offset_ns, node_.known_until_ns());
     }
     PollSlowCalls(offset_ns);
+    PollWaits(offset_ns);
     for (const ProcessKey& process : resolver_.TakeJitProcesses()) node_.naming().PrepareJit(process);
     CutWindows(UnixNowNs());
   }
@@ -270,6 +254,8 @@ void Collector::CollectLoop() {
     (void)sampler_->Stop();
     (void)sampler_->Poll(milliseconds(0), [&](const kernel::CpuSample& sample) { track_->Collect(sample); });
   }
+  // Off-CPU first: it writes what system calls read.
+  if (waits_ != nullptr) (void)waits_->Stop();
   if (syscalls_ != nullptr) (void)syscalls_->Stop();
   if (tcp_ != nullptr) (void)tcp_->Stop();
   // Of the time that was sampled; making tables and names takes a while yet.
@@ -305,6 +291,7 @@ void Collector::CollectLoop() {
     fold(true);
   }
   PollSlowCalls(offset_ns);
+  PollWaits(offset_ns);
   CutLastWindows(ended_ns, expected);
   const std::lock_guard lock(queue_mutex_);
   queue_closed_ = true;
@@ -323,11 +310,19 @@ void Collector::PollSlowCalls(int64_t offset_ns) {
                                 .user_stop = call.user_stop};
     uint8_t means = call.means;
     (void)resolver_.Rewalk(stack, means, call.raw_registers, call.raw_stack);
-    const profile::StackId id = resolver_.Intern(stack, window);
+    profile::StackId id = resolver_.Intern(stack, window);
+    if (waits_ != nullptr) id = WaitTrack::WithCause(call, id, window);
     window.AddExemplar({call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)},
                        {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid});
   });
   if (!status.ok()) ReportProblem("syscall_latency", status);
+}
+
+void Collector::PollWaits(int64_t offset_ns) {
+  if (waits_ == nullptr) return;
+  const Status status =
+      waits_->Poll(offset_ns, [&](int64_t unix_ns) -> RawWindow& { return track_->WindowAt(unix_ns); });
+  if (!status.ok()) ReportProblem("off_cpu", status);
 }
 
 void Collector::PollSessions(bool final, Work* work) {
@@ -414,11 +409,13 @@ void Collector::Process(Work work) {
 
   const auto add_window = [&](const RawWindow& window, const std::string& session) {
     const std::vector<profile::StackId> stacks = node_.naming().Name(window, &batch.dictionary, &names);
-    SamplesByLabels samples;
+    SamplesBySeries samples;
     for (const auto& [group, sums_by_stack] : window.samples()) {
       profile::LabelSet labels = node_.LabelsOf(group.cgroup_id, group.cgroup_v1_id, group.comm);
       if (!session.empty()) labels = labels.With(profile::kLabelSession, session);
-      auto& into = samples[labels];
+      if (!group.cause.empty()) labels = labels.With(profile::kLabelCause, group.cause);
+      const std::string type(group.type.empty() ? profile::kTypeCpu : group.type);
+      auto& into = samples[profile::SeriesKey{type, std::move(labels)}];
       for (const auto& [stack, sums] : sums_by_stack) {
         RawWindow::Sums& sum = into[stacks[stack]];
         sum.count += sums.count;
@@ -515,6 +512,7 @@ void Collector::AddSums(const Work& work, profile::Batch* batch) {
       profile::HistogramPoint& point = points[labels];
       point.histogram.Merge(FromKernel(window.latency));
       for (const kernel::SyscallError& error : window.errors) point.errors[error.error] += error.count;
+      if (waits_ != nullptr) waits_->AddCall(labels, window);
     });
     if (!status.ok()) ReportProblem("syscall_latency", status);
     for (auto& [labels, point] : points) {
@@ -532,6 +530,10 @@ void Collector::AddSums(const Work& work, profile::Batch* batch) {
         for (const auto& [error, count] : point.errors) same->errors[error] += count;
       }
     }
+  }
+  if (waits_ != nullptr) {
+    const Status status = waits_->AddSums(work.start_ns, work.duration_ns, builder, batch);
+    if (!status.ok()) ReportProblem("off_cpu", status);
   }
   if (tcp_ != nullptr) {
     const auto add_histogram = [&](std::string_view type, const profile::LabelSet& labels,
@@ -565,18 +567,35 @@ void Collector::AddSums(const Work& work, profile::Batch* batch) {
                                      .With(profile::kLabelDirection, other      ? "other"
                                                                      : incoming ? "in"
                                                                                 : "out");
-      if (incoming) labels = labels.With("local.port", StrFormat("%d", window.key.local_port));
+      if (incoming) labels = labels.With(profile::kLabelLocalPort, StrFormat("%d", window.key.local_port));
       add_histogram(profile::kTypeTcpRtt, labels, window.srtt);
       add_histogram(profile::kTypeTcpMinRtt, labels, window.min_rtt);
+      add_histogram(profile::kTypeTcpRttVariation, labels, window.rtt_variation);
       add_histogram(profile::kTypeTcpConnect, labels, window.connect);
       const auto add_counter = [&](std::string_view type, uint64_t value) {
         builder.Counter(type, labels, work.start_ns, work.duration_ns, value);
       };
-      add_counter(profile::kTypeTcpRetransmits, window.retransmits);
+      const auto add_cause = [&](std::string_view type, std::string_view cause, uint64_t value) {
+        if (value == 0) return;
+        builder.Counter(type, labels.With(profile::kLabelCause, cause), work.start_ns, work.duration_ns, value);
+      };
+      for (size_t i = 0; i < kernel::kRetransmitCauses; ++i) {
+        add_cause(profile::kTypeTcpRetransmits, RetransmitCauseName(static_cast<kernel::RetransmitCause>(i)),
+                  window.retransmits[i]);
+      }
+      add_cause(profile::kTypeTcpResets, "sent", window.resets_sent);
+      add_cause(profile::kTypeTcpResets, "received", window.resets_received);
+      add_cause(profile::kTypeTcpZeroWindows, "sent", window.zero_windows_sent);
+      add_cause(profile::kTypeTcpZeroWindows, "received", window.zero_windows_received);
+      for (size_t i = 0; i < kernel::kTcpLimits; ++i) {
+        add_cause(profile::kTypeTcpLimited, TcpLimitName(static_cast<kernel::TcpLimit>(i)), window.limited_ns[i]);
+      }
       add_counter(profile::kTypeTcpBytesSent, window.bytes_sent);
       add_counter(profile::kTypeTcpBytesReceived, window.bytes_received);
       add_counter(profile::kTypeTcpConnections, window.opened);
-      add_counter("tcp_connect_failures", window.failed);
+      add_counter(profile::kTypeTcpConnectionsFound, window.found);
+      add_counter(profile::kTypeTcpConnectionsClosed, window.closed);
+      add_counter(profile::kTypeTcpConnectFailures, window.failed);
     });
     if (!status.ok()) ReportProblem("tcp_latency", status);
   }
@@ -647,6 +666,20 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
     const kernel::TcpCounters packets = tcp_->Counters();
     add("pyrometer_tcp_updates_lost", node, increase("tcp lost", packets.lost + packets.storage_lost));
     add("pyrometer_tcp_updates_folded", node, increase("tcp folded", packets.folded));
+  }
+  if (waits_ != nullptr) {
+    const kernel::OffCpuCounters waits = waits_->Counters();
+    add("pyrometer_waits_sampled", node, increase("waits sampled", waits.delivered));
+    const auto left_out = [&](std::string_view reason, uint64_t total) {
+      add("pyrometer_waits_lost", node.With(profile::kLabelReason, reason),
+          increase(StrFormat("waits %s", reason), total));
+    };
+    left_out("no slot", waits.dropped_slots);
+    left_out("ring full", waits.dropped_ring);
+    left_out("malformed record", waits.dropped_malformed);
+    left_out("not counted", waits.lost);
+    left_out("thread not remembered", waits.storage_lost);
+    left_out("end not reported", waits.missed);
   }
   add("pyrometer_process_events_lost", node, increase("process events", node_.process_event_counters().lost));
   add(profile::kTypeAgentCpu, node, increase("agent cpu", ProcessCpuNs()));

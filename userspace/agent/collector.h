@@ -33,6 +33,7 @@
 
 #include "userspace/agent/node.h"
 #include "userspace/agent/sample_track.h"
+#include "userspace/agent/wait_track.h"
 #include "userspace/kernel/cpu_sampler.h"
 #include "userspace/kernel/syscall_latency.h"
 #include "userspace/kernel/tcp_latency.h"
@@ -70,7 +71,7 @@ struct SessionReport {
 };
 
 struct ProbeReport {
-  std::string name;   // "cpu_sampler", "syscall_latency", "tcp_latency", "process_events"
+  std::string name;   // "cpu_sampler", "syscall_latency", "tcp_latency", "off_cpu", "process_events"
   std::string state;  // "ok", "degraded", "off"
   std::string reason;
 };
@@ -85,6 +86,7 @@ class Collector {
     bool cpu = true;
     bool syscalls = true;
     bool tcp = true;
+    bool waits = false;  // off-CPU time and the split of system calls: costs about 1 µs per switch of a thread
     kernel::SampleTarget target;  // of the always-on sampler; default: everything
     uint64_t window_ns = 10 * kNsPerSecond;
     // Samples lost behind the sink since the start, by reason (a full spool, a refused batch): they are reported
@@ -139,6 +141,7 @@ class Collector {
   void CollectLoop();
   void NameLoop();
   void PollSlowCalls(int64_t offset_ns);
+  void PollWaits(int64_t offset_ns);
   std::optional<uint64_t> TakeExpected();
   void CutWindows(int64_t now_ns);
   void CutLastWindows(int64_t ended_ns, std::optional<uint64_t> expected);
@@ -170,6 +173,7 @@ class Collector {
   std::unique_ptr<SampleTrack> track_;
   std::unique_ptr<kernel::TcpLatency> tcp_;
   std::unique_ptr<kernel::SyscallLatency> syscalls_;  // PollExemplars there, Drain on pyro-name
+  std::unique_ptr<WaitTrack> waits_;                  // Poll there, AddSums on pyro-name
   int64_t window_start_ns_ = 0;
   std::optional<uint64_t> machine_cpu_ns_;  // when samples were last expected; unset when only a part is sampled
 

@@ -71,7 +71,7 @@ void RawWindow::AddSample(const RawGroup& group, profile::StackId stack, uint64_
   Sums& sums = samples_[group][stack];
   sums.count += count;
   sums.value += value;
-  sample_count_ += count;
+  if (group.type.empty()) sample_count_ += count;
 }
 
 }  // namespace pyrometer::agent

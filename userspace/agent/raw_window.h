@@ -43,6 +43,8 @@ struct RawGroup {
   uint64_t cgroup_id = 0;
   uint64_t cgroup_v1_id = 0;
   std::string comm;
+  std::string type;   // profile type; "" = cpu
+  std::string cause;  // label of waits
   auto operator<=>(const RawGroup&) const = default;
 };
 
@@ -113,6 +115,7 @@ class RawWindow {
   const std::map<CallKey, std::vector<RawExemplar>>& exemplars() const { return exemplars_; }
   const Counts& stops() const { return stops_; }
   const Counts& means() const { return means_; }
+  // Of type cpu: waits have accounts of their own.
   uint64_t sample_count() const { return sample_count_; }
 
  private:

@@ -31,11 +31,15 @@ constexpr milliseconds kLongestSleep{100};  // the end of a process ends it at o
 // A command that ignores SIGTERM is killed this long after the recording ended.
 constexpr uint64_t kTerminateGraceNs = 2 * kNsPerSecond;
 
-void SetUpProfile(uint32_t frequency_hz, profile::Profile* profile) {
+void SetUpProfile(const RecordOptions& options, profile::Profile* profile) {
   profile->value_types = {{"samples", "count"}, {"cpu", "nanoseconds"}};
-  profile->default_value = 1;
+  if (options.waits) {
+    profile->value_types.push_back({"waits", "count"});
+    profile->value_types.push_back({"off_cpu", "nanoseconds"});
+  }
+  profile->default_value = options.cpu || !options.waits ? 1 : 3;
   profile->period_type = {"cpu", "nanoseconds"};
-  profile->period = static_cast<int64_t>(kNsPerSecond / std::max(1u, frequency_hz));
+  profile->period = static_cast<int64_t>(kNsPerSecond / std::max(1u, options.frequency_hz));
 }
 
 // Folds the batches of a collector into one recording.
@@ -47,10 +51,17 @@ class RecordingSink {
     profile::Profile& profile = recording_.profile;
     profile::DictionaryMapper mapper(batch.dictionary, &profile.dictionary);
     for (const profile::ProfilePoint& point : batch.profiles) {
-      const auto labels = profile.dictionary.InternLabelSet(batch.series[point.series].labels);
+      const profile::SeriesKey& key = batch.series[point.series];
+      const bool cpu = key.type == profile::kTypeCpu;
+      // The stacks of who ended a wait would count its time twice.
+      if (!cpu && key.type != profile::kTypeOffCpu) continue;
+      const auto labels = profile.dictionary.InternLabelSet(key.labels);
+      std::vector<int64_t> values(profile.value_types.size(), 0);
+      const size_t first = cpu ? 0 : 2;
       for (const auto& sample : point.samples) {
-        profile.Add(labels, mapper.Stack(sample.stack),
-                    {static_cast<int64_t>(sample.count), static_cast<int64_t>(sample.value)});
+        values[first] = static_cast<int64_t>(sample.count);
+        values[first + 1] = static_cast<int64_t>(sample.value);
+        profile.Add(labels, mapper.Stack(sample.stack), values);
       }
     }
     for (const profile::HistogramPoint& point : batch.histograms) {
@@ -190,7 +201,7 @@ void EndCommand(ChildProcess* child, TargetCpuTime* cpu_time, Recording* recordi
 
 StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess* child) {
   Recording recording;
-  SetUpProfile(options.frequency_hz, &recording.profile);
+  SetUpProfile(options, &recording.profile);
   ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.cache_folder = options.cache_folder}));
   RecordingSink sink(&recording);
 
@@ -199,6 +210,7 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
   collecting.cpu = options.cpu;
   collecting.syscalls = options.syscalls;
   collecting.tcp = options.tcp;
+  collecting.waits = options.waits;
   collecting.cpu_budget_cores = 0;
   TargetSpec target = options.target;
   if (child != nullptr) target = {.pid = static_cast<uint32_t>(child->pid()), .container = "", .cgroup = ""};
@@ -243,7 +255,9 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
 StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProcess* child, const Status& why) {
   if (child == nullptr && options.target.pid == 0) return why;
   Recording recording;
-  SetUpProfile(options.frequency_hz, &recording.profile);
+  RecordOptions cpu_only = options;
+  cpu_only.waits = false;
+  SetUpProfile(cpu_only, &recording.profile);
   ASSIGN_OR_RETURN(const std::unique_ptr<Node> node,
                    Node::Start({.name = "", .process_events = false, .cache_folder = options.cache_folder}));
   SampleResolver resolver(&node->processes(), node->unwinding());
@@ -314,8 +328,8 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   recording.how = StrFormat("unprivileged perf events, %d Hz%s", options.frequency_hz,
                             sampler->samples_kernel() ? "" : ", user mode only");
   recording.notes.push_back(StrFormat("without BPF: %s", Message(why)));
-  if (options.syscalls || options.tcp) {
-    recording.notes.push_back("system calls and TCP were not measured: they need BPF");
+  if (options.syscalls || options.tcp || options.waits) {
+    recording.notes.push_back("system calls, TCP and waits were not measured: they need BPF");
   }
   return recording;
 }

@@ -34,6 +34,7 @@ struct RecordOptions {
   bool cpu = true;
   bool syscalls = false;
   bool tcp = false;
+  bool waits = false;        // of the target too: adds the value types waits and off_cpu to the profile
   std::string cache_folder;  // for unwind tables; "" = none are kept
   const std::atomic<bool>* stop = nullptr;
   // Called about four times a second with elapsed and planned (0 = open) nanoseconds.

@@ -40,7 +40,9 @@ void AddAgentFlags(CLI::App* command, AgentFlags& flags) {
   command->add_option("-F,--frequency", flags.frequency_hz, "Samples per second and busy CPU (default 99)")
       ->check(CLI::Range(1, 10'000))
       ->type_name("HZ");
-  command->add_option("--probes", flags.probes, "What to measure, by commas: cpu, syscalls, tcp (default all)")
+  command
+      ->add_option("--probes", flags.probes,
+                   "What to measure, by commas: cpu, syscalls, tcp, waits (default: all but waits)")
       ->type_name("LIST");
   command->add_option("--node", flags.node, "Name of this node (default: host name)")->type_name("NAME");
   command->add_option("--spool", flags.spool, "Folder for batches the store has not taken yet")->type_name("DIR");
@@ -74,8 +76,11 @@ StatusOr<agent::Agent::Options> ToOptions(const AgentFlags& flags) {
       options.collecting.syscalls = true;
     } else if (probe == "tcp") {
       options.collecting.tcp = true;
+    } else if (probe == "waits") {
+      options.collecting.waits = true;
     } else {
-      return InvalidArgumentError(StrFormat("--probes: '%s' is not a probe; known are cpu, syscalls, tcp", probe));
+      return InvalidArgumentError(
+          StrFormat("--probes: '%s' is not a probe; known are cpu, syscalls, tcp, waits", probe));
     }
   }
   options.node.name = flags.node;

@@ -6,6 +6,8 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <map>
+#include <span>
 
 #include "userspace/agent/folders.h"
 #include "userspace/agent/recorder.h"
@@ -51,8 +53,11 @@ StatusOr<agent::RecordOptions> ToOptions(const RecordFlags& flags) {
       options.syscalls = true;
     } else if (probe == "tcp") {
       options.tcp = true;
+    } else if (probe == "waits") {
+      options.waits = true;
     } else {
-      return InvalidArgumentError(StrFormat("--probes: '%s' is not a probe; known are cpu, syscalls, tcp", probe));
+      return InvalidArgumentError(
+          StrFormat("--probes: '%s' is not a probe; known are cpu, syscalls, tcp, waits", probe));
     }
   }
   if (!flags.duration.empty()) {
@@ -88,6 +93,42 @@ std::string RenderLatency(const std::vector<agent::LatencyRow>& rows, std::strin
                   FormatDurationNs(row.histogram.Quantile(0.5)), FormatDurationNs(row.histogram.Quantile(0.95)),
                   FormatDurationNs(row.histogram.Quantile(0.99)), FormatDurationNs(row.histogram.max()),
                   FormatDurationNs(row.histogram.sum())});
+  }
+  return table.ToString();
+}
+
+// Sampled waiting time by container or service and cause; every sample of a wait has the value types waits and off_cpu.
+std::string RenderWaits(const profile::Profile& profile) {
+  constexpr size_t kWaits = 2, kOffCpu = 3;
+  struct Sum {
+    int64_t waits = 0, ns = 0;
+  };
+  std::map<std::pair<std::string, std::string>, Sum> sums;
+  std::map<std::string, int64_t> whole;
+  for (size_t i = 0; i < profile.sample_count(); ++i) {
+    const std::span<const int64_t> values = profile.values(i);
+    if (values[kWaits] == 0) continue;
+    const profile::LabelSet& labels = profile.dictionary.label_set(profile.sample(i).labels);
+    const std::string_view container = labels.Get(profile::kLabelContainerName);
+    const std::string owner(container.empty() ? labels.Get(profile::kLabelService) : container);
+    Sum& sum = sums[{owner, std::string(labels.Get(profile::kLabelCause))}];
+    sum.waits += values[kWaits];
+    sum.ns += values[kOffCpu];
+    whole[owner] += values[kOffCpu];
+  }
+  std::vector<std::pair<std::pair<std::string, std::string>, Sum>> rows(sums.begin(), sums.end());
+  std::stable_sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.second.ns > b.second.ns; });
+  Table table({{"container or service"},
+               {"cause"},
+               {"waited", Table::Align::kRight},
+               {"of its waits", Table::Align::kRight},
+               {"samples", Table::Align::kRight}});
+  size_t left = 3 * kTopFunctions;
+  for (const auto& [key, sum] : rows) {
+    if (left-- == 0) break;
+    table.AddRow({key.first, key.second, FormatDurationNs(static_cast<uint64_t>(sum.ns)),
+                  Percent(static_cast<double>(sum.ns), static_cast<double>(whole[key.first])),
+                  FormatCount(static_cast<uint64_t>(sum.waits))});
   }
   return table.ToString();
 }
@@ -147,6 +188,9 @@ int RunRecord(const RecordFlags& flags) {
     std::printf("\nTCP round-trip time, per container\n%s",
                 RenderLatency(recording->tcp_rtt, "peer", 3 * kTopFunctions).c_str());
   }
+  if (options->waits && recording->profile.value_types.size() > 2) {
+    std::printf("\nwaits, by cause (samples, weighted)\n%s", RenderWaits(recording->profile).c_str());
+  }
   return kExitDone;
 }
 
@@ -168,7 +212,7 @@ void AddRecordCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("-F,--frequency", flags->frequency_hz, "Samples per second and busy CPU (default 99)")
       ->check(CLI::Range(1, 50'000))
       ->type_name("HZ");
-  command->add_option("--probes", flags->probes, "What to measure, by commas: cpu, syscalls, tcp (default cpu)")
+  command->add_option("--probes", flags->probes, "What to measure, by commas: cpu, syscalls, tcp, waits (default cpu)")
       ->type_name("LIST");
   command->add_option("--top", flags->top, "Hottest functions printed per container, 0 = none (default 10)")
       ->type_name("N");

@@ -52,7 +52,10 @@ int Main(int argc, char** argv) {
   AddTopCommand(app, invocation);
   AddFlameCommand(app, invocation);
   AddSeriesCommand(app, invocation);
+  AddNetCommand(app, invocation);
   AddExportCommand(app, invocation);
+  AddSyscallsCommand(app, invocation);
+  AddWaitsCommand(app, invocation);
   AddConvertCommand(app, invocation);
   AddSymbolsCommand(app, invocation);
   AddCiCommand(app, invocation);

@@ -10,9 +10,11 @@
 #include <string_view>
 
 #include "bpf/abi/cpu_sample.h"
+#include "bpf/abi/off_cpu.h"
 #include "bpf/abi/process_event.h"
 #include "bpf/abi/syscall_latency.h"
 #include "userspace/kernel/cpu_sample.h"
+#include "userspace/kernel/off_cpu.h"
 #include "userspace/kernel/process_events.h"
 #include "userspace/kernel/syscall_latency.h"
 
@@ -20,6 +22,7 @@ namespace pyrometer::kernel {
 
 bool DecodeCpuSample(const void* data, size_t size, uint64_t period_ns, CpuSample& out);
 bool DecodeSlowCall(const void* data, size_t size, SlowCall& out);
+bool DecodeWaitSample(const void* data, size_t size, WaitSample& out);
 bool DecodeProcessEvent(const void* data, size_t size, ProcessEvent& out);
 
 // What follows a record's header: `frames` addresses, then, when raw_bytes is not 0, registers and a piece of stack.

@@ -43,6 +43,12 @@ class SyscallLatencyImpl final : public SyscallLatency {
         return ErrnoError(errno, "cannot prepare the histograms of system calls");
       }
     }
+    if (options_.split) {
+      const std::vector<pyro_syscall_waits> none(cpus_);
+      if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_waits), &kFoldKey, none.data(), BPF_ANY) != 0) {
+        return ErrnoError(errno, "cannot prepare the waits of system calls");
+      }
+    }
     RETURN_IF_ERROR(SetThreshold(kFoldKey, options_.exemplar_min_ns, options_.exemplars_per_window_new_key));
     ring_.Reset(ring_buffer__new(bpf_map__fd(skeleton_->maps.pyro_exemplars), OnExemplar, this, nullptr));
     if (!ring_) return ErrnoError(errno, "cannot map the exemplar ring");
@@ -67,6 +73,8 @@ class SyscallLatencyImpl final : public SyscallLatency {
         [](const pyro_syscall_octave_key& key) { return (key.call.flags & PYRO_SYSCALL_FOLDED) == 0; }));
     std::map<SyscallKey, std::vector<SyscallError>> errors;
     RETURN_IF_ERROR(ReadErrors(errors));
+    std::map<SyscallKey, pyro_syscall_waits> waits;
+    if (options_.split) RETURN_IF_ERROR(ReadWaits(waits));
 
     for (const auto& [key, parts] : octaves) {
       SyscallWindow window;
@@ -76,11 +84,27 @@ class SyscallLatencyImpl final : public SyscallLatency {
         window.errors = std::move(found->second);
         errors.erase(found);
       }
+      if (const auto found = waits.find(key); found != waits.end()) {
+        SetWaits(found->second, window);
+        waits.erase(found);
+      }
       UpdateThreshold(window);
       callback(window);
     }
-    // A failure counted between the two reads belongs to a call of the next window; its key may be quiet in this one.
-    for (auto& [key, list] : errors) callback({.key = key, .latency = {}, .errors = std::move(list)});
+    // A failure or a wait counted between two reads belongs to a call of the next window; its key may be quiet in this
+    // one.
+    for (auto& [key, list] : errors) {
+      SyscallWindow window;
+      window.key = key;
+      window.errors = std::move(list);
+      callback(window);
+    }
+    for (const auto& [key, delta] : waits) {
+      SyscallWindow window;
+      window.key = key;
+      SetWaits(delta, window);
+      callback(window);
+    }
     ForgetIdleThresholds();
     return SetThreshold(kFoldKey, options_.exemplar_min_ns, options_.exemplars_per_window_new_key);
   }
@@ -113,8 +137,11 @@ class SyscallLatencyImpl final : public SyscallLatency {
     out.exemplars_taken = sum.exemplars_taken;
     out.exemplars_dropped = sum.exemplars_dropped + malformed_.load(std::memory_order_relaxed);
     out.exemplars_limited = sum.exemplars_limited;
+    out.waits_lost = sum.waits_lost;
     return out;
   }
+
+  int TaskStates() const override { return bpf_map__fd(skeleton_->maps.pyro_task_states); }
 
  private:
   static int OnExemplar(void* self, void* data, size_t size) {
@@ -164,6 +191,53 @@ class SyscallLatencyImpl final : public SyscallLatency {
     return OkStatus();
   }
 
+  static void SetWaits(const pyro_syscall_waits& waits, SyscallWindow& window) {
+    window.waited_calls = waits.calls;
+    std::copy(std::begin(waits.ns), std::end(waits.ns), window.waited_ns.begin());
+  }
+
+  struct WaitsSeen {
+    pyro_syscall_waits total{};
+    uint32_t idle = 0;
+  };
+
+  Status ReadWaits(std::map<SyscallKey, pyro_syscall_waits>& out) {
+    const int map = bpf_map__fd(skeleton_->maps.pyro_syscall_waits);
+    std::vector<pyro_syscall_key> idle;
+    const auto advance = [&](const pyro_syscall_key& key, const pyro_syscall_waits* values) {
+      pyro_syscall_waits total{}, delta{};
+      for (size_t cpu = 0; cpu < cpus_; ++cpu) {
+        total.calls += values[cpu].calls;
+        for (size_t i = 0; i < PYRO_WAIT_CAUSES; ++i) total.ns[i] += values[cpu].ns[i];
+      }
+      WaitsSeen& seen = waits_[key];
+      bool changed = total.calls != seen.total.calls;
+      delta.calls = total.calls - seen.total.calls;
+      for (size_t i = 0; i < PYRO_WAIT_CAUSES; ++i) {
+        delta.ns[i] = total.ns[i] - seen.total.ns[i];
+        changed = changed || delta.ns[i] != 0;
+      }
+      if (!changed) return false;
+      seen = {.total = total, .idle = 0};
+      out[ToSyscallKey(key)] = delta;
+      return true;
+    };
+    RETURN_IF_ERROR((ForEachPerCpu<pyro_syscall_key, pyro_syscall_waits>(
+        map, cpus_, [&](const pyro_syscall_key& key, const pyro_syscall_waits* values) {
+          if (!advance(key, values) && ++waits_[key].idle >= options_.idle_windows_before_eviction &&
+              (key.flags & PYRO_SYSCALL_FOLDED) == 0) {
+            idle.push_back(key);
+          }
+        })));
+    std::vector<pyro_syscall_waits> values(cpus_);
+    for (const pyro_syscall_key& key : idle) {
+      if (bpf_map_lookup_and_delete_elem(map, &key, values.data()) != 0) continue;
+      advance(key, values.data());
+      waits_.erase(key);
+    }
+    return OkStatus();
+  }
+
   Status SetThreshold(const pyro_syscall_key& key, uint64_t threshold_ns, uint32_t budget) {
     const pyro_syscall_slow slow = {.threshold_ns = threshold_ns, .budget = budget};
     if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_slow), &key, &slow, BPF_ANY) != 0) {
@@ -199,6 +273,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
   const size_t cpus_;
   OctaveReader<pyro_syscall_octave_key> octaves_;
   std::unordered_map<pyro_syscall_error_key, ErrorsSeen, BytesHash, BytesEqual> errors_;
+  std::unordered_map<pyro_syscall_key, WaitsSeen, BytesHash, BytesEqual> waits_;
   std::unordered_map<pyro_syscall_key, uint32_t, BytesHash, BytesEqual> thresholds_;  // -> Drains since last use
   UniqueRingBuffer ring_;
   UniqueBpfLink exit_link_, enter_link_;
@@ -241,6 +316,7 @@ bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   out.user_frames = {reinterpret_cast<const uint64_t*>(record + 1), record->user_frames};
   out.user_stop = static_cast<StopReason>(record->user_stop);
   out.means = record->means;
+  for (size_t i = 0; i < PYRO_WAIT_CAUSES; ++i) out.waited_ns[i] = uint64_t{record->waited_us[i]} * 1000;
   return true;
 }
 
@@ -257,6 +333,8 @@ StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& o
         s.rodata->pyro_max_user_frames = options.max_user_frames;
         s.rodata->pyro_wake_bytes = ring_bytes / 2;
         s.rodata->pyro_v1_controller = MountedV1Controller();
+        s.rodata->pyro_split = options.split ? 1 : 0;
+        if (!options.split) bpf_map__set_max_entries(s.maps.pyro_syscall_waits, 1);
         bpf_map__set_max_entries(s.maps.pyro_syscall_octaves, std::max(options.max_octaves, 1u) + PYRO_LATENCY_OCTAVES);
         bpf_map__set_max_entries(s.maps.pyro_exemplars, ring_bytes);
         return ShareUnwindMaps(options.unwind.get(), PYRO_MAX_RAW_STACK_BYTES, s);

@@ -14,6 +14,9 @@
 // than the key's own 99th percentile of the last window (at least exemplar_min_ns), and at most
 // exemplars_per_key of them per window and key.
 //
+// Which part of that time the calls waited, and for what, is added when an OffCpu probe runs beside (Options::split); a
+// call that does not wait costs nothing more then.
+//
 // Does not promise: kernel stacks in exemplars (at the return there is none left to see), calls of
 // user-mode helpers before the first Drain in their right order.
 //
@@ -25,6 +28,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -34,6 +38,7 @@
 #include "userspace/base/types.h"
 #include "userspace/kernel/cpu_sample.h"
 #include "userspace/kernel/latency_histogram.h"
+#include "userspace/kernel/wait_causes.h"
 
 namespace pyrometer::kernel {
 
@@ -51,6 +56,8 @@ struct SyscallKey {
 // "read", "openat", …; "i386:5" for compat calls, "syscall_999" for numbers without a name, "cancelled" for -1, "other"
 // for the fold key.
 std::string SyscallName(const SyscallKey& key);
+// The x86-64 number of a call; nullopt for a name that is none.
+std::optional<int32_t> SyscallNumber(std::string_view name);
 
 struct SyscallError {
   int32_t error = 0;  // errno; 512 … 516 mean that the kernel restarted the call after a signal
@@ -62,6 +69,10 @@ struct SyscallWindow {
   SyscallKey key;
   LatencyHistogram latency;
   std::vector<SyscallError> errors;  // ascending
+  // With Options::split: of latency.sum_ns, what these calls waited for; the rest they ran. The two are read one after
+  // the other, so that a call that returns in between has its wait in the next window: over windows they agree exactly.
+  WaitTimes waited_ns{};
+  uint64_t waited_calls = 0;  // calls that waited at all
 };
 
 // One slow call; views are valid during the callback only.
@@ -78,6 +89,7 @@ struct SlowCall {
   uint8_t means = 0;  // these three as in CpuSample
   const pyro_raw_registers* raw_registers = nullptr;
   std::string_view raw_stack;
+  WaitTimes waited_ns{};  // of latency_ns, in whole microseconds; with Options::split
 };
 
 struct SyscallCounters {
@@ -91,6 +103,7 @@ struct SyscallCounters {
   uint64_t exemplars_taken = 0, exemplars_delivered = 0,
            exemplars_dropped = 0;  // taken = delivered + dropped + in ring
   uint64_t exemplars_limited = 0;  // slow calls without an exemplar: the key had its share already
+  uint64_t waits_lost = 0;         // calls whose waits were added nowhere; not seen yet
 };
 
 class SyscallLatency {
@@ -105,6 +118,7 @@ class SyscallLatency {
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;
     std::shared_ptr<UnwindMaps> unwind;          // as for CpuSampler
     uint32_t idle_windows_before_eviction = 30;  // a key idle for so many Drains gives its entries back
+    bool split = false;                          // an OffCpu that shares TaskStates() will run beside
   };
   static StatusOr<std::unique_ptr<SyscallLatency>> Start(const Options& options);
   virtual ~SyscallLatency() = default;
@@ -117,6 +131,8 @@ class SyscallLatency {
   // Detaches. What was counted stays for a last Drain.
   virtual Status Stop() = 0;
   virtual SyscallCounters Counters() const = 0;
+  // For OffCpu::Options::task_states; the map lives as long as the longer of the two.
+  virtual int TaskStates() const = 0;
 };
 
 }  // namespace pyrometer::kernel

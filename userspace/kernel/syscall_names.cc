@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <iterator>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -105,6 +106,13 @@ std::string SyscallName(const SyscallKey& key) {
                                        [](const NumberedName& a, int32_t nr) { return a.nr < nr; });
   if (found != std::end(kNames) && found->nr == key.nr) return std::string(found->name);
   return StrFormat("syscall_%d", key.nr);
+}
+
+std::optional<int32_t> SyscallNumber(std::string_view name) {
+  for (const NumberedName& entry : kNames) {
+    if (entry.name == name) return entry.nr;
+  }
+  return std::nullopt;
 }
 
 }  // namespace pyrometer::kernel

@@ -1,6 +1,8 @@
 #include "userspace/kernel/tcp_latency.h"
 
 #include <arpa/inet.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -16,7 +18,9 @@
 #include "bpf/abi/tcp_latency.h"
 #include "bpf/lib/histogram.h"
 #include "bpf/tcp_latency.skel.h"
+#include "userspace/base/clock.h"
 #include "userspace/base/file.h"
+#include "userspace/base/owned.h"
 #include "userspace/base/strings.h"
 #include "userspace/kernel/bpf_loader.h"
 #include "userspace/kernel/octave_reader.h"
@@ -59,15 +63,26 @@ std::optional<std::pair<uint16_t, uint16_t>> EphemeralPorts() {
   return std::pair(static_cast<uint16_t>(*low), static_cast<uint16_t>(*high));
 }
 
+// Length of a kernel tick. The coarse clock moves by ticks, and says so.
+uint64_t TickNs() {
+  timespec resolution;
+  if (clock_getres(CLOCK_MONOTONIC_COARSE, &resolution) != 0) return 0;
+  return static_cast<uint64_t>(resolution.tv_sec) * kNsPerSecond + static_cast<uint64_t>(resolution.tv_nsec);
+}
+
+static_assert(kRetransmitCauses == PYRO_TCP_RETRANSMIT_CAUSES && kTcpLimits == PYRO_TCP_LIMITS);
+
 class TcpLatencyImpl final : public TcpLatency {
  public:
   TcpLatencyImpl(Options options, Skeleton skeleton, size_t cpus)
       : options_(options),
         skeleton_(std::move(skeleton)),
         octaves_(bpf_map__fd(skeleton_->maps.pyro_tcp_octaves), cpus, options.idle_windows_before_eviction),
-        cpus_(cpus) {}
+        cpus_(cpus),
+        tick_ns_(TickNs()) {}
 
-  Status Begin() {
+  // `scan`: why the iterator is not there, if it is not.
+  Status Begin(Status scan) {
     pyro_tcp_key fold{};
     fold.direction = PYRO_TCP_OTHER;
     pyro_tcp_flow flow{};
@@ -84,14 +99,33 @@ class TcpLatencyImpl final : public TcpLatency {
         }
       }
     }
-    // State changes first: a connection made between the two is then known before its first packet.
-    ASSIGN_OR_RETURN(state_link_, AttachProgram(skeleton_->progs.pyro_tcp_state, kProbe));
-    ASSIGN_OR_RETURN(retransmit_link_, AttachProgram(skeleton_->progs.pyro_tcp_retransmit, kProbe));
-    ASSIGN_OR_RETURN(probe_link_, AttachProgram(skeleton_->progs.pyro_tcp_probe, kProbe));
+    // State changes first: a connection made between the two is then known before its first packet. Older ones before
+    // packets: what the scan takes in is counted once.
+    for (const bpf_program* program : {skeleton_->progs.pyro_tcp_state, skeleton_->progs.pyro_tcp_retransmit,
+                                       skeleton_->progs.pyro_tcp_retransmit_synack,
+                                       skeleton_->progs.pyro_tcp_send_reset, skeleton_->progs.pyro_tcp_receive_reset}) {
+      ASSIGN_OR_RETURN(UniqueBpfLink link, AttachProgram(program, kProbe));
+      links_.push_back(std::move(link));
+    }
+    scan_ = std::move(scan);
+    if (scan_.ok()) {
+      StatusOr<UniqueBpfLink> link = AttachProgram(skeleton_->progs.pyro_tcp_scan, kProbe);
+      if (link.ok()) {
+        scan_link_ = *std::move(link);
+        scan_ = Scan(PYRO_TCP_SCAN_LISTENERS);
+        if (scan_.ok()) scan_ = Scan(PYRO_TCP_SCAN_CONNECTIONS);
+      } else {
+        scan_ = link.status();
+      }
+    }
+    ASSIGN_OR_RETURN(UniqueBpfLink link, AttachProgram(skeleton_->progs.pyro_tcp_probe, kProbe));
+    links_.push_back(std::move(link));
     return OkStatus();
   }
 
   Status Drain(const std::function<void(const TcpWindow&)>& callback) override {
+    // What connections carried since their last packet that recorded anything.
+    if (scan_link_ && scan_.ok()) scan_ = Scan(PYRO_TCP_SCAN_CONNECTIONS);
     const uint32_t closing = skeleton_->data->pyro_epoch;
     std::atomic_ref<uint32_t>(skeleton_->data->pyro_epoch).store(closing + 1, std::memory_order_relaxed);
 
@@ -115,6 +149,7 @@ class TcpLatencyImpl final : public TcpLatency {
         for (const auto& [place, delta] : found->second) {
           LatencyHistogram& histogram = place.first == PYRO_TCP_SRTT      ? window.srtt
                                         : place.first == PYRO_TCP_MIN_RTT ? window.min_rtt
+                                        : place.first == PYRO_TCP_RTT_VAR ? window.rtt_variation
                                                                           : window.connect;
           AppendOctave(place.second, delta, histogram);
         }
@@ -133,9 +168,8 @@ class TcpLatencyImpl final : public TcpLatency {
   }
 
   Status Stop() override {
-    probe_link_.Reset();
-    retransmit_link_.Reset();
-    state_link_.Reset();
+    links_.clear();
+    scan_link_.Reset();
     return OkStatus();
   }
 
@@ -145,8 +179,11 @@ class TcpLatencyImpl final : public TcpLatency {
             .samples = sum.samples,
             .folded = sum.folded,
             .lost = sum.lost,
-            .storage_lost = sum.storage_lost};
+            .storage_lost = sum.storage_lost,
+            .found = sum.found};
   }
+
+  Status ScanStatus() const override { return scan_; }
 
  private:
   struct Seen {
@@ -154,18 +191,47 @@ class TcpLatencyImpl final : public TcpLatency {
     uint32_t idle = 0;
   };
 
+  // Runs the iterator over all open files to its end.
+  Status Scan(pyro_tcp_scan pass) {
+    std::atomic_ref<uint32_t>(skeleton_->bss->pyro_scan_pass).store(pass, std::memory_order_relaxed);
+    const UniqueFd run(bpf_iter_create(bpf_link__fd(scan_link_.get())));
+    if (!run) return ErrnoError(errno, "cannot look through the open files for connections");
+    while (true) {
+      char nothing[64];  // it writes no output; a read ends when all files were visited
+      const ssize_t n = read(run.get(), nothing, sizeof(nothing));
+      if (n == 0) return OkStatus();
+      if (n < 0 && errno != EINTR && errno != EAGAIN) {
+        return ErrnoError(errno, "cannot look through the open files for connections");
+      }
+    }
+  }
+
   // The growth of the flow's counters since `seen`; false when there is none.
-  static bool Advance(Seen& seen, const pyro_tcp_flow& now, TcpWindow& window) {
+  bool Advance(Seen& seen, const pyro_tcp_flow& now, TcpWindow& window) const {
     const pyro_tcp_flow& before = seen.flow;
-    window.bytes_sent = now.bytes_sent - before.bytes_sent;
-    window.bytes_received = now.bytes_received - before.bytes_received;
-    window.retransmits = now.segments_retransmitted - before.segments_retransmitted;
-    window.opened = now.opened - before.opened;
-    window.closed = now.closed - before.closed;
-    window.failed = now.failed - before.failed;
+    uint64_t any = 0;
+    const auto growth = [&any](uint64_t from, uint64_t to) {
+      any |= to - from;
+      return to - from;
+    };
+    window.bytes_sent = growth(before.bytes_sent, now.bytes_sent);
+    window.bytes_received = growth(before.bytes_received, now.bytes_received);
+    window.opened = growth(before.opened, now.opened);
+    window.found = growth(before.found, now.found);
+    window.closed = growth(before.closed, now.closed);
+    window.failed = growth(before.failed, now.failed);
+    for (size_t i = 0; i < kRetransmitCauses; ++i) {
+      window.retransmits[i] = growth(before.retransmits[i], now.retransmits[i]);
+    }
+    window.resets_sent = growth(before.resets[PYRO_TCP_SENT], now.resets[PYRO_TCP_SENT]);
+    window.resets_received = growth(before.resets[PYRO_TCP_RECEIVED], now.resets[PYRO_TCP_RECEIVED]);
+    window.zero_windows_sent = growth(before.zero_windows[PYRO_TCP_SENT], now.zero_windows[PYRO_TCP_SENT]);
+    window.zero_windows_received = growth(before.zero_windows[PYRO_TCP_RECEIVED], now.zero_windows[PYRO_TCP_RECEIVED]);
+    for (size_t i = 0; i < kTcpLimits; ++i) {
+      window.limited_ns[i] = growth(before.limited_ticks[i], now.limited_ticks[i]) * tick_ns_;
+    }
     seen.flow = now;
-    return (window.bytes_sent | window.bytes_received | window.retransmits | window.opened | window.closed |
-            window.failed) != 0;
+    return any != 0;
   }
 
   template <typename Visit>
@@ -212,8 +278,11 @@ class TcpLatencyImpl final : public TcpLatency {
   Skeleton skeleton_;
   OctaveReader<pyro_tcp_octave_key> octaves_;
   const size_t cpus_;
+  const uint64_t tick_ns_;
   std::unordered_map<pyro_tcp_key, Seen, BytesHash, BytesEqual> flows_;
-  UniqueBpfLink state_link_, retransmit_link_, probe_link_;
+  Status scan_;
+  UniqueBpfLink scan_link_;
+  std::vector<UniqueBpfLink> links_;
 };
 
 }  // namespace
@@ -225,24 +294,63 @@ std::string PeerAddress(const TcpKey& key) {
   return text;
 }
 
+std::string_view RetransmitCauseName(RetransmitCause cause) {
+  switch (cause) {
+    case RetransmitCause::kRto:
+      return "rto";
+    case RetransmitCause::kFast:
+      return "fast";
+    case RetransmitCause::kTailLossProbe:
+      return "tlp";
+    case RetransmitCause::kHandshake:
+      return "handshake";
+    case RetransmitCause::kOther:
+      return "other";
+  }
+  return "other";
+}
+
+std::string_view TcpLimitName(TcpLimit limit) {
+  switch (limit) {
+    case TcpLimit::kApplication:
+      return "application";
+    case TcpLimit::kNetwork:
+      return "network";
+    case TcpLimit::kReceiver:
+      return "receiver";
+    case TcpLimit::kSendBuffer:
+      return "send buffer";
+  }
+  return "application";
+}
+
 StatusOr<std::unique_ptr<TcpLatency>> TcpLatency::Start(const Options& options) {
   ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
-  ASSIGN_OR_RETURN(
-      Skeleton skeleton,
-      LoadSkeleton<Skeleton>(kProbe, tcp_latency_bpf__open, tcp_latency_bpf__load, [&](tcp_latency_bpf& s) {
-        s.rodata->pyro_min_interval_us = options.min_interval_us;
-        s.rodata->pyro_v1_controller = MountedV1Controller();
-        if (const auto ports = EphemeralPorts()) {
-          s.rodata->pyro_ephemeral_low = ports->first;
-          s.rodata->pyro_ephemeral_high = ports->second;
-        }
-        bpf_map__set_max_entries(s.maps.pyro_tcp_flows, options.max_flows + 1);
-        bpf_map__set_max_entries(s.maps.pyro_tcp_octaves,
-                                 std::max(options.max_octaves, 1u) + PYRO_TCP_HISTOGRAMS * PYRO_LATENCY_OCTAVES);
-        return OkStatus();
-      }));
-  auto probe = std::make_unique<TcpLatencyImpl>(options, std::move(skeleton), cpus);
-  RETURN_IF_ERROR(probe->Begin());
+  const auto load = [&](bool scan) {
+    return LoadSkeleton<Skeleton>(kProbe, tcp_latency_bpf__open, tcp_latency_bpf__load, [&](tcp_latency_bpf& s) {
+      s.rodata->pyro_min_interval_us = options.min_interval_us;
+      s.rodata->pyro_v1_controller = MountedV1Controller();
+      if (const auto ports = EphemeralPorts()) {
+        s.rodata->pyro_ephemeral_low = ports->first;
+        s.rodata->pyro_ephemeral_high = ports->second;
+      }
+      bpf_map__set_max_entries(s.maps.pyro_tcp_flows, options.max_flows + 1);
+      bpf_map__set_max_entries(s.maps.pyro_tcp_octaves,
+                               std::max(options.max_octaves, 1u) + PYRO_TCP_HISTOGRAMS * PYRO_LATENCY_OCTAVES);
+      bpf_program__set_autoload(s.progs.pyro_tcp_scan, scan);
+      return OkStatus();
+    });
+  };
+  // The iterator is the one program that older kernels or fewer rights may refuse; the rest is of use without it.
+  Status scan = OkStatus();
+  StatusOr<Skeleton> skeleton = load(true);
+  if (!skeleton.ok()) {
+    scan = skeleton.status();
+    skeleton = load(false);
+    if (!skeleton.ok()) return skeleton.status();
+  }
+  auto probe = std::make_unique<TcpLatencyImpl>(options, *std::move(skeleton), cpus);
+  RETURN_IF_ERROR(probe->Begin(std::move(scan)));
   return std::unique_ptr<TcpLatency>(std::move(probe));
 }
 

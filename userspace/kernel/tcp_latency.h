@@ -1,4 +1,5 @@
-// How far away the network is: RTT, connect time, retransmits and bytes per (container, peer).
+// How far away the network is, and what goes wrong on the way: RTT and its variation, connect time, retransmits by
+// cause, resets, closed windows, what limits a connection, and bytes, per (container, peer).
 //
 //   ASSIGN_OR_RETURN(auto probe, TcpLatency::Start({}));
 //   each 10 s: RETURN_IF_ERROR(probe->Drain([&](const TcpWindow& w) { … }));
@@ -9,26 +10,31 @@
 // it, not of the task that a packet interrupted. Both ends of a connection on one machine report.
 //
 // Mechanism: BTF tracepoints tcp_probe (each received packet of an established connection, every network
-// namespace, also of connections older than the probe), tcp_retransmit_skb, inet_sock_set_state. A
-// sock_ops program would be cheaper (57 against 135 ns per packet when each records a value) but sees only
-// connections made after it was attached, and needs the root of cgroup2, which pure cgroup1 hosts lack.
-// To keep the rest cheap a socket's RTT is recorded when its smoothed value changed, at most once per
-// min_interval_us (a packet in between costs the tracepoint and one storage look-up: 82 ns measured, with
-// the 70 ns or so that measuring itself costs).
+// namespace), tcp_retransmit_skb, tcp_retransmit_synack, tcp_send_reset, tcp_receive_reset, inet_sock_set_state, and an
+// iterator over open files that takes in the connections older than the probe. A sock_ops program would be cheaper
+// (57 against 135 ns per packet when each records a value) but sees only connections made after it was attached, and
+// needs the root of cgroup2, which pure cgroup1 hosts lack. To keep the rest cheap a socket's RTT is recorded when its
+// smoothed value changed, at most once per min_interval_us.
 //
-// Does not promise: direction of connections older than the probe (guessed: local port in the
-// ephemeral range means outgoing); bytes of a connection's last moments before it is closed or sends again;
-// the owner on hosts with cgroup1 only, for connections older than the probe (cgroup_id 1, v1 id 0).
+// Exact: bytes (each connection's, when it has ended and in each window for sockets that a process holds open),
+// connections, retransmitted segments (as `nstat` and `ss -ti` count them), resets, ticks of what limits. Sampled: the
+// RTT histograms, as above.
 //
-// Threads: one. Cost: about 80 ns per received packet, 150 when it records; 56 + 40 bytes per flow, 168 bytes per CPU
-// and octave.
+// Does not promise: the direction of connections older than the probe whose listener has gone (guessed: local port in
+// the ephemeral range means outgoing); a window that closed and opened between two packets; without the iterator (old
+// kernels) the owner on hosts with cgroup1 only, for connections older than the probe (cgroup_id 1, v1 id 0).
+//
+// Threads: one. Cost: tests/bench/net_cost. Memory: 160 + 40 bytes per flow, 168 bytes per CPU and octave, 72 per
+// socket.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <string>
+#include <string_view>
 
 #include "userspace/base/status.h"
 #include "userspace/kernel/latency_histogram.h"
@@ -55,26 +61,49 @@ struct TcpKey {
 // "10.0.0.7" or "2001:db8::1"; "other" for the fold key.
 std::string PeerAddress(const TcpKey& key);
 
+// Why a segment was sent again. Values are those of enum pyro_tcp_retransmit.
+enum class RetransmitCause : uint8_t { kRto, kFast, kTailLossProbe, kHandshake, kOther };
+inline constexpr size_t kRetransmitCauses = 5;
+// "rto", "fast", "tlp", "handshake", "other"
+std::string_view RetransmitCauseName(RetransmitCause cause);
+
+// What kept a connection from sending more. Values are those of enum pyro_tcp_limit.
+enum class TcpLimit : uint8_t { kApplication, kNetwork, kReceiver, kSendBuffer };
+inline constexpr size_t kTcpLimits = 4;
+// "application", "network", "receiver", "send buffer"
+std::string_view TcpLimitName(TcpLimit limit);
+
 // What one flow did since the last Drain; only flows that did anything.
 struct TcpWindow {
   TcpKey key;
-  LatencyHistogram srtt;     // smoothed RTT as the socket had it, one value per change
-  LatencyHistogram min_rtt;  // minimum RTT as the socket had it, recorded together with srtt
-  LatencyHistogram connect;  // SYN to ESTABLISHED of outgoing connections
-  uint64_t retransmits = 0;  // segments sent again
-  uint64_t bytes_sent = 0;   // acknowledged by the peer
+  LatencyHistogram srtt;                                  // smoothed RTT as the socket had it, one value per change
+  LatencyHistogram min_rtt;                               // minimum RTT as the socket had it
+  LatencyHistogram rtt_variation;                         // mean deviation of the RTT, recorded together with srtt
+  LatencyHistogram connect;                               // SYN to ESTABLISHED of outgoing connections
+  std::array<uint64_t, kRetransmitCauses> retransmits{};  // segments sent again
+  uint64_t bytes_sent = 0;                                // acknowledged by the peer
   uint64_t bytes_received = 0;
   uint64_t opened = 0;  // connections that became established
-  uint64_t closed = 0;  // established connections that ended
+  uint64_t found = 0;   // connections that were open when the probe began
+  uint64_t closed = 0;  // of both, those that ended
   uint64_t failed = 0;  // outgoing attempts that ended unestablished
+  uint64_t resets_sent = 0;
+  uint64_t resets_received = 0;
+  uint64_t zero_windows_sent = 0;      // times this side's receive window closed
+  uint64_t zero_windows_received = 0;  // times the peer's did
+  // Connection time by what it was limited by; the parts add up to the time that connections were open and active.
+  std::array<uint64_t, kTcpLimits> limited_ns{};
+
+  uint64_t RetransmitTotal() const { return std::accumulate(retransmits.begin(), retransmits.end(), uint64_t{0}); }
 };
 
 struct TcpCounters {
-  uint64_t packets = 0;       // received packets seen
+  uint64_t packets = 0;       // segments received by connections known, as of their last reports
   uint64_t samples = 0;       // RTT values recorded
   uint64_t folded = 0;        // updates that went to the fold key
   uint64_t lost = 0;          // updates recorded nowhere
   uint64_t storage_lost = 0;  // packets of sockets that could not be given storage
+  uint64_t found = 0;         // connections older than the probe that the iterator took in
 };
 
 class TcpLatency {
@@ -92,6 +121,8 @@ class TcpLatency {
   // Detaches. What was counted stays for a last Drain.
   virtual Status Stop() = 0;
   virtual TcpCounters Counters() const = 0;
+  // Why connections older than the probe are only seen at their first packet; OK when they are all known.
+  virtual Status ScanStatus() const = 0;
 };
 
 }  // namespace pyrometer::kernel

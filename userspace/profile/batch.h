@@ -21,11 +21,24 @@ namespace pyrometer::profile {
 // Profile types of this release; the name of a series in the selector language.
 inline constexpr std::string_view kTypeCpu = "cpu";                         // nanoseconds
 inline constexpr std::string_view kTypeSyscallLatency = "syscall_latency";  // histogram, nanoseconds
+inline constexpr std::string_view kTypeSyscallTime = "syscall_time";        // counter, ns, labels syscall, cause
+inline constexpr std::string_view kTypeOffCpu = "off_cpu";                  // nanoseconds of sampled waits, label cause
+inline constexpr std::string_view kTypeOffCpuWakers = "off_cpu_wakers";     // the same with the waker's stack on top
+inline constexpr std::string_view kTypeWaitTime = "off_cpu_time";           // counter, nanoseconds, exact, label cause
+inline constexpr std::string_view kTypeWaits = "waits";                     // counter, exact, label cause
+inline constexpr std::string_view kTypeRunQueue = "run_queue_latency";      // histogram, nanoseconds
 inline constexpr std::string_view kTypeTcpRtt = "tcp_rtt";                  // histogram, nanoseconds (smoothed RTT)
 inline constexpr std::string_view kTypeTcpMinRtt = "tcp_min_rtt";           // histogram, nanoseconds
 inline constexpr std::string_view kTypeTcpConnect = "tcp_connect";          // histogram, nanoseconds (handshake)
-inline constexpr std::string_view kTypeTcpRetransmits = "tcp_retransmits";  // counter
-inline constexpr std::string_view kTypeTcpBytesSent = "tcp_bytes_sent";     // counter, bytes
+inline constexpr std::string_view kTypeTcpRttVariation = "tcp_rtt_variation";  // histogram, nanoseconds
+inline constexpr std::string_view kTypeTcpRetransmits = "tcp_retransmits";     // counter, segments, label cause
+inline constexpr std::string_view kTypeTcpResets = "tcp_resets";               // counter, label cause: sent, received
+inline constexpr std::string_view kTypeTcpZeroWindows = "tcp_zero_windows";    // counter, label cause: sent, received
+inline constexpr std::string_view kTypeTcpLimited = "tcp_limited";             // counter, nanoseconds, label cause
+inline constexpr std::string_view kTypeTcpConnectFailures = "tcp_connect_failures";    // counter
+inline constexpr std::string_view kTypeTcpConnectionsFound = "tcp_connections_found";  // counter, older than the agent
+inline constexpr std::string_view kTypeTcpConnectionsClosed = "tcp_connections_closed";   // counter
+inline constexpr std::string_view kTypeTcpBytesSent = "tcp_bytes_sent";                   // counter, bytes
 inline constexpr std::string_view kTypeTcpBytesReceived = "tcp_bytes_received";           // counter, bytes
 inline constexpr std::string_view kTypeTcpConnections = "tcp_connections";                // counter, opened
 inline constexpr std::string_view kTypeSamplesTaken = "pyrometer_samples_taken";          // counter

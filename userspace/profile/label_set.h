@@ -75,6 +75,9 @@ inline constexpr std::string_view kLabelNamespace = "namespace";
 inline constexpr std::string_view kLabelSyscall = "syscall";
 inline constexpr std::string_view kLabelPeer = "peer";
 inline constexpr std::string_view kLabelDirection = "direction";
+inline constexpr std::string_view kLabelLocalPort = "local.port";
+// Why a thread waited ("lock", "block_io", …; of split times also "running"), or what became of TCP segments.
+inline constexpr std::string_view kLabelCause = "cause";
 // Why samples were dropped, on `pyrometer_samples_dropped`.
 inline constexpr std::string_view kLabelReason = "reason";
 // Series of an on-demand session carry its id. Selectors that do not mention this label never match

@@ -48,8 +48,10 @@ class Steps {
 };
 
 std::string UnitOf(std::string_view type) {
-  if (type == profile::kTypeCpu || type == profile::kTypeSyscallLatency || type.starts_with("off_cpu") ||
-      (type.starts_with("tcp_") && (type.ends_with("rtt") || type.ends_with("connect")))) {
+  if (type == profile::kTypeCpu || type == profile::kTypeSyscallLatency || type == profile::kTypeSyscallTime ||
+      type == profile::kTypeRunQueue || type.starts_with("off_cpu") ||
+      (type.starts_with("tcp_") && (type.ends_with("rtt") || type.ends_with("connect"))) ||
+      type == profile::kTypeTcpRttVariation || type == profile::kTypeTcpLimited) {
     return "nanoseconds";
   }
   return "count";

@@ -17,6 +17,7 @@
 #include "userspace/server/agent_registry.h"
 #include "userspace/server/counters.h"
 #include "userspace/server/http_message.h"
+#include "userspace/server/latency_totals.h"
 #include "userspace/server/question_gate.h"
 #include "userspace/server/questions.h"
 #include "userspace/server/session_manager.h"
@@ -30,6 +31,7 @@ struct ApiContext {
   AgentRegistry* registry;
   SessionManager* sessions;
   Counters* counters;
+  const LatencyTotals* totals;
   std::function<int64_t()> now;  // Unix nanoseconds
   std::string token;             // "" = none asked
   std::string mode;              // "up" or "store"

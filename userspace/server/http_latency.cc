@@ -7,6 +7,7 @@
 #include "ui-export/formats/viewer_json.h"
 #include "userspace/base/strings.h"
 #include "userspace/profile/batch.h"
+#include "userspace/query/peers.h"
 #include "userspace/server/http_api.h"
 #include "userspace/server/profile_types.h"
 
@@ -49,8 +50,8 @@ OrderedJson QuantileOrNull(const profile::Histogram& histogram, double q) {
 Status CheckHistogramType(const query::Selector& selector) {
   if (TypeInfo(selector.type).kind == TypeKind::kHistogram) return OkStatus();
   return InvalidArgumentError(
-      StrFormat("%s is no histogram; those are syscall_latency, tcp_rtt, tcp_min_rtt and "
-                "tcp_connect",
+      StrFormat("%s is no histogram; those are syscall_latency, run_queue_latency, tcp_rtt, tcp_min_rtt, "
+                "tcp_rtt_variation and tcp_connect",
                 selector.type));
 }
 
@@ -137,56 +138,58 @@ StatusOr<HttpReply> GetPeers(const ApiContext& context, const HttpRequest& reque
   ASSIGN_OR_RETURN(query::Selector selector, ReadSelector(request, profile::kTypeTcpRtt));
   ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
   std::vector<std::string> by = request.List("by");
-  if (by.empty()) {
-    by = {std::string(profile::kLabelNode),        std::string(profile::kLabelContainerName),
-          std::string(profile::kLabelContainerId), std::string(profile::kLabelService),
-          std::string(profile::kLabelPeer),        std::string(profile::kLabelDirection)};
-  }
-  struct Peer {
-    profile::Histogram rtt, min_rtt, connect;
-    uint64_t retransmits = 0, bytes_sent = 0, bytes_received = 0, connections = 0;
-  };
-  std::map<profile::LabelSet, Peer> peers;
+  if (by.empty()) by = query::DefaultPeerLabels();
   // The conditions hold for every kind of number; the type of the query chooses none.
-  const auto read_histograms = [&](std::string_view type, profile::Histogram Peer::*member) -> Status {
+  query::PeerSource source;
+  source.histograms =
+      [&](std::string_view type,
+          const std::vector<std::string>& labels) -> StatusOr<std::vector<query::PeerSource::LabelledHistogram>> {
     selector.type = type;
-    ASSIGN_OR_RETURN(const std::vector<query::HistogramRow> rows, context.engine->Histograms(selector, range, by));
-    for (const query::HistogramRow& row : rows) (peers[row.labels].*member).Merge(row.histogram);
-    return OkStatus();
+    ASSIGN_OR_RETURN(std::vector<query::HistogramRow> rows, context.engine->Histograms(selector, range, labels));
+    std::vector<query::PeerSource::LabelledHistogram> out;
+    for (query::HistogramRow& row : rows) out.push_back({std::move(row.labels), std::move(row.histogram)});
+    return out;
   };
-  const auto read_counter = [&](std::string_view type, uint64_t Peer::*member) -> Status {
+  source.sums = [&](std::string_view type,
+                    const std::vector<std::string>& labels) -> StatusOr<std::vector<query::PeerSource::LabelledSum>> {
     selector.type = type;
-    ASSIGN_OR_RETURN(const std::vector<query::TimeSeriesRow> rows, context.engine->TimeSeries(selector, range, 0, by));
+    ASSIGN_OR_RETURN(const std::vector<query::TimeSeriesRow> rows,
+                     context.engine->TimeSeries(selector, range, 0, labels));
+    std::vector<query::PeerSource::LabelledSum> out;
     for (const query::TimeSeriesRow& row : rows) {
-      for (const query::SeriesPoint& point : row.points) peers[row.labels].*member += point.value;
+      for (const query::SeriesPoint& point : row.points) out.push_back({row.labels, point.value});
     }
-    return OkStatus();
+    return out;
   };
-  RETURN_IF_ERROR(read_histograms(profile::kTypeTcpRtt, &Peer::rtt));
-  RETURN_IF_ERROR(read_histograms(profile::kTypeTcpMinRtt, &Peer::min_rtt));
-  RETURN_IF_ERROR(read_histograms(profile::kTypeTcpConnect, &Peer::connect));
-  RETURN_IF_ERROR(read_counter(profile::kTypeTcpRetransmits, &Peer::retransmits));
-  RETURN_IF_ERROR(read_counter(profile::kTypeTcpBytesSent, &Peer::bytes_sent));
-  RETURN_IF_ERROR(read_counter(profile::kTypeTcpBytesReceived, &Peer::bytes_received));
-  RETURN_IF_ERROR(read_counter(profile::kTypeTcpConnections, &Peer::connections));
-
-  std::vector<std::pair<const profile::LabelSet*, const Peer*>> order;
-  for (const auto& [labels, peer] : peers) order.emplace_back(&labels, &peer);
-  std::stable_sort(order.begin(), order.end(),
-                   [](const auto& a, const auto& b) { return a.second->rtt.count() > b.second->rtt.count(); });
+  ASSIGN_OR_RETURN(std::vector<query::PeerRow> peers, query::Peers(source, by));
+  std::stable_sort(peers.begin(), peers.end(),
+                   [](const query::PeerRow& a, const query::PeerRow& b) { return a.rtt.count() > b.rtt.count(); });
+  const auto by_cause = [](const std::map<std::string, uint64_t>& values) {
+    OrderedJson object = OrderedJson::object();
+    for (const auto& [cause, value] : values) object[cause] = Number(value);
+    return object;
+  };
   OrderedJson list = OrderedJson::array();
-  for (const auto& [labels, peer] : order) {
-    list.push_back({{"labels", LabelsJson(*labels)},
-                    {"rttP50Ns", QuantileOrNull(peer->rtt, 0.50)},
-                    {"rttP95Ns", QuantileOrNull(peer->rtt, 0.95)},
-                    {"rttP99Ns", QuantileOrNull(peer->rtt, 0.99)},
-                    {"minRttNs", QuantileOrNull(peer->min_rtt, 0)},
-                    {"connectP50Ns", QuantileOrNull(peer->connect, 0.50)},
-                    {"samples", Number(peer->rtt.count())},
-                    {"retransmits", Number(peer->retransmits)},
-                    {"bytesSent", Number(peer->bytes_sent)},
-                    {"bytesReceived", Number(peer->bytes_received)},
-                    {"connections", Number(peer->connections)}});
+  for (const query::PeerRow& peer : peers) {
+    list.push_back({{"labels", LabelsJson(peer.labels)},
+                    {"rttP50Ns", QuantileOrNull(peer.rtt, 0.50)},
+                    {"rttP95Ns", QuantileOrNull(peer.rtt, 0.95)},
+                    {"rttP99Ns", QuantileOrNull(peer.rtt, 0.99)},
+                    {"minRttNs", QuantileOrNull(peer.min_rtt, 0)},
+                    {"rttVariationP50Ns", QuantileOrNull(peer.rtt_variation, 0.50)},
+                    {"connectP50Ns", QuantileOrNull(peer.connect, 0.50)},
+                    {"samples", Number(peer.rtt.count())},
+                    {"retransmits", Number(query::PeerRow::Total(peer.retransmits))},
+                    {"retransmitsByCause", by_cause(peer.retransmits)},
+                    {"resets", by_cause(peer.resets)},
+                    {"zeroWindows", by_cause(peer.zero_windows)},
+                    {"limitedNs", by_cause(peer.limited_ns)},
+                    {"bytesSent", Number(peer.bytes_sent)},
+                    {"bytesReceived", Number(peer.bytes_received)},
+                    {"connections", Number(peer.opened)},
+                    {"connectionsFound", Number(peer.found)},
+                    {"connectionsClosed", Number(peer.closed)},
+                    {"connectFailures", Number(peer.connect_failures)}});
   }
   return JsonReply({{"peers", std::move(list)}});
 }

@@ -31,6 +31,7 @@ StatusOr<rpc::Ack> Ingest::Received(rpc::AgentConnection& connection, const prof
     return result.status();
   }
   ++(result->duplicate ? counters_.batches_duplicate : counters_.batches_accepted);
+  if (!result->duplicate) totals_.Add(batch);
   registry_.Seen(connection, now_());
   sessions_.Durable(AgentRegistry::Key(batch.tenant, batch.agent_id), result->last_sequence);
   return rpc::Ack{.sequence = batch.sequence, .duplicate = result->duplicate, .notice = result->notice};

@@ -9,6 +9,7 @@
 #include "userspace/rpc/grpc_server.h"
 #include "userspace/server/agent_registry.h"
 #include "userspace/server/counters.h"
+#include "userspace/server/latency_totals.h"
 #include "userspace/server/session_manager.h"
 #include "userspace/store/reader.h"
 
@@ -18,8 +19,13 @@ class Ingest : public rpc::IngestHandler {
  public:
   // All must outlive this.
   Ingest(store::StoreWriter* store, AgentRegistry* registry, SessionManager* sessions, Counters* counters,
-         std::function<int64_t()> now)
-      : store_(*store), registry_(*registry), sessions_(*sessions), counters_(*counters), now_(std::move(now)) {}
+         LatencyTotals* totals, std::function<int64_t()> now)
+      : store_(*store),
+        registry_(*registry),
+        sessions_(*sessions),
+        counters_(*counters),
+        totals_(*totals),
+        now_(std::move(now)) {}
 
   StatusOr<rpc::Welcome> Connected(const rpc::Hello& hello, std::shared_ptr<rpc::AgentConnection> connection) override;
   StatusOr<rpc::Ack> Received(rpc::AgentConnection& connection, const profile::BatchView& batch) override;
@@ -33,6 +39,7 @@ class Ingest : public rpc::IngestHandler {
   AgentRegistry& registry_;
   SessionManager& sessions_;
   Counters& counters_;
+  LatencyTotals& totals_;
   const std::function<int64_t()> now_;
 };
 

@@ -1,4 +1,4 @@
-// The store's own counters as Prometheus text (exposition format 0.0.4).
+// The store's own counters, and totals of what agents measured, as Prometheus text (exposition format 0.0.4).
 #include <string>
 
 #include "userspace/base/strings.h"
@@ -79,7 +79,7 @@ StatusOr<HttpReply> GetMetrics(const ApiContext& context, const HttpRequest&) {
              stats.write_errors);
   out.Single("pyrometer_store_sequence_gaps_total", "counter",
              "Batches that agents dropped before they could be delivered.", stats.gaps);
-  return TextReply(200, "text/plain; version=0.0.4; charset=utf-8", out.Take());
+  return TextReply(200, "text/plain; version=0.0.4; charset=utf-8", out.Take() + context.totals->Text());
 }
 
 }  // namespace pyrometer::server

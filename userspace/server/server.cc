@@ -15,6 +15,7 @@
 #include "userspace/server/http_listener.h"
 #include "userspace/server/ingest.h"
 #include "userspace/server/late_symbols.h"
+#include "userspace/server/latency_totals.h"
 #include "userspace/server/questions.h"
 #include "userspace/server/session_manager.h"
 #include "userspace/server/tls_check.h"
@@ -63,7 +64,7 @@ class RunningServer : public Server {
         sessions_({.max_finished = options_.max_sessions,
                    .max_running_per_node = options_.max_running_sessions,
                    .now = options_.now}),
-        ingest_(store, &registry_, &sessions_, &counters_, options_.now),
+        ingest_(store, &registry_, &sessions_, &counters_, &totals_, options_.now),
         gate_({.timeout_ns = options_.query_timeout_ns,
                .memory_bytes = options_.query_memory_bytes,
                .max_running = options_.max_questions}),
@@ -73,6 +74,7 @@ class RunningServer : public Server {
               .registry = &registry_,
               .sessions = &sessions_,
               .counters = &counters_,
+              .totals = &totals_,
               .now = options_.now,
               .token = options_.token,
               .mode = options_.mode,
@@ -141,6 +143,7 @@ class RunningServer : public Server {
  private:
   const Options options_;
   Counters counters_;
+  LatencyTotals totals_;
   AgentRegistry registry_;
   SessionManager sessions_;
   Ingest ingest_;

@@ -5,6 +5,8 @@
 
 #include <cstring>
 #include <random>
+#include <set>
+#include <string_view>
 #include <vector>
 
 namespace pyrometer::kernel {
@@ -99,6 +101,74 @@ TEST(DecodeSlowCall, TakesTheRecordApart) {
   EXPECT_FALSE(DecodeSlowCall(words.data(), 1 << 20, call));
 }
 
+TEST(DecodeWaitSample, TakesTheRecordApart) {
+  std::vector<uint64_t> words = Words(sizeof(pyro_wait_sample) + 10 * 8);
+  auto* record = reinterpret_cast<pyro_wait_sample*>(words.data());
+  record->time_ns = 1;
+  record->wait_ns = 30;
+  record->period_ns = 20;
+  record->start_time_ns = 2;
+  record->waker_start_time_ns = 12;
+  record->owner = {.cgroup_id = 3, .cgroup_v1_id = 4};
+  record->tgid = 5;
+  record->tid = 6;
+  record->waker_tgid = 7;
+  record->waker_tid = 8;
+  record->nr = 202;
+  record->user_frames = 1;
+  record->kernel_frames = 2;
+  record->waker_kernel_frames = 3;
+  record->waker_user_frames = 4;
+  record->user_stop = record->waker_user_stop = PYRO_STOP_END;
+  record->cause = PYRO_WAIT_LOCK;
+  record->waker = PYRO_WAKER_TASK;
+  std::memcpy(record->comm, "waits", 6);
+  std::memcpy(record->waker_comm, "wakes", 6);
+  auto* frames = reinterpret_cast<uint64_t*>(record + 1);
+  for (uint64_t i = 0; i < 10; ++i) frames[i] = 100 + i;
+
+  WaitSample s;
+  ASSERT_TRUE(DecodeWaitSample(words.data(), words.size() * 8, s));
+  EXPECT_EQ(s.time_ns, 1u);
+  EXPECT_EQ(s.wait_ns, 30u);
+  EXPECT_EQ(s.weight_ns, 30u);  // longer than the period: taken for certain
+  EXPECT_EQ(s.process, (ProcessKey{.tgid = 5, .start_time_ns = 2}));
+  EXPECT_EQ(s.waker_process, (ProcessKey{.tgid = 7, .start_time_ns = 12}));
+  EXPECT_EQ(s.nr, 202);
+  EXPECT_EQ(s.cause, PYRO_WAIT_LOCK);
+  EXPECT_EQ(s.comm, "waits");
+  EXPECT_EQ(s.waker_comm, "wakes");
+  const auto list = [](std::span<const uint64_t> part) { return std::vector<uint64_t>(part.begin(), part.end()); };
+  EXPECT_EQ(list(s.user_frames), (std::vector<uint64_t>{100}));
+  EXPECT_EQ(list(s.kernel_frames), (std::vector<uint64_t>{101, 102}));
+  EXPECT_EQ(list(s.waker_kernel_frames), (std::vector<uint64_t>{103, 104, 105}));
+  EXPECT_EQ(list(s.waker_user_frames), (std::vector<uint64_t>{106, 107, 108, 109}));
+  record->period_ns = 50;
+  ASSERT_TRUE(DecodeWaitSample(words.data(), words.size() * 8, s));
+  EXPECT_EQ(s.weight_ns, 50u);
+
+  for (size_t size = 0; size < words.size() * 8; ++size) EXPECT_FALSE(DecodeWaitSample(words.data(), size, s));
+  record->cause = PYRO_WAIT_CAUSES;
+  EXPECT_FALSE(DecodeWaitSample(words.data(), words.size() * 8, s));
+  record->cause = PYRO_WAIT_LOCK;
+  record->waker_user_frames = PYRO_MAX_WAKER_FRAMES + 1;
+  EXPECT_FALSE(DecodeWaitSample(words.data(), 1 << 20, s));
+}
+
+TEST(WaitCauses, TheTableKnowsTheCallsThatWait) {
+  const auto cause = [](std::string_view name) { return CauseByCall()[static_cast<size_t>(*SyscallNumber(name))]; };
+  EXPECT_EQ(cause("futex"), PYRO_WAIT_LOCK);
+  EXPECT_EQ(cause("fsync"), PYRO_WAIT_BLOCK_IO);
+  EXPECT_EQ(cause("clock_nanosleep"), PYRO_WAIT_TIMER);
+  EXPECT_EQ(cause("epoll_wait"), PYRO_WAIT_POLL);
+  EXPECT_EQ(cause("read"), PYRO_CAUSE_BY_FD);
+  EXPECT_EQ(cause("wait4"), PYRO_WAIT_OTHER);
+  EXPECT_FALSE(SyscallNumber("no_such_call"));
+  std::set<std::string_view> names;
+  for (size_t i = 0; i < kWaitCauses; ++i) names.insert(WaitCauseName(static_cast<WaitCause>(i)));
+  EXPECT_EQ(names.size(), kWaitCauses);
+}
+
 TEST(DecodeProcessEvent, KindsAndBounds) {
   std::vector<uint64_t> words = Words(sizeof(pyro_process_event));
   auto* record = reinterpret_cast<pyro_process_event*>(words.data());
@@ -146,6 +216,8 @@ TEST(Decode, NoiseNeverReadsPastTheEnd) {
       ASSERT_LE(sample.user_frames.size() + sample.kernel_frames.size(), size / 8) << sum;
     }
     DecodeSlowCall(words.get(), size, call);
+    WaitSample wait;
+    DecodeWaitSample(words.get(), size, wait);
     DecodeProcessEvent(words.get(), size, event);
   }
 }

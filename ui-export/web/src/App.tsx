@@ -8,6 +8,7 @@ import { Logo, Popover, ThemeButton } from './components/ui';
 import { Overview } from './views/Overview';
 import { FlamePage } from './views/Flame';
 import { Syscalls } from './views/Syscalls';
+import { Waits } from './views/Waits';
 import { Network } from './views/Network';
 import { Sessions } from './views/Sessions';
 import { StatusPage } from './views/Status';
@@ -16,13 +17,14 @@ const kTabs: { view: View; label: string; title: string }[] = [
   { view: 'overview', label: 'Overview', title: 'What runs where, and how much CPU it takes now' },
   { view: 'flame', label: 'CPU', title: 'Flame graph: which functions take the CPU time' },
   { view: 'syscalls', label: 'System calls', title: 'How long calls into the kernel take' },
-  { view: 'network', label: 'Network', title: 'Round-trip times to peers' },
+  { view: 'waits', label: 'Waits', title: 'Why threads do not run: locks, disks, the network, busy CPUs' },
+  { view: 'network', label: 'Network', title: 'Round-trip times to peers, and what slows them down' },
   { view: 'sessions', label: 'Sessions', title: 'Measure one thing more closely for a while' },
   { view: 'status', label: 'Status', title: 'Store, nodes and probes' },
 ];
 
 // Which type a view asks for; the labels of the selector are kept when changing between views.
-const kTypeOf: Partial<Record<View, string>> = { flame: 'cpu', syscalls: 'syscall_latency', network: 'tcp_rtt' };
+const kTypeOf: Partial<Record<View, string>> = { flame: 'cpu', syscalls: 'syscall_latency', waits: 'off_cpu', network: 'tcp_rtt' };
 
 export function App(): JSX.Element {
   const [url, go] = useUrl();
@@ -69,6 +71,7 @@ export function App(): JSX.Element {
         {url.view === 'overview' && <Overview status={status.data} nodes={nodes} />}
         {url.view === 'flame' && <FlamePage status={status.data} />}
         {url.view === 'syscalls' && <Syscalls status={status.data} />}
+        {url.view === 'waits' && <Waits status={status.data} />}
         {url.view === 'network' && <Network status={status.data} />}
         {url.view === 'sessions' && <Sessions nodes={nodes.data?.nodes ?? []} />}
         {url.view === 'status' && <StatusPage status={status} nodes={nodes} />}

@@ -1,10 +1,12 @@
 // One row of a latency table, opened: histogram, heat map, and the stacks of slow calls.
-import { useEffect, useMemo, useRef, useState } from 'react';
+import { useEffect, useMemo, useRef, useState, type ReactNode } from 'react';
 import { apiPath, useApi, type Exemplar, type Heatmap, type Histogram } from '../lib/api';
+import { causeOnTop, type ByCause } from '../lib/causes';
 import { parseFlame, type FlameSource } from '../lib/flame';
 import { clock, count, dateTime, duration, percent, shortName } from '../lib/format';
 import { resolveRange, stepFor } from '../lib/time';
 import { parsePair, useUrl } from '../lib/url';
+import { CauseLegend } from './CauseBar';
 import { FlameView } from './FlameView';
 import { HistogramPlot } from './Histogram';
 import { HeatmapPlot } from './Heatmap';
@@ -16,7 +18,7 @@ interface Exemplars {
   flame: FlameSource | null;
 }
 
-export function LatencyDetail(props: { title: string; query: string; asked: Asked; stacks: boolean; onClose: () => void }): JSX.Element {
+export function LatencyDetail(props: { title: string; query: string; asked: Asked; stacks: boolean; causes?: ByCause; note?: ReactNode; onClose: () => void }): JSX.Element {
   const { query, asked } = props;
   const [url, go] = useUrl();
   const refreshMs = asked.live ? kRefreshMs : 0;
@@ -49,6 +51,8 @@ export function LatencyDetail(props: { title: string; query: string; asked: Aske
         <button type="button" className="button small" onClick={props.onClose} aria-label="Close">×</button>
       </header>
       {failed && failed.status !== 401 && <ErrorBox error={failed} stale={h !== undefined} />}
+      {props.causes && <CauseLegend causes={props.causes} what="Time spent on:" />}
+      {props.note}
       <div className="detail-plots">
         <div className="plot-slot">
           {h ? <HistogramPlot
@@ -108,7 +112,7 @@ function SlowCalls(props: { query: string; asked: Asked; slow: [number, number];
         <>
           <div className="exemplar-list table-scroll">
             <table aria-label="Examples of slow calls">
-              <thead><tr><th>When</th><th className="num">Took</th><th>Thread</th><th>In</th></tr></thead>
+              <thead><tr><th>When</th><th className="num">Took</th><th title="What most of the time went to; with --probes cpu,syscalls,tcp,waits">Mostly</th><th>Thread</th><th>In</th></tr></thead>
               <tbody>
                 {list.map((e, i) => [
                   <tr key={i} className="row-link" tabIndex={0} aria-expanded={open === i} onClick={() => setOpen(open === i ? -1 : i)} onKeyDown={(k) => {
@@ -119,11 +123,12 @@ function SlowCalls(props: { query: string; asked: Asked; slow: [number, number];
                   }}>
                     <td title={dateTime(e.timeMs)}>{clock(e.timeMs)}</td>
                     <td className="num strong">{duration(e.durationNs)}</td>
+                    <td><Mostly frames={e.frames} /></td>
                     <td>{e.comm} <small className="faint">{e.tid}</small></td>
                     <td className="ellipsis">{whoAsked(e.frames) || <span className="faint">no stack</span>}</td>
                   </tr>,
                   open === i && (
-                    <tr key={`${i}s`}><td colSpan={4}><ol className="stack" aria-label="Stack, innermost first">{e.frames.map((f, k) => <li key={k}>{f}</li>)}</ol></td></tr>
+                    <tr key={`${i}s`}><td colSpan={5}><ol className="stack" aria-label="Stack, innermost first">{e.frames.map((f, k) => <li key={k}>{f}</li>)}</ol></td></tr>
                   ),
                 ])}
               </tbody>
@@ -136,8 +141,14 @@ function SlowCalls(props: { query: string; asked: Asked; slow: [number, number];
   );
 }
 
+function Mostly(props: { frames: string[] }): JSX.Element {
+  const cause = causeOnTop(props.frames);
+  return cause ? <span title={cause.help}><i className="swatch" style={{ background: cause.colour }} /> {cause.label}</span> : <span className="faint">–</span>;
+}
+
 // The program's side of a stack, innermost first: what lies above the kernel's entry says little about who asked.
 function whoAsked(frames: string[]): string {
+  frames = causeOnTop(frames) ? frames.slice(1) : frames;
   const entry = frames.findIndex((f) => /^entry_SYSCALL/.test(f));
   const user = entry >= 0 && entry + 1 < frames.length ? frames.slice(entry + 1) : frames;
   return user.slice(0, 5).map((f) => shortName(f)).join(' ‹ ') + (user.length > 5 ? ' ‹ …' : '');

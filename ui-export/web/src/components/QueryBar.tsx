@@ -34,10 +34,10 @@ export function useAsked(defaultType: string, only = false): Asked {
 export const kRefreshMs = 10_000;
 
 export function QueryBar(props: {
-  type: string; types: string[]; storeError?: ApiError; counted: (v: number, stepNs: number) => string; unit: 'cores' | 'rate'; title: string; extra?: ReactNode;
+  type: string; types: string[]; only?: boolean; storeError?: ApiError; counted: (v: number, stepNs: number) => string; unit: 'cores' | 'rate'; title: string; extra?: ReactNode;
 }): JSX.Element {
   const [url, go] = useUrl();
-  const asked = useAsked(props.type, props.unit === 'rate');
+  const asked = useAsked(props.type, props.only ?? props.unit === 'rate');
   const roughNow = useMemo(() => Date.now(), [url.from, url.to]);
   const rough = resolveRange(url.from, url.to, roughNow);
   const step = stepFor(rough);

@@ -245,7 +245,15 @@ export interface Peer {
   minRttNs: number | null;
   connectP50Ns: number | null;
   samples: number;
+  rttVariationP50Ns: number | null;
   retransmits: number;
+  retransmitsByCause: Record<string, number>;
+  resets: Record<string, number>;
+  zeroWindows: Record<string, number>;
+  limitedNs: Record<string, number>;
+  connectionsFound: number;
+  connectionsClosed: number;
+  connectFailures: number;
   bytesSent: number;
   bytesReceived: number;
   connections: number;

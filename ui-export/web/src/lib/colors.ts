@@ -1,6 +1,7 @@
 // Colours of frames: by what kind of code they are, and within libraries by module.
 //
 // Warm = your program, cool hues = libraries (one hue per module), slate = kernel, yellow = generated code, grey = no name.
+// The causes that end the stacks of waits have one fill each, in the hue that bars and legends give them (lib/causes.ts).
 // Every label on a frame has a contrast of at least 4.5 : 1 (tests/unit/colors.test.ts).
 import { Kind, type Functions } from './flame';
 import { baseName } from './format';
@@ -47,18 +48,26 @@ export interface Palette {
 // Indices into Palette.fills.
 const kProgram = 0, kKernel = 1, kJit = 2, kInterpreted = 3, kUnknown = 4, kOther = 5, kLibrary = 6;
 const kLibraryHues = [174, 265, 142, 305, 196, 338, 84, 232];
-export const kFillCount = kLibrary + kLibraryHues.length;
+const kCause = kLibrary + kLibraryHues.length;
+// Hue and saturation by the frame's name.
+const kCauseTones: [string, number, number][] = [
+  ['[lock]', 6, 0.75], ['[block_io]', 268, 0.45], ['[network]', 197, 0.55], ['[page_fault]', 322, 0.45], ['[throttled]', 352, 0.6],
+  ['[runnable]', 45, 0.75], ['[timer]', 130, 0.18], ['[poll]', 210, 0.2], ['[other]', 35, 0.06],
+];
+export const kFillCount = kCause + kCauseTones.length;
 
 export const kLight: Palette = {
   fills: ['#f5b778', '#aebdce', '#f0dd6a', '#c3dc7c', '#d5d2cc', '#e9e5dd',
-    ...kLibraryHues.map((h) => hslHex(h, h > 220 && h < 330 ? 0.56 : 0.42, h > 220 && h < 330 ? 0.82 : 0.74))],
+    ...kLibraryHues.map((h) => hslHex(h, h > 220 && h < 330 ? 0.56 : 0.42, h > 220 && h < 330 ? 0.82 : 0.74)),
+    ...kCauseTones.map(([, h, s]) => hslHex(h, s, 0.78))],
   text: '#221d17', dimFill: '#efedea', dimText: '#6b665e', match: '#c2410c', matchText: '#ffffff',
   background: '#ffffff', outline: '#1c1917',
 };
 
 export const kDark: Palette = {
   fills: ['#a85a1c', '#46566a', '#7d6c14', '#56701c', '#4d4a46', '#37332e',
-    ...kLibraryHues.map((h) => hslHex(h, h > 220 && h < 330 ? 0.3 : 0.4, h > 220 && h < 330 ? 0.4 : 0.29))],
+    ...kLibraryHues.map((h) => hslHex(h, h > 220 && h < 330 ? 0.3 : 0.4, h > 220 && h < 330 ? 0.4 : 0.29)),
+    ...kCauseTones.map(([, h, s]) => hslHex(h, s * 0.7, 0.32))],
   text: '#fbf6ef', dimFill: '#26231f', dimText: '#99928a', match: '#ff9a57', matchText: '#1c1206',
   background: '#171513', outline: '#fff7ee',
 };
@@ -113,6 +122,11 @@ export function fillsOf(fns: Functions): Uint8Array {
   }
   const out = new Uint8Array(fns.name.length);
   for (let i = 0; i < out.length; i++) {
+    const cause = fns.kind[i] === Kind.Synthetic ? kCauseTones.findIndex(([name]) => name === fns.name[i]) : -1;
+    if (cause >= 0) {
+      out[i] = kCause + cause;
+      continue;
+    }
     const hue = hues.get(fns.module[i]!);
     out[i] = hue !== undefined && categoryOf(fns.kind[i]!, fns.module[i]!) === 'library' ? kLibrary + hue : fillOf(fns.kind[i]!, fns.module[i]!);
   }

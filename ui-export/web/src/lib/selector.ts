@@ -129,6 +129,12 @@ export function withLabels(text: string, labels: Record<string, string>): string
   });
 }
 
+// One condition more.
+export function withCondition(text: string, matcher: Matcher): string {
+  const s = tryParse(text);
+  return s ? formatSelector({ type: s.type, matchers: [...s.matchers, matcher] }) : text;
+}
+
 export type Completion =
   | { kind: 'type' | 'name'; from: number; to: number; prefix: string; label: ''; closed: false }
   | { kind: 'value'; from: number; to: number; prefix: string; label: string; closed: boolean }

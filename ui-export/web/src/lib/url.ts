@@ -5,7 +5,7 @@
 //   go({ search: 'malloc' }, 'replace');                      // typing: no step per letter
 import { useSyncExternalStore } from 'react';
 
-export const kViews = ['overview', 'flame', 'syscalls', 'network', 'sessions', 'status'] as const;
+export const kViews = ['overview', 'flame', 'syscalls', 'waits', 'network', 'sessions', 'status'] as const;
 export type View = (typeof kViews)[number];
 export const kDisplays = ['both', 'graph', 'table', 'sandwich'] as const;
 export type Display = (typeof kDisplays)[number];
@@ -27,12 +27,14 @@ export interface UrlState {
   order: 'value' | 'name';
   row: string; // chosen row of the system-call or network table: its labels as JSON
   slow: string; // "LOW-HIGH" in ns: chosen part of the histogram
+  idle: boolean; // waits: also those of threads without work
+  wakers: boolean; // waits: stacks go on into who ended them
   theme: '' | 'light' | 'dark';
 }
 
 export const kDefaults: UrlState = {
   view: 'overview', q: '', from: '-15m', to: 'now', sel: '', live: true, by: '', zoom: '', search: '', display: 'both',
-  fn: '', type: '', up: false, order: 'value', row: '', slow: '', theme: '',
+  fn: '', type: '', up: false, order: 'value', row: '', slow: '', idle: false, wakers: false, theme: '',
 };
 
 export function parseUrl(search: string): UrlState {
@@ -50,7 +52,7 @@ export function parseUrl(search: string): UrlState {
   if (parsePair(p.get('sel'))) state.sel = p.get('sel')!;
   if (parsePair(p.get('slow'))) state.slow = p.get('slow')!;
   state.live = p.get('live') !== '0';
-  state.up = p.get('up') === '1';
+  for (const name of ['up', 'idle', 'wakers'] as const) state[name] = p.get(name) === '1';
   return state;
 }
 

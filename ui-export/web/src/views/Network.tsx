@@ -1,9 +1,11 @@
 // TCP: per container and peer, how far away the other end is and what goes wrong on the way.
 import { useMemo } from 'react';
 import { apiPath, useApi, type Peer, type Status } from '../lib/api';
+import { kLimits, kRetransmitHelp, ranked, total } from '../lib/causes';
 import { bytes, count, duration, percent, short } from '../lib/format';
 import { withLabels } from '../lib/selector';
 import { useUrl } from '../lib/url';
+import { CauseBar, CauseLegend } from '../components/CauseBar';
 import { DataTable, type Column } from '../components/DataTable';
 import { LatencyDetail } from '../components/LatencyDetail';
 import { kRefreshMs, QueryBar, useAsked } from '../components/QueryBar';
@@ -13,6 +15,34 @@ import { parseRow, rowKey, whose } from './Syscalls';
 
 const time = (v: number | null | undefined): JSX.Element => (v === null || v === undefined ? <span className="faint">–</span> : <>{duration(v)}</>);
 const order = (v: number | null | undefined): number => v ?? -1;
+
+// The sum, and the most frequent cause.
+function Causes(props: { counts: Readonly<Record<string, number>> }): JSX.Element {
+  const list = ranked(props.counts);
+  if (list.length === 0) return <span className="faint">0</span>;
+  return <span className="warn-text" title={list.map(([c, n]) => `${c}: ${count(n)}`).join('\n')}>{short(total(props.counts))} <small>{list[0]![0]}</small></span>;
+}
+
+// What the numbers of a peer say about why it is slow.
+function PeerCauses(props: { peer: Peer | undefined }): JSX.Element | null {
+  const p = props.peer;
+  if (!p) return null;
+  const notes: [string, string][] = ranked(p.retransmitsByCause).map(([c, n]) => [`${count(n)} retransmitted: ${c}`, kRetransmitHelp[c] ?? '']);
+  if (p.zeroWindows.received) notes.push([`the peer’s window closed ${count(p.zeroWindows.received)} ×`, 'it does not read what we send']);
+  if (p.zeroWindows.sent) notes.push([`our window closed ${count(p.zeroWindows.sent)} ×`, 'our program does not read what it is sent']);
+  if (p.resets.received) notes.push([`${count(p.resets.received)} resets received`, 'the peer cut connections off, or nobody listens there']);
+  if (p.resets.sent) notes.push([`${count(p.resets.sent)} resets sent`, 'we cut connections off, or closed them with data unread']);
+  if (p.connectFailures) notes.push([`${count(p.connectFailures)} connections failed`, 'refused, or no answer']);
+  if (p.rttP99Ns !== null && p.minRttNs !== null && p.minRttNs > 0 && p.rttP99Ns > 3 * p.minRttNs) {
+    notes.push([`p99 is ${Math.round(p.rttP99Ns / p.minRttNs)} × the distance`, 'queues on the way, or a peer that confirms late']);
+  }
+  return (
+    <>
+      <CauseLegend causes={p.limitedNs} info={kLimits} what="Connections were held up by:" />
+      {notes.length > 0 && <ul className="peer-notes" aria-label="Why it may be slow">{notes.map(([what, why]) => <li key={what}><b>{what}</b> <span className="faint">{why}</span></li>)}</ul>}
+    </>
+  );
+}
 
 export function Network(props: { status: Status | undefined }): JSX.Element {
   const [url, go] = useUrl();
@@ -32,7 +62,9 @@ export function Network(props: { status: Status | undefined }): JSX.Element {
     { key: 'p99', label: 'p99', numeric: true, value: (p) => order(p.rttP99Ns), cell: (p) => time(p.rttP99Ns), help: '99 % of the measurements were below' },
     { key: 'min', label: 'Min RTT', numeric: true, value: (p) => order(p.minRttNs), cell: (p) => time(p.minRttNs), help: 'The shortest ever seen: the distance without queues' },
     { key: 'connect', label: 'Connect', numeric: true, value: (p) => order(p.connectP50Ns), cell: (p) => time(p.connectP50Ns), help: 'Median time until a new connection was established' },
-    { key: 'retransmits', label: 'Retransmits', numeric: true, value: (p) => p.retransmits, cell: (p) => (p.retransmits > 0 ? <span className="warn-text">{short(p.retransmits)}</span> : <span className="faint">0</span>), help: 'Packets sent again because they were lost or late' },
+    { key: 'retransmits', label: 'Retransmits', numeric: true, value: (p) => p.retransmits, cell: (p) => <Causes counts={p.retransmitsByCause} />, help: 'Packets sent again because they were lost or late, with how that was noticed most often' },
+    { key: 'resets', label: 'Resets', numeric: true, value: (p) => total(p.resets), cell: (p) => <Causes counts={p.resets} />, help: 'Connections cut off, by us (sent) or by the peer (received)' },
+    { key: 'limited', label: 'Held up by', value: (p) => total(p.limitedNs, ['application']), cell: (p) => <CauseBar causes={p.limitedNs} info={kLimits} without={['application']} none="nothing" />, help: 'What kept connections with data to send from sending: the network, the receiver, or our send buffer' },
     { key: 'sent', label: 'Sent', numeric: true, value: (p) => p.bytesSent, cell: (p) => bytes(p.bytesSent) },
     { key: 'received', label: 'Received', numeric: true, value: (p) => p.bytesReceived, cell: (p) => bytes(p.bytesReceived) },
     { key: 'connections', label: 'Opened', numeric: true, value: (p) => p.connections, cell: (p) => short(p.connections), help: 'Connections opened in the range' },
@@ -56,7 +88,7 @@ export function Network(props: { status: Status | undefined }): JSX.Element {
             : <DataTable columns={columns} rows={rows} keyOf={(p) => rowKey(p.labels, names)} sortBy="p50" chosen={url.row} label="TCP peers" onChoose={(row) => go({ row, slow: '' })} />}
       </div>
       {chosen ? (
-        <LatencyDetail title={`RTT between ${whose(chosen)} and ${chosen.peer ?? 'its peers'}`} query={withLabels(asked.query, chosen)} asked={asked} stacks={false} onClose={() => go({ row: '' })} />
+        <LatencyDetail title={`RTT between ${whose(chosen)} and ${chosen.peer ?? 'its peers'}`} query={withLabels(asked.query, chosen)} asked={asked} stacks={false} note={<PeerCauses peer={rows?.find((p) => rowKey(p.labels, names) === url.row)} />} onClose={() => go({ row: '' })} />
       ) : rows && rows.length > 0 && <p className="choose-hint">Choose a row to see how its round-trip times are spread.{lost > 0 && ` ${count(lost)} ${lost === 1 ? 'retransmit' : 'retransmits'} in all (${percent(lost, measured + lost)} of measurements).`}</p>}
     </>
   );

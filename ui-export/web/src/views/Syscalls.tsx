@@ -1,9 +1,11 @@
 // System calls: per container and call, how often and how long; from slow calls to the code behind them.
 import { useMemo } from 'react';
-import { apiPath, useApi, type Histogram, type Labels, type Status } from '../lib/api';
+import { apiPath, useApi, type Histogram, type Labels, type SeriesReply, type Status } from '../lib/api';
+import { byCause, kWholeRange } from '../lib/causes';
 import { count, duration, percent, short } from '../lib/format';
-import { withLabels } from '../lib/selector';
+import { withLabels, withType } from '../lib/selector';
 import { useUrl } from '../lib/url';
+import { CauseBar } from '../components/CauseBar';
 import { DataTable, type Column } from '../components/DataTable';
 import { LatencyDetail } from '../components/LatencyDetail';
 import { kRefreshMs, QueryBar, useAsked } from '../components/QueryBar';
@@ -37,6 +39,10 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
   const reply = useApi<{ histograms: Histogram[] }>(
     apiPath('histograms', { query: asked.query, from: asked.from, to: asked.to, by: kBy.join(',') }),
     { refreshMs: asked.live ? kRefreshMs : 0, scope: `syscalls/${asked.query}` });
+  const split = useApi<SeriesReply>(
+    apiPath('series', { query: withType(asked.query, 'syscall_time'), from: asked.from, to: asked.to, step: kWholeRange, by: [...kBy, 'cause'].join(',') }),
+    { refreshMs: asked.live ? kRefreshMs : 0, scope: `syscalls/time/${asked.query}` });
+  const causes = useMemo(() => byCause(split.data, (l) => rowKey(l, kBy)), [split.data]);
   const rows = reply.data?.histograms;
   const nodes = new Set((rows ?? []).map((h) => h.labels.node)).size;
   const columns = useMemo<Column<Histogram>[]>(() => [
@@ -49,7 +55,8 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
     { key: 'p99', label: 'p99', numeric: true, value: (h) => h.p99, cell: (h) => duration(h.p99), help: '99 % of the calls were at least as fast as this' },
     { key: 'max', label: 'Slowest', numeric: true, value: (h) => h.max, cell: (h) => duration(h.max), help: 'The slowest single call' },
     { key: 'sum', label: 'Total time', numeric: true, value: (h) => h.sum, cell: (h) => <b>{duration(h.sum)}</b>, help: 'Time of all these calls together, over all threads. Waiting calls (epoll_wait, futex) are long by nature.' },
-  ], [nodes]);
+    ...(causes.size === 0 ? [] : [{ key: 'causes', label: 'Spent on', value: (h: Histogram) => h.sum, cell: (h: Histogram) => <CauseBar causes={causes.get(rowKey(h.labels, kBy))} />, help: 'What the total time went to: running, or waiting for what. The parts add up to the total' }]),
+  ], [nodes, causes]);
   const chosen = parseRow(url.row);
   return (
     <>
@@ -59,6 +66,7 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
         extra={<Help title="What are system calls?" align="right" label="What is this?">
           <p>A program calls the kernel to read files, send packets, wait for events or get memory. Each call is timed from entry to return.</p>
           <p>Long is not always bad: <code>epoll_wait</code> and <code>futex</code> mostly wait for something to happen. A slow <code>read</code>, <code>fsync</code> or <code>openat</code> is worth a look.</p>
+          <p>Where the agent runs with <code>--probes cpu,syscalls,tcp,waits</code>, <b>Spent on</b> says what the time of each call went to.</p>
           <p>Choose a row for its histogram; choose slow calls there to see the code behind them.</p>
         </Help>}
       />
@@ -71,7 +79,7 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
       </div>
       {chosen ? (
         <LatencyDetail
-          title={`${chosen.syscall ?? 'calls'} in ${whose(chosen)}`} query={withLabels(asked.query, chosen)} asked={asked} stacks
+          title={`${chosen.syscall ?? 'calls'} in ${whose(chosen)}`} query={withLabels(asked.query, chosen)} asked={asked} stacks causes={causes.get(url.row)}
           onClose={() => go({ row: '', slow: '' })}
         />
       ) : rows && rows.length > 0 && <p className="choose-hint">Choose a row to see how its times are spread, and which code made the slow calls.</p>}

@@ -260,6 +260,60 @@ const kCalls = [
   ['redis', 'write', [[6e3, 0.5], [30e3, 0.5]], 30_100, {}], ['fluent-bit', 'nanosleep', [[20.1e6, 0.02], [20.3e6, 0.03]], 3_000, {}],
 ];
 
+// What the time of a call, or of a container's threads, went to: fractions of `whole` ns.
+const kSplits = {
+  futex: { lock: 0.93, runnable: 0.05, running: 0.02 }, epoll_wait: { poll: 0.97, runnable: 0.02, running: 0.01 }, read: { network: 0.71, page_fault: 0.05, running: 0.24 },
+  fsync: { block_io: 0.96, runnable: 0.03, running: 0.01 }, pread64: { block_io: 0.74, page_fault: 0.04, running: 0.22 }, recvfrom: { network: 0.94, running: 0.06 }, nanosleep: { timer: 0.998, runnable: 0.002 },
+};
+const kContainerSplits = {
+  checkout: { lock: 0.31, network: 0.12, runnable: 0.06, throttled: 0.08, poll: 0.43 }, postgres: { block_io: 0.34, network: 0.1, lock: 0.05, runnable: 0.01, poll: 0.5 },
+  recommender: { lock: 0.58, runnable: 0.09, page_fault: 0.03, poll: 0.3 }, redis: { runnable: 0.02, poll: 0.98 }, 'fluent-bit': { timer: 0.995, network: 0.005 },
+};
+
+export function causeSeries(type, filter, t) {
+  const out = [];
+  const add = (labels, split, whole) => Object.entries(split).forEach(([cause, share]) => {
+    const set = { ...labels, cause };
+    if (filter(set)) out.push({ labels: set, points: [[t, Math.round(share * whole)]] });
+  });
+  if (type === 'syscall_time') histograms(() => true).forEach((h) => add(h.labels, kSplits[h.labels.syscall] ?? { running: 0.97, runnable: 0.03 }, h.sum));
+  else kContainers.forEach(([node, name], i) => add({ node, 'container.name': name, service: name }, kContainerSplits[name], type === 'waits' ? 40_000 + i * 1000 : (9 - i) * 310e9));
+  return { unit: type === 'waits' ? 'count' : 'nanoseconds', stepNs: 31536e15, series: out };
+}
+
+export function queueHistograms(filter) {
+  return kContainers.map(([node, name], i) => ({
+    labels: { node, 'container.name': name, service: name }, ...histogram(500 + i, [[9e3, 0.9], [4e6 / (i + 1), 0.7]], 40_000), errors: {}, exemplars: 0,
+  })).filter((h) => filter(h.labels));
+}
+
+// Stacks of waits, outermost first; [name] is a cause, what stands above it the stack of who ended the wait.
+const kWaitStacks = [
+  [['main', 'shop::Server::Run(shop::Options const&)', 'shop::Cache::Get(int)', 'pthread_mutex_lock', 'do_futex', 'futex_wait', '[lock]'], ['[woken by checkout]', 'do_futex', 'pthread_mutex_unlock', 'shop::Cache::Refresh()', 'start_thread'], 420e9],
+  [['main', 'shop::Server::Run(shop::Options const&)', 'shop::Cache::Put(int, shop::Item)', 'pthread_mutex_lock', 'do_futex', 'futex_wait', '[lock]'], ['[woken by checkout]', 'do_futex', 'pthread_mutex_unlock', 'shop::Cache::Get(int)', 'main'], 160e9],
+  [['main', 'shop::Server::Run(shop::Options const&)', 'shop::Db::Query(std::string const&)', 'recv', 'tcp_recvmsg', '[network]'], ['[woken by an interrupt]', 'tcp_data_ready', 'net_rx_action'], 150e9],
+  [['main', 'shop::Server::Run(shop::Options const&)', 'shop::json::Parse(char const*, unsigned long)', '[throttled]'], [], 96e9],
+  [['main', 'shop::Server::Run(shop::Options const&)', 'shop::json::Parse(char const*, unsigned long)', '[runnable]'], [], 71e9],
+  [['start_thread', 'shop::Log::Flush()', 'fsync', 'ext4_sync_file', '[block_io]'], ['[woken by an interrupt]', 'bio_endio', 'blk_done_softirq'], 52e9],
+  [['main', 'shop::Server::Run(shop::Options const&)', 'epoll_wait', 'do_epoll_wait', '[poll]'], ['[woken by an interrupt]', 'ep_poll_callback', 'net_rx_action'], 900e9],
+];
+
+export function waitFlame(query) {
+  const maker = new FlameMaker();
+  maker.labelSets = [{ 'container.name': 'checkout' }];
+  const wakers = query.startsWith('off_cpu_wakers'), busy = /cause!~/.test(query);
+  for (const [stack, waker, ns] of kWaitStacks) {
+    if (busy && stack.at(-1) === '[poll]') continue;
+    let at = 0;
+    for (const name of wakers ? [...stack, ...waker] : stack) {
+      const kernel = /^(do_|futex_|tcp_|ext4_|ep_|net_rx|bio_|blk_)/.test(name);
+      at = maker.child(at, name.startsWith('[') ? F(name, kSynthetic, '') : F(name, kernel ? kKernel : kNative, kernel ? '[kernel]' : /^(pthread|recv|fsync|epoll_wait|start_thread)/.test(name) ? kLibc : kProgram));
+    }
+    maker.sample(0, at, Math.round(ns / 1e9), 1e9);
+  }
+  return maker.finish(query, [{ type: 'waits', unit: 'count' }, { type: 'off_cpu', unit: 'nanoseconds' }]);
+}
+
 export function histograms(filter) {
   return kCalls.map(([name, syscall, modes, total, errors], i) => ({
     labels: { node: kContainers.find((c) => c[1] === name)[0], 'container.name': name, service: name, syscall }, ...histogram(100 + i, modes, total), errors, exemplars: 40,
@@ -277,7 +331,9 @@ export function peers() {
       const h = histogram(300 + i, [[rtt, 0.25], [rtt * 1.8, 0.6]], 12_000 + i * 900);
       return {
         labels: { 'container.name': name, peer, direction }, rttP50Ns: h.p50, rttP95Ns: h.p95, rttP99Ns: h.p99, minRttNs: Math.round(rtt * 0.7), connectP50Ns: direction === 'out' ? Math.round(rtt * 1.1) : null,
-        samples: h.count, retransmits, bytesSent: sent, bytesReceived: received, connections: 40 + i * 13,
+        samples: h.count, retransmits, rttVariationP50Ns: Math.round(rtt * 0.1), retransmitsByCause: retransmits > 100 ? { fast: retransmits - 30, rto: 22, tlp: 8 } : retransmits ? { tlp: retransmits } : {},
+        resets: i === 2 ? { received: 6 } : {}, zeroWindows: i === 3 ? { received: 41 } : {}, limitedNs: i === 3 ? { receiver: 210e9, network: 31e9, application: 650e9 } : { network: 12e9 + rtt * 1e3, application: 840e9, ...(i === 0 ? { 'send buffer': 4e9 } : {}) },
+        connectionsFound: 2, connectionsClosed: 30, connectFailures: i === 2 ? 3 : 0, bytesSent: sent, bytesReceived: received, connections: 40 + i * 13,
       };
     }),
   };
@@ -301,9 +357,9 @@ export function heatmap(from, to, stepMs, modes) {
 export function exemplars(minNs, maxNs, now) {
   const rnd = random(minNs & 0xffff);
   const stacks = [
-    ['do_epoll_wait', 'do_syscall_64', 'entry_SYSCALL_64_after_hwframe', 'epoll_wait', 'shop::Server::Run(shop::Options const&)', 'main'],
-    ['futex_wait', 'do_futex', 'do_syscall_64', 'entry_SYSCALL_64_after_hwframe', '__lll_lock_wait', 'pthread_mutex_lock', 'shop::Cache::Get(int)', 'shop::Server::HandleRequest(shop::Request const&, shop::Response*)', 'main'],
-    ['vfs_read', 'ksys_read', 'do_syscall_64', 'entry_SYSCALL_64_after_hwframe', 'read', 'shop::tax::Load(char const*)', 'shop::Server::HandleRequest(shop::Request const&, shop::Response*)', 'main'],
+    ['[poll]', 'do_epoll_wait', 'do_syscall_64', 'entry_SYSCALL_64_after_hwframe', 'epoll_wait', 'shop::Server::Run(shop::Options const&)', 'main'],
+    ['[lock]', 'futex_wait', 'do_futex', 'do_syscall_64', 'entry_SYSCALL_64_after_hwframe', '__lll_lock_wait', 'pthread_mutex_lock', 'shop::Cache::Get(int)', 'shop::Server::HandleRequest(shop::Request const&, shop::Response*)', 'main'],
+    ['[block_io]', 'vfs_read', 'ksys_read', 'do_syscall_64', 'entry_SYSCALL_64_after_hwframe', 'read', 'shop::tax::Load(char const*)', 'shop::Server::HandleRequest(shop::Request const&, shop::Response*)', 'main'],
   ];
   const maker = new FlameMaker();
   maker.labelSets = [{ 'container.name': 'checkout' }];
@@ -313,7 +369,7 @@ export function exemplars(minNs, maxNs, now) {
     let at = 0;
     for (const name of frames.slice().reverse()) {
       const kernel = /^(do_|futex_wait|vfs_|ksys_|entry_)/.test(name);
-      at = maker.child(at, F(name, kernel ? kKernel : kNative, kernel ? '[kernel]' : /^(read|epoll_wait|pthread|__lll)/.test(name) ? kLibc : kProgram));
+      at = maker.child(at, name.startsWith('[') ? F(name, kSynthetic, '') : F(name, kernel ? kKernel : kNative, kernel ? '[kernel]' : /^(read|epoll_wait|pthread|__lll)/.test(name) ? kLibc : kProgram));
     }
     maker.samples.labels.push(0);
     maker.samples.node.push(at);

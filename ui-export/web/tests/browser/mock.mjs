@@ -89,6 +89,8 @@ export async function startMock({ dist, token = '', fresh = false, offline = fal
       }
       case 'series': {
         if (state.fresh || wanted.some(([, v]) => v === 'nothing')) return reply(200, { unit: 'nanoseconds', stepNs: step * 1e6, series: [] });
+        const type = /^\w+/.exec(query)?.[0] ?? '';
+        if (/(^|,)cause$/.test(url.searchParams.get('by') ?? '')) return reply(200, data.causeSeries(type, matches, from));
         const points = [], counts = [];
         for (let t = Math.ceil(from / step) * step; t < to - step; t += step) {
           const i = t / step;
@@ -107,10 +109,12 @@ export async function startMock({ dist, token = '', fresh = false, offline = fal
           res.end(big);
           return undefined;
         }
+        if (query.startsWith('off_cpu')) return reply(200, data.waitFlame(query));
         return reply(200, data.flame(query, url.searchParams.get('by') ?? ''));
       }
       case 'histograms': {
         if (query.startsWith('tcp_rtt')) return reply(200, { unit: 'nanoseconds', histograms: [data.peerHistogram(Object.fromEntries(wanted))] });
+        if (query.startsWith('run_queue_latency')) return reply(200, { unit: 'nanoseconds', histograms: data.queueHistograms(matches) });
         return reply(200, { unit: 'nanoseconds', histograms: state.fresh ? [] : data.histograms(matches) });
       }
       case 'heatmap': return reply(200, data.heatmap(from, to, step, query.startsWith('tcp_rtt') ? [[0.4e6, 0.3]] : [[30e3, 1], [9e6, 1]]));

@@ -375,9 +375,11 @@ await check('system calls: table, histogram, slow bucket, exemplar stacks', asyn
   const p99 = await page.locator('.data-table tbody tr td:nth-child(7)').allInnerTexts();
   assert.match(p99[0], /ms$/);
   assert.match(p99.at(-1), /µs$/);
+  await textIs(page.locator('.data-table tr:has-text("fsync") td').last(), /^disk\s+96\.0 %$/);
   await page.click('.data-table tr:has-text("fsync")');
   await page.waitForSelector('.hbar');
   assert.equal(JSON.parse(await param(page, 'row')).syscall, 'fsync');
+  await textIs(page.locator('.detail .cause-legend'), /disk\s+96\.0 %[\s\S]*waiting for a CPU\s+3\.00 %[\s\S]*running\s+1\.00 %/);
   await page.waitForTimeout(700);
   const box = await page.locator('.histogram-plot').boundingBox();
   await page.mouse.move(box.x + box.width * 0.6, box.y + 80);
@@ -391,6 +393,7 @@ await check('system calls: table, histogram, slow bucket, exemplar stacks', asyn
   assert.match(decodeURIComponent(call).replace(/\+/g, ' '), /syscall_latency\{node="eu-2",container.name="postgres",service="postgres",syscall="fsync"\}/);
   await page.click('.exemplar-list tbody tr >> nth=0');
   await page.waitForSelector('.stack li');
+  await textIs(page.locator('.exemplar-list tbody'), /\b(poll|lock|disk)\b/);
   await graphReady(page);
   await page.waitForTimeout(500);
   await page.screenshot({ path: join(shots, 'syscalls-slow.png'), fullPage: true });
@@ -403,6 +406,33 @@ await check('system calls: table, histogram, slow bucket, exemplar stacks', asyn
   await done(page);
 });
 
+await check('waits: causes per container, stacks with and without idling, who ended them', async () => {
+  const page = await open('?view=waits', { mock, width: 1440, height: 1000 });
+  await page.waitForSelector('.data-table tbody tr');
+  await textIs(page.locator('.data-table tr:has-text("postgres") .cause-cell'), /disk/);
+  await graphReady(page);
+  const names = () => page.evaluate(() => window.__pyrometerFlame.graph.fns.name);
+  assert.ok((await names()).includes('[lock]'));
+  assert.ok(!(await names()).includes('[poll]'), 'idling is left out');
+  await page.screenshot({ path: join(shots, 'waits.png'), fullPage: true });
+  await page.click('.segments >> text="All"');
+  await until(page, () => window.__pyrometerFlame.graph.fns.name.includes('[poll]'));
+  await page.click('.segments >> text="Without idling"');
+  await page.click('.segments >> text="Who woke it"');
+  await until(page, () => window.__pyrometerFlame.graph.fns.name.includes('shop::Cache::Refresh()'));
+  await paramIs(page, 'wakers', '1');
+  await page.click('.data-table tr:has-text("checkout") >> nth=0');
+  await page.waitForSelector('.hbar');
+  await textIs(page.locator('.detail h2').first(), /Time checkout waited for a CPU/);
+  const call = () => decodeURIComponent(mock.state.calls.filter((c) => c.startsWith('GET flame') && c.includes('off_cpu')).at(-1));
+  await until(page, () => document.querySelector('.wait-flame h2')?.textContent.includes('in checkout'));
+  assert.match(call(), /query=off_cpu_wakers\{node="eu-1",container\.name="checkout",service="checkout",cause!~"timer\|poll"\}/);
+  await graphReady(page);
+  await page.waitForTimeout(500);
+  await page.screenshot({ path: join(shots, 'waits-wakers.png'), fullPage: true });
+  await done(page);
+});
+
 await check('network: peers and their histogram', async () => {
   const page = await open('?view=network', { mock });
   await page.waitForSelector('.data-table tbody tr');
@@ -411,8 +441,10 @@ await check('network: peers and their histogram', async () => {
   await page.keyboard.press('Enter');
   await page.waitForSelector('.hbar');
   await textIs(page.locator('.detail h2'), /RTT between checkout and 203\.0\.113\.80:443/);
+  await textIs(page.locator('.data-table tr.chosen'), /142\s+fast[\s\S]*6\s+received/);
+  await textIs(page.locator('.peer-notes'), /112 retransmitted: fast[\s\S]*6 resets received[\s\S]*3 connections failed/);
   await page.waitForTimeout(600);
-  await shot(page, 'network-row');
+  await page.screenshot({ path: join(shots, 'network-row.png'), fullPage: true });
   await done(page);
 });
 
@@ -515,7 +547,7 @@ await check('light and dark: by system, by button, remembered', async () => {
 });
 
 await check('narrow window', async () => {
-  for (const view of ['overview', 'flame', 'syscalls', 'network']) {
+  for (const view of ['overview', 'flame', 'syscalls', 'waits', 'network']) {
     const page = await open(`?view=${view}`, { mock, width: 900, height: 900 });
     await page.waitForTimeout(900);
     assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${view} is not wider than the window`);

@@ -1,0 +1,142 @@
+#include "userspace/agent/wait_track.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "userspace/base/strings.h"
+
+namespace pyrometer::agent {
+
+StatusOr<std::unique_ptr<WaitTrack>> WaitTrack::Start(Node* node, SampleResolver* resolver, int task_states,
+                                                      const kernel::SampleTarget& target) {
+  kernel::OffCpu::Options options;
+  options.unwind = node->unwind_maps();
+  options.task_states = task_states;
+  ASSIGN_OR_RETURN(auto probe, kernel::OffCpu::Start(options));
+  return std::unique_ptr<WaitTrack>(new WaitTrack(node, resolver, std::move(probe), target));
+}
+
+WaitTrack::WaitTrack(Node* node, SampleResolver* resolver, std::unique_ptr<kernel::OffCpu> probe,
+                     const kernel::SampleTarget& target)
+    : node_(*node),
+      resolver_(*resolver),
+      probe_(std::move(probe)),
+      filter_(target, [node](uint64_t cgroup_id, uint64_t cgroup_v1_id) {
+        return std::string(node->LabelsOf(cgroup_id, cgroup_v1_id, "").Get(profile::kLabelContainerId));
+      }) {}
+
+Status WaitTrack::Poll(int64_t monotonic_to_unix_ns, const std::function<RawWindow&(int64_t)>& window_at) {
+  return probe_->PollSamples([&](const kernel::WaitSample& wait) {
+    if (!filter_.Contains(wait.process, wait.cgroup_id, wait.cgroup_v1_id)) return;
+    RawWindow& window = window_at(static_cast<int64_t>(wait.time_ns) + monotonic_to_unix_ns);
+    const std::string cause(kernel::WaitCauseName(wait.cause));
+    const auto synthetic = [&](const std::string& name) {
+      return RawFrame{.kind = profile::FrameKind::kSynthetic, .reason = window.ReasonOf(name)};
+    };
+    const auto intern = [&](const ProcessKey& process, uint32_t tid, std::span<const uint64_t> kernel_frames,
+                            std::span<const uint64_t> user_frames, kernel::StopReason stop) {
+      return resolver_.Intern({.process = process,
+                               .tid = tid,
+                               .time_ns = wait.time_ns,
+                               .kernel_frames = kernel_frames,
+                               .user_frames = user_frames,
+                               .user_stop = stop},
+                              window);
+    };
+    const RawGroup group{wait.cgroup_id, wait.cgroup_v1_id, std::string(wait.comm), std::string(profile::kTypeOffCpu),
+                         cause};
+    profile::StackId stack = intern(wait.process, wait.tid, wait.kernel_frames, wait.user_frames, wait.user_stop);
+    stack = window.InternStack(stack, synthetic(StrFormat("[%s]", cause)));
+    window.AddSample(group, stack, 1, wait.weight_ns);
+    window.CountStop(kernel::StopReasonName(wait.user_stop));
+    if (wait.waker == PYRO_WAKER_NONE) return;
+    stack = window.InternStack(
+        stack, synthetic(wait.waker == PYRO_WAKER_INTERRUPT ? "[woken by an interrupt]"
+                                                            : StrFormat("[woken by %s]", wait.waker_comm)));
+    // Upside down: what ended the wait stands on the wait, its caller further up.
+    profile::StackId waker = intern(wait.waker_process, wait.waker_tid, wait.waker_kernel_frames,
+                                    wait.waker_user_frames, wait.waker_user_stop);
+    for (; waker != profile::kEmptyStack; waker = window.stacks()[waker].parent) {
+      const RawFrame frame = window.frames()[window.stacks()[waker].frame];
+      stack = window.InternStack(stack, frame);
+    }
+    RawGroup with_waker = group;
+    with_waker.type = profile::kTypeOffCpuWakers;
+    window.AddSample(with_waker, stack, 1, wait.weight_ns);
+  });
+}
+
+profile::StackId WaitTrack::WithCause(const kernel::SlowCall& call, profile::StackId stack, RawWindow& window) {
+  uint64_t waited_ns = 0;
+  for (const uint64_t part : call.waited_ns) waited_ns += part;
+  const auto most = std::max_element(call.waited_ns.begin(), call.waited_ns.end());
+  // Parts are cut to whole microseconds: a call that only waited has a rest, and no more than that.
+  const uint64_t running_ns = call.latency_ns - std::min(waited_ns, call.latency_ns);
+  const auto cause = static_cast<kernel::WaitCause>(most - call.waited_ns.begin());
+  const std::string_view name = running_ns >= *most ? "running" : kernel::WaitCauseName(cause);
+  return window.InternStack(
+      stack, RawFrame{.kind = profile::FrameKind::kSynthetic, .reason = window.ReasonOf(StrFormat("[%s]", name))});
+}
+
+void WaitTrack::AddCall(const profile::LabelSet& labels, const kernel::SyscallWindow& window) {
+  Split& split = calls_[labels];
+  split.running_ns += static_cast<int64_t>(window.latency.sum_ns);
+  for (size_t i = 0; i < kernel::kWaitCauses; ++i) {
+    split.waited_ns[i] += window.waited_ns[i];
+    split.running_ns -= static_cast<int64_t>(window.waited_ns[i]);
+  }
+}
+
+Status WaitTrack::AddSums(int64_t start_ns, uint64_t duration_ns, BatchBuilder& builder, profile::Batch* batch) {
+  const auto add = [&](std::string_view type, const profile::LabelSet& labels, std::string_view cause, uint64_t value) {
+    builder.Counter(type, labels.With(profile::kLabelCause, cause), start_ns, duration_ns, value);
+  };
+  for (auto entry = calls_.begin(); entry != calls_.end();) {
+    auto& [labels, split] = *entry;
+    for (size_t i = 0; i < kernel::kWaitCauses; ++i) {
+      add(profile::kTypeSyscallTime, labels, kernel::WaitCauseName(static_cast<kernel::WaitCause>(i)),
+          split.waited_ns[i]);
+    }
+    if (split.running_ns >= 0) {
+      add(profile::kTypeSyscallTime, labels, "running", static_cast<uint64_t>(split.running_ns));
+      entry = calls_.erase(entry);
+    } else {
+      split.waited_ns = {};
+      ++entry;
+    }
+  }
+  struct Sums {
+    std::array<kernel::WaitTotal, kernel::kWaitCauses> totals{};
+    profile::Histogram queue;
+  };
+  std::map<profile::LabelSet, Sums> sums;
+  RETURN_IF_ERROR(probe_->Drain([&](const kernel::WaitWindow& window) {
+    const profile::LabelSet labels =
+        window.folded
+            ? profile::LabelSet().With(profile::kLabelNode, node_.name()).With(profile::kLabelService, "[folded]")
+            : node_.LabelsOf(window.cgroup_id, window.cgroup_v1_id, "");
+    Sums& sum = sums[labels];
+    for (size_t i = 0; i < kernel::kWaitCauses; ++i) {
+      sum.totals[i].count += window.totals[i].count;
+      sum.totals[i].ns += window.totals[i].ns;
+    }
+    sum.queue.Merge(FromKernel(window.queue));
+  }));
+  for (const auto& [labels, sum] : sums) {
+    for (size_t i = 0; i < kernel::kWaitCauses; ++i) {
+      const std::string_view cause = kernel::WaitCauseName(static_cast<kernel::WaitCause>(i));
+      add(profile::kTypeWaitTime, labels, cause, sum.totals[i].ns);
+      add(profile::kTypeWaits, labels, cause, sum.totals[i].count);
+    }
+    if (sum.queue.empty()) continue;
+    profile::HistogramPoint point;
+    point.series = builder.Series(profile::kTypeRunQueue, labels);
+    point.time_ns = start_ns;
+    point.duration_ns = duration_ns;
+    point.histogram = sum.queue;
+    batch->histograms.push_back(std::move(point));
+  }
+  return OkStatus();
+}
+
+}  // namespace pyrometer::agent

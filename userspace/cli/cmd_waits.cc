@@ -1,0 +1,355 @@
+// `pyrometer syscalls|waits`: what system calls cost and what threads wait for, from a store, once or again and again.
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "userspace/base/clock.h"
+#include "userspace/base/strings.h"
+#include "userspace/cli/command.h"
+#include "userspace/cli/connection.h"
+#include "userspace/cli/render.h"
+#include "userspace/cli/terminal.h"
+#include "userspace/profile/batch.h"
+#include "userspace/query/selector.h"
+
+namespace pyrometer::cli {
+namespace {
+
+constexpr size_t kDefaultRows = 20;
+constexpr double kDefaultMinSharePercent = 2;
+constexpr size_t kCausesShown = 3;
+constexpr std::string_view kRunning = "running";
+
+struct LatencyFlags {
+  std::string selector;
+  std::shared_ptr<ConnectionFlags> connection;
+  std::shared_ptr<RangeFlags> range;
+  size_t rows = kDefaultRows;
+  std::string watch;
+  bool json = false;
+};
+
+void AddLatencyFlags(CLI::App* command, LatencyFlags& flags) {
+  command->add_option("SELECTOR", flags.selector, "Which series: {container.name=\"shop\"} (default: all)");
+  flags.connection = AddConnectionFlags(command);
+  flags.range = AddRangeFlags(command);
+  command->add_option("-n,--rows", flags.rows, "Rows shown (default 20, 0 = all)")->type_name("N");
+  command->add_option("--watch", flags.watch, "Show it again at this interval until Ctrl-C: 10s")->type_name("TIME");
+  command->add_flag("--json", flags.json, "Print JSON");
+}
+
+// The user's conditions on another profile type. INVALID_ARGUMENT when the selector names a type.
+StatusOr<std::string> SelectorFor(const std::string& selector, std::string_view type) {
+  ASSIGN_OR_RETURN(query::Selector parsed, query::ParseSelector(selector.empty() ? "{}" : selector, "-"));
+  if (parsed.type != "-") {
+    return InvalidArgumentError(
+        StrFormat("selector: leave out the type '%s': this command reads several; {container.name=\"shop\"} will do",
+                  parsed.type));
+  }
+  parsed.type = std::string(type);
+  return parsed.ToString();
+}
+
+// Nanoseconds (or counts) by cause, of one group of labels.
+using ByCause = std::map<std::string, double>;
+using Groups = std::map<profile::LabelSet, ByCause>;
+
+struct Question {
+  rpc::QueryClient& client;
+  const LatencyFlags& flags;
+  Range range;
+
+  StatusOr<Groups> Causes(std::string_view type, std::vector<std::string> by) const {
+    ASSIGN_OR_RETURN(const std::string query, SelectorFor(flags.selector, type));
+    std::vector<std::string> with_cause = by;
+    with_cause.emplace_back(profile::kLabelCause);
+    ASSIGN_OR_RETURN(const rpc::TimeSeriesReply reply, client.TimeSeries({.query = query,
+                                                                          .from_ns = range.from_ns,
+                                                                          .to_ns = range.to_ns,
+                                                                          .step_ns = 0,
+                                                                          .by = with_cause,
+                                                                          .tenant = ""}));
+    Groups groups;
+    for (const rpc::TimeSeriesRow& row : reply.series) {
+      double& sum = groups[row.labels.Only(by)][std::string(row.labels.Get(profile::kLabelCause))];
+      for (const double value : row.values) sum += value;
+    }
+    return groups;
+  }
+
+  StatusOr<std::vector<rpc::LabelledHistogram>> Histograms(std::string_view type, std::vector<std::string> by) const {
+    ASSIGN_OR_RETURN(const std::string query, SelectorFor(flags.selector, type));
+    return client.Histograms(
+        {.query = query, .from_ns = range.from_ns, .to_ns = range.to_ns, .by = std::move(by), .tenant = ""});
+  }
+};
+
+double Sum(const ByCause& causes) {
+  double sum = 0;
+  for (const auto& [cause, value] : causes) sum += value;
+  return sum;
+}
+
+// "lock 81.0%, runnable 3.2%": the largest ones, of `whole`.
+std::string DescribeCauses(const ByCause& causes, double whole) {
+  std::vector<std::pair<double, std::string>> sorted;
+  for (const auto& [cause, value] : causes) {
+    if (cause != kRunning && value > 0) sorted.emplace_back(value, cause);
+  }
+  std::sort(sorted.rbegin(), sorted.rend());
+  std::vector<std::string> parts;
+  for (const auto& [value, cause] : sorted) {
+    if (parts.size() == kCausesShown) break;
+    parts.push_back(StrFormat("%s %s", cause, Percent(value, whole)));
+  }
+  return Join(parts, ", ");
+}
+
+std::string Owner(const profile::LabelSet& labels) {
+  const std::string_view container = labels.Get(profile::kLabelContainerName);
+  return std::string(container.empty() ? labels.Get(profile::kLabelService) : container);
+}
+
+const std::vector<std::string>& OwnerLabels() {
+  static const std::vector<std::string> labels = {std::string(profile::kLabelContainerName),
+                                                  std::string(profile::kLabelService)};
+  return labels;
+}
+
+nlohmann::ordered_json LabelsJson(const profile::LabelSet& labels) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const profile::Label& label : labels.labels()) json[label.name] = label.value;
+  return json;
+}
+
+nlohmann::ordered_json CausesJson(const ByCause& causes) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const auto& [cause, value] : causes) json[cause] = static_cast<uint64_t>(value);
+  return json;
+}
+
+void PrintJson(const nlohmann::ordered_json& json) {
+  std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+}
+
+Status NothingFound(const LatencyFlags& flags, std::string_view probe) {
+  return NotFoundError(StrFormat(
+      "nothing of this kind was recorded from %s to %s; `pyrometer up` and `agent` record it with --probes %s, "
+      "and the first window arrives some 10 s after a start",
+      flags.range->from, flags.range->to, probe));
+}
+
+Status ShowSyscalls(const Question& question) {
+  const LatencyFlags& flags = question.flags;
+  std::vector<std::string> by = OwnerLabels();
+  by.emplace_back(profile::kLabelSyscall);
+  ASSIGN_OR_RETURN(std::vector<rpc::LabelledHistogram> calls, question.Histograms(profile::kTypeSyscallLatency, by));
+  ASSIGN_OR_RETURN(const Groups times, question.Causes(profile::kTypeSyscallTime, by));
+  std::stable_sort(calls.begin(), calls.end(),
+                   [](const auto& a, const auto& b) { return a.histogram.sum() > b.histogram.sum(); });
+  if (flags.rows > 0 && calls.size() > flags.rows) calls.resize(flags.rows);
+  const auto split_of = [&](const rpc::LabelledHistogram& call) {
+    const auto found = times.find(call.labels);
+    return found == times.end() ? ByCause() : found->second;
+  };
+  if (flags.json) {
+    nlohmann::ordered_json out = nlohmann::ordered_json::array();
+    for (const rpc::LabelledHistogram& call : calls) {
+      nlohmann::ordered_json errors = nlohmann::ordered_json::object();
+      for (const auto& [error, count] : call.errors) errors[StrFormat("%d", error)] = count;
+      out.push_back({{"labels", LabelsJson(call.labels)},
+                     {"calls", call.histogram.count()},
+                     {"errors", errors},
+                     {"p50Ns", call.histogram.Quantile(0.5)},
+                     {"p99Ns", call.histogram.Quantile(0.99)},
+                     {"maxNs", call.histogram.max()},
+                     {"totalNs", call.histogram.sum()},
+                     {"timeNs", CausesJson(split_of(call))}});
+    }
+    PrintJson(out);
+    return OkStatus();
+  }
+  if (calls.empty()) return NothingFound(flags, "syscalls,waits");
+  Table table({{"container or service"},
+               {"call"},
+               {"calls", Table::Align::kRight},
+               {"errors", Table::Align::kRight},
+               {"p50", Table::Align::kRight},
+               {"p99", Table::Align::kRight},
+               {"max", Table::Align::kRight},
+               {"total", Table::Align::kRight},
+               {"running", Table::Align::kRight},
+               {"waiting"}});
+  for (const rpc::LabelledHistogram& call : calls) {
+    uint64_t errors = 0;
+    for (const auto& [error, count] : call.errors) errors += count;
+    const ByCause split = split_of(call);
+    const double whole = Sum(split);
+    const auto running = split.find(std::string(kRunning));
+    table.AddRow({Owner(call.labels), std::string(call.labels.Get(profile::kLabelSyscall)),
+                  FormatCount(call.histogram.count()), FormatCount(errors),
+                  FormatDurationNs(call.histogram.Quantile(0.5)), FormatDurationNs(call.histogram.Quantile(0.99)),
+                  FormatDurationNs(call.histogram.max()), FormatDurationNs(call.histogram.sum()),
+                  whole > 0 ? Percent(running == split.end() ? 0 : running->second, whole) : "-",
+                  DescribeCauses(split, whole)});
+  }
+  std::printf("%s", table.ToString().c_str());
+  if (times.empty()) {
+    std::printf("What the calls waited for was not recorded: `pyrometer up --probes cpu,syscalls,tcp,waits`.\n");
+  }
+  return OkStatus();
+}
+
+struct WaitsFlags : LatencyFlags {
+  bool wakers = false;
+  double min_share_percent = kDefaultMinSharePercent;
+};
+
+Status ShowWaits(const Question& question, const WaitsFlags& flags) {
+  ASSIGN_OR_RETURN(const Groups times, question.Causes(profile::kTypeWaitTime, OwnerLabels()));
+  ASSIGN_OR_RETURN(const Groups counts, question.Causes(profile::kTypeWaits, OwnerLabels()));
+  ASSIGN_OR_RETURN(const std::vector<rpc::LabelledHistogram> queues,
+                   question.Histograms(profile::kTypeRunQueue, OwnerLabels()));
+  const auto queue_of = [&](const profile::LabelSet& labels) -> const profile::Histogram* {
+    for (const rpc::LabelledHistogram& row : queues) {
+      if (row.labels == labels) return &row.histogram;
+    }
+    return nullptr;
+  };
+  std::vector<std::pair<double, const profile::LabelSet*>> order;
+  for (const auto& [labels, causes] : times) order.emplace_back(Sum(causes), &labels);
+  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  if (flags.rows > 0 && order.size() > flags.rows) order.resize(flags.rows);
+  if (flags.json) {
+    nlohmann::ordered_json out = nlohmann::ordered_json::array();
+    for (const auto& [sum, labels] : order) {
+      const auto count = counts.find(*labels);
+      nlohmann::ordered_json row = {{"labels", LabelsJson(*labels)},
+                                    {"timeNs", CausesJson(times.at(*labels))},
+                                    {"waits", CausesJson(count == counts.end() ? ByCause() : count->second)}};
+      if (const profile::Histogram* queue = queue_of(*labels)) {
+        row["queueP50Ns"] = queue->Quantile(0.5);
+        row["queueP99Ns"] = queue->Quantile(0.99);
+        row["queueMaxNs"] = queue->max();
+      }
+      out.push_back(std::move(row));
+    }
+    PrintJson(out);
+    return OkStatus();
+  }
+  if (order.empty()) return NothingFound(flags, "cpu,syscalls,tcp,waits");
+  Table table({{"container or service"},
+               {"waits", Table::Align::kRight},
+               {"time", Table::Align::kRight},
+               {"queue p50", Table::Align::kRight},
+               {"queue p99", Table::Align::kRight},
+               {"throttled", Table::Align::kRight},
+               {"causes"}});
+  for (const auto& [sum, labels] : order) {
+    const ByCause& causes = times.at(*labels);
+    const auto count = counts.find(*labels);
+    const auto throttled = causes.find("throttled");
+    const profile::Histogram* queue = queue_of(*labels);
+    table.AddRow({Owner(*labels), FormatCount(static_cast<uint64_t>(count == counts.end() ? 0 : Sum(count->second))),
+                  FormatDurationNs(static_cast<uint64_t>(sum)),
+                  queue == nullptr ? "-" : FormatDurationNs(queue->Quantile(0.5)),
+                  queue == nullptr ? "-" : FormatDurationNs(queue->Quantile(0.99)),
+                  FormatDurationNs(static_cast<uint64_t>(throttled == causes.end() ? 0 : throttled->second)),
+                  DescribeCauses(causes, sum)});
+  }
+  std::printf("%s", table.ToString().c_str());
+  const std::string_view type = flags.wakers ? profile::kTypeOffCpuWakers : profile::kTypeOffCpu;
+  ASSIGN_OR_RETURN(const std::string query, SelectorFor(flags.selector, type));
+  ASSIGN_OR_RETURN(const profile::Profile profile, question.client.MergeProfile({.query = query,
+                                                                                 .from_ns = question.range.from_ns,
+                                                                                 .to_ns = question.range.to_ns,
+                                                                                 .by = {},
+                                                                                 .tenant = "",
+                                                                                 .min_ns = 0,
+                                                                                 .max_ns = 0}));
+  if (profile.sample_count() == 0) return OkStatus();
+  std::printf("\n%s", RenderFlame(profile, {}, flags.min_share_percent / 100).c_str());
+  return OkStatus();
+}
+
+volatile std::sig_atomic_t stop_requested = 0;
+void OnSignal(int) { stop_requested = 1; }
+
+// Once, or until a signal with --watch.
+int Repeat(const LatencyFlags& flags, const std::function<Status(const Question&)>& show) {
+  if (const auto selector = SelectorFor(flags.selector, profile::kTypeWaitTime); !selector.ok()) {
+    return FailQuery(selector.status());
+  }
+  uint64_t every_ns = 0;
+  if (!flags.watch.empty()) {
+    const auto every = ParseDuration(flags.watch);
+    if (!every.ok()) return FailUsage(WithContext(every.status(), "--watch"));
+    if (*every < kNsPerSecond) return FailUsage(InvalidArgumentError("--watch: at least 1s"));
+    every_ns = *every;
+    struct sigaction action {};
+    action.sa_handler = OnSignal;
+    ::sigaction(SIGINT, &action, nullptr);
+    ::sigaction(SIGTERM, &action, nullptr);
+  }
+  const auto client = Connect(*flags.connection);
+  if (!client.ok()) return Fail(client.status());
+  while (true) {
+    // Anew each time: "-1m" moves on.
+    const auto range = ResolveRange(*flags.range);
+    if (!range.ok()) return FailUsage(range.status());
+    if (every_ns > 0 && StdoutIsTerminal()) std::printf("\033[H\033[2J");
+    const Status status = show({**client, flags, *range});
+    if (every_ns == 0) return status.ok() ? kExitDone : FailQuery(status);
+    // Nothing yet is no reason to stop watching.
+    if (status.code() == StatusCode::kNotFound) {
+      std::printf("%s\n", std::string(Message(status)).c_str());
+    } else if (!status.ok()) {
+      return FailQuery(status);
+    }
+    std::fflush(stdout);
+    for (uint64_t waited = 0; waited < every_ns && stop_requested == 0; waited += 100 * kNsPerMs) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    if (stop_requested != 0) return kExitDone;
+  }
+}
+
+}  // namespace
+
+void AddSyscallsCommand(CLI::App& app, Invocation& invocation) {
+  CLI::App* command = AddCommand(app, "syscalls", "How long system calls take, and what they wait for, from a store",
+                                 "pyrometer syscalls '{container.name=\"shop\"}' --from -5m");
+  auto flags = std::make_shared<LatencyFlags>();
+  AddLatencyFlags(command, *flags);
+  command->callback([&invocation, flags] {
+    invocation.run = [flags] {
+      return Repeat(*flags, [](const Question& question) { return ShowSyscalls(question); });
+    };
+  });
+}
+
+void AddWaitsCommand(CLI::App& app, Invocation& invocation) {
+  CLI::App* command =
+      AddCommand(app, "waits", "Why threads do not run: causes, run-queue latency, stacks, from a store",
+                 "pyrometer waits '{container.name=\"shop\"}' --from -1m --watch 10s");
+  auto flags = std::make_shared<WaitsFlags>();
+  AddLatencyFlags(command, *flags);
+  command->add_flag("--wakers", flags->wakers, "Stacks go on, above the cause, into who ended the wait");
+  command->add_option("--min-percent", flags->min_share_percent, "Smallest share of a stack shown (default 2)")
+      ->check(CLI::Range(0.0, 100.0))
+      ->type_name("P");
+  command->callback([&invocation, flags] {
+    invocation.run = [flags] {
+      return Repeat(*flags, [&](const Question& question) { return ShowWaits(question, *flags); });
+    };
+  });
+}
+
+}  // namespace pyrometer::cli
