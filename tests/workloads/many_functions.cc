@@ -5,8 +5,8 @@
 //
 // SLOW_FUNCTION=N SLOW_PERCENT=P in the environment gives function N P percent more work.
 //
-// Built with REORDERED it is the same program with its functions in another order; with RENAMED, f000 has another name as
-// well: nothing became slower.
+// Built with REORDERED it is the same program with its functions in another order; with RENAMED, f000 has another name
+// as well: nothing became slower.
 #include <cstdint>
 #include <cstdlib>
 
