@@ -83,6 +83,12 @@ bool IsValidPart(const UnwindPart& part, size_t rules) {
   return true;
 }
 
+// memcpy(3) takes no null pointer, not even for no bytes.
+template <typename T>
+void CopyTo(std::vector<T>* to, const char* from) {
+  if (!to->empty()) std::memcpy(to->data(), from, to->size() * sizeof(T));
+}
+
 }  // namespace
 
 std::string SerializeTable(const UnwindTable& table) {
@@ -127,7 +133,7 @@ StatusOr<UnwindTable> ParseTable(std::string_view bytes) {
     return Damaged("its rules are cut off");
   }
   table.rules.resize(header.rules);
-  std::memcpy(table.rules.data(), bytes.data() + at, header.rules * sizeof(UnwindRule));
+  CopyTo(&table.rules, bytes.data() + at);
   at += header.rules * sizeof(UnwindRule);
   if (!std::all_of(table.rules.begin(), table.rules.end(), IsValidRule) ||
       (!table.rules.empty() && table.rules[0].kind != PYRO_UNWIND_NONE)) {
@@ -144,7 +150,7 @@ StatusOr<UnwindTable> ParseTable(std::string_view bytes) {
     part.base = ElfAddress(head.base);
     part.pages = head.pages;
     part.words.resize(head.words);
-    std::memcpy(part.words.data(), bytes.data() + at, size_t{head.words} * sizeof(uint32_t));
+    CopyTo(&part.words, bytes.data() + at);
     at += size_t{head.words} * sizeof(uint32_t);
     if (!IsValidPart(part, table.rules.size()) || head.base < covered || part.end().value < head.base) {
       return Damaged("a part makes no sense");
