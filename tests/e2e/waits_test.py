@@ -153,7 +153,9 @@ class Waits(Scratch):
 
     def test_wrong_questions(self):
         self.assert_one_line(run("waits", "cpu{}"), 2, "leave out the type 'cpu'")
-        self.assert_one_line(run("syscalls", '{container.name="shop'), 2, "selector")
+        unclosed = run("syscalls", '{container.name="shop')
+        self.assertEqual(unclosed.returncode, 2, unclosed)
+        self.assertIn("selector: this quote is never closed", unclosed.stderr)
         self.assert_one_line(run("waits", "--watch", "10ms"), 2, "--watch: at least 1s")
         self.assert_one_line(run("waits", "--store", f"127.0.0.1:{free_port()}"), 1)
         with Daemon("store", "--data", self.scratch, "--http", f"127.0.0.1:{free_port()}", "--grpc",

@@ -1,6 +1,6 @@
 // The page: navigation, range and selector above, one of the views below.
 import { useCallback, useEffect, useState, useSyncExternalStore } from 'react';
-import { apiPath, setToken, tokenStore, useApi, type NodeInfo, type Status } from './lib/api';
+import { apiPath, isLimited, setToken, tokenStore, useApi, type NodeInfo, type Status } from './lib/api';
 import { href, useUrl, type View } from './lib/url';
 import { withType } from './lib/selector';
 import { applyTheme, rememberTheme, useDark } from './components/theme';
@@ -93,7 +93,7 @@ function NodesBadge(props: { nodes: NodeInfo[] | undefined; unreachable: boolean
   if (props.unreachable) return <span className="badge bad" role="status"><i className="dot" /> Pyrometer does not answer</span>;
   if (!props.nodes) return null;
   const off = props.nodes.filter((n) => !n.online);
-  const weak = props.nodes.filter((n) => n.online && n.probes.some((p) => p.state !== 'ok'));
+  const weak = props.nodes.filter((n) => n.online && n.probes.some(isLimited));
   const dropped = props.nodes.reduce((s, n) => s + Object.values(n.dropped).reduce((a, b) => a + b, 0), 0);
   const kind = off.length || dropped > 0 || weak.length ? 'warn' : 'ok';
   const text = off.length ? `${off.length} of ${props.nodes.length} nodes silent` : weak.length ? 'Some probes degraded' : dropped > 0 ? 'Some samples dropped'
@@ -107,7 +107,7 @@ function NodesBadge(props: { nodes: NodeInfo[] | undefined; unreachable: boolean
             {props.nodes!.map((n) => (
               <li key={n.agentId || n.node}>
                 <b>{n.node}</b> {n.online ? '' : <span className="badge bad">silent</span>}
-                {n.probes.filter((p) => p.state !== 'ok').map((p) => <div key={p.name} className="faint">{p.name}: {p.state}{p.reason && `, ${p.reason}`}</div>)}
+                {n.probes.filter(isLimited).map((p) => <div key={p.name} className="faint">{p.name}: {p.state}{p.reason && `, ${p.reason}`}</div>)}
               </li>
             ))}
           </ul>

@@ -174,6 +174,11 @@ export interface Probe {
   reason: string;
 }
 
+// A probe that should work and does not, or not wholly. One that nobody asked for is none.
+export function isLimited(probe: Probe): boolean {
+  return probe.state !== 'ok' && probe.reason !== 'not asked for';
+}
+
 export interface NodeInfo {
   node: string;
   agentId: string;

@@ -1,7 +1,7 @@
 // What runs where, and how much CPU it takes now. Every row leads to its flame graph.
 import { useMemo, useState } from 'react';
 import { follow } from '../App';
-import { apiPath, useApi, type Container, type Labels, type Loaded, type NodeInfo, type Status } from '../lib/api';
+import { apiPath, isLimited, useApi, type Container, type Labels, type Loaded, type NodeInfo, type Status } from '../lib/api';
 import { bytes, cores, count, duration, percent, short, span } from '../lib/format';
 import { formatSelector } from '../lib/selector';
 import { href, useUrl, type UrlState } from '../lib/url';
@@ -148,7 +148,8 @@ function NodeCard(props: { node: NodeInfo; used: number }): JSX.Element {
   const { node: n, used } = props;
   const dropped = Object.entries(n.dropped).filter(([, v]) => v > 0);
   const lost = dropped.reduce((s, [, v]) => s + v, 0);
-  const weak = n.probes.filter((p) => p.state !== 'ok');
+  const weak = n.probes.filter(isLimited);
+  const working = n.probes.filter((p) => p.state === 'ok').length;
   return (
     <div className={`node-card ${n.online ? '' : 'offline'}`}>
       <div className="node-name">
@@ -169,10 +170,10 @@ function NodeCard(props: { node: NodeInfo; used: number }): JSX.Element {
           <p className="faint">Rate: {n.frequencyHz} per second and CPU. The agent itself takes {cores(n.cpuNsPerS / 1e9)} cores and {bytes(n.rssBytes)} of memory.</p>
         </Popover>
         <Popover className={`badge as-button ${weak.length ? 'warn' : 'ok'}`} wide align="right" title="Which measurements work"
-          label={weak.length ? `${weak.length} of ${n.probes.length} probes limited` : `${n.probes.length} probes work`}>
+          label={weak.length ? `${weak.length} of ${n.probes.length} probes limited` : `${working} probes work`}>
           <h3>Probes</h3>
           <ul className="plain">
-            {n.probes.map((p) => <li key={p.name}><span className={`badge ${p.state === 'ok' ? 'ok' : p.state === 'off' ? 'bad' : 'warn'}`}>{p.state}</span> <b>{p.name}</b>{p.reason && <div className="faint">{p.reason}</div>}</li>)}
+            {n.probes.map((p) => <li key={p.name}><span className={`badge ${p.state === 'ok' ? 'ok' : !isLimited(p) ? '' : p.state === 'off' ? 'bad' : 'warn'}`}>{p.state}</span> <b>{p.name}</b>{p.reason && <div className="faint">{p.reason}</div>}</li>)}
           </ul>
         </Popover>
       </div>

@@ -1,5 +1,5 @@
 // What the store holds, which nodes send, and what each of their probes can do.
-import { type Loaded, type NodeInfo, type Status } from '../lib/api';
+import { isLimited, type Loaded, type NodeInfo, type Status } from '../lib/api';
 import { ago, bytes, cores, count, dateTime, duration, percent } from '../lib/format';
 import { explainReason } from '../lib/reasons';
 import { Empty, ErrorBox, Skeleton, Term } from '../components/ui';
@@ -62,7 +62,7 @@ function Node(props: { node: NodeInfo; now: number }): JSX.Element {
           {n.probes.map((p) => (
             <tr key={p.name}>
               <td><b>{p.name}</b><div className="faint">{kProbes[p.name] ?? ''}</div></td>
-              <td><span className={`badge ${p.state === 'ok' ? 'ok' : p.state === 'off' ? 'bad' : 'warn'}`}>{p.state}</span></td>
+              <td><span className={`badge ${p.state === 'ok' ? 'ok' : !isLimited(p) ? '' : p.state === 'off' ? 'bad' : 'warn'}`}>{p.state}</span></td>
               <td>{p.reason || <span className="faint">works</span>}</td>
             </tr>
           ))}
