@@ -37,6 +37,7 @@ constexpr int64_t kSecondNs = static_cast<int64_t>(kNsPerSecond);
 // Of one answer of the store (query::kMaxSteps), with room for the ends.
 constexpr int64_t kSteps = 19'000;
 constexpr size_t kMaxRuns = 10'000;
+constexpr int64_t kMostAheadNs = 3600 * kSecondNs;  // a store takes nothing from further ahead
 constexpr uint64_t kAckTimeoutNs = 60 * kNsPerSecond;
 
 std::string HostName() {
@@ -232,9 +233,12 @@ StatusOr<std::vector<StoredRuns>> FetchRuns(rpc::QueryApi& store, const std::str
   const std::vector<std::string> by = {std::string(kLabelService), std::string(kLabelVersion),
                                        std::string(kLabelBranch), std::string(kLabelMachine),
                                        std::string(kLabelFrequency)};
+  // Each run has a second of its own, so that many short ones lie ahead of the clock.
+  const int64_t now_ns = UnixNowNs();
+  const int64_t to_ns = range.to_ns >= now_ns - kSecondNs ? now_ns + kMostAheadNs : range.to_ns;
   ASSIGN_OR_RETURN(const rpc::TimeSeriesReply found, store.TimeSeries({.query = selector.ToString(),
                                                                        .from_ns = range.from_ns,
-                                                                       .to_ns = range.to_ns,
+                                                                       .to_ns = to_ns,
                                                                        .step_ns = 0,
                                                                        .by = by,
                                                                        .tenant = {}}));
@@ -254,8 +258,8 @@ StatusOr<std::vector<StoredRuns>> FetchRuns(rpc::QueryApi& store, const std::str
     cpu.type = kTypeRunCpu;
     lost.type = kTypeRunLost;
     // A window without its counters is a sum of an hour, or not of a run.
-    ASSIGN_OR_RETURN(const auto cpu_ns, Windows(store, cpu, range.from_ns, range.to_ns));
-    ASSIGN_OR_RETURN(const auto lost_samples, Windows(store, lost, range.from_ns, range.to_ns));
+    ASSIGN_OR_RETURN(const auto cpu_ns, Windows(store, cpu, range.from_ns, to_ns));
+    ASSIGN_OR_RETURN(const auto lost_samples, Windows(store, lost, range.from_ns, to_ns));
     runs += cpu_ns.size();
     if (runs > kMaxRuns) {
       return ResourceExhaustedError(StrFormat("more than %d runs: narrow the selector, --from or --to", kMaxRuns));
