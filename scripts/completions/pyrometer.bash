@@ -51,7 +51,7 @@ _pyrometer() {
   fi
   if [ "$command" = ci ]; then
     if ((COMP_CWORD == 2)); then
-      mapfile -t COMPREPLY < <(compgen -W "run record compare --help" -- "$current")
+      mapfile -t COMPREPLY < <(compgen -W "run record compare check --help" -- "$current")
       return
     fi
     command="ci ${COMP_WORDS[2]}"
@@ -126,14 +126,19 @@ _pyrometer() {
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --json --help"
       ;;
     "ci run")
-      flags="--baseline --candidate -n --pairs -F --frequency --warm-up --alpha --min-effect --seed -o --output --json \
-        --github --help"
+      flags="--baseline --candidate -n --pairs --benchmark -F --frequency --warm-up --alpha --min-effect --seed -o --output \
+        --diff --source-root --json --github --help"
       ;;
     "ci record")
-      flags="-o --output -n --runs -F --frequency --warm-up --help"
+      flags="-o --output -n --runs -F --frequency --warm-up --push --service --commit --branch \
+        --store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --help"
       ;;
     "ci compare")
-      flags="--alpha --min-effect --seed -o --output --json --github --help"
+      flags="--baseline-selector --store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to \
+        --alpha --min-effect --seed -o --output --diff --source-root --json --github --help"
+      ;;
+    "ci check")
+      flags="--history --store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --alpha --min-effect --seed --json --help"
       ;;
     "session stop")
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --help"

@@ -2,12 +2,13 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 
 import junit_unittest
-from harness import BINARY, Scratch, WORKLOADS, command, need_bpf, need_program, need_root, run
+from harness import BINARY, Daemon, Scratch, WORKLOADS, command, free_port, need_bpf, need_program, need_root, run
 
 # About 0.4 s: 900 samples.
 PROGRAM = f"{WORKLOADS / 'many_functions'} 300"
@@ -78,6 +79,19 @@ class Decides(Scratch):
         moved = {finding["function"]["name"]: finding["moved_from"][0]["name"] for finding in report["moved"]}
         self.assertEqual(moved, {"new_name_of_f000": "f000"}, result)
 
+    def test_the_same_code_elsewhere_is_no_regression(self):
+        """The candidate takes more, for a reason that is in no code: as a layout effect would."""
+        for name, program, extra in (("a", "many_functions", ""), ("b", "many_functions_reordered", "SLOW_FUNCTION=0 SLOW_PERCENT=60 ")):
+            script = self.scratch / name
+            script.write_text(f"#!/bin/sh\n{extra}exec {WORKLOADS / program} 300\n")
+            script.chmod(0o755)
+        result = ci("run", "--baseline", self.scratch / "a", "--candidate", self.scratch / "b", "-n", 8, "--json", "--github")
+        self.assertEqual(result.returncode, 0, result)
+        report, _ = json.JSONDecoder().raw_decode(result.stdout)
+        self.assertIn("f000", [finding["function"]["name"] for finding in report["layout"]], report)
+        self.assertIn("suspected layout effect", report["reason"])
+        self.assertIn("::warning title=Suspected layout effect", result.stdout)
+
     def test_recorded_runs_are_compared(self):
         base, slow = self.scratch / "base.pyro", self.scratch / "slow.pyro"
         for path, extra in ((base, {}), (slow, {"SLOW_FUNCTION": "0", "SLOW_PERCENT": "60"})):
@@ -99,6 +113,153 @@ class Decides(Scratch):
         self.assertIn("number of CPUs", result.stdout)
         (self.scratch / "cut.pyro").write_text(base.read_text()[:1000])
         self.assert_one_line(ci("compare", self.scratch / "cut.pyro", slow), 1, "cut.pyro", "pyrometer ci record")
+
+
+class Benchmarks(Scratch):
+    def setUp(self):
+        super().setUp()
+        need_bpf(self)
+        self.program = WORKLOADS / "two_benchmarks"
+        if not self.program.exists():
+            self.skipTest("needs libbenchmark-dev (scripts/bootstrap --dev installs it)")
+
+    def test_a_verdict_for_each(self):
+        work = f"{self.program} --benchmark_min_time=0.2"
+        result = ci("run", "--benchmark", "--baseline", work, "--candidate", f"ONLY_HERE=1 SLOW_PERCENT=60 {work}", "-n", 8, "--warm-up", 0,
+                    "--alpha", 0.1, "--json", "-o", self.scratch / "report.html")
+        self.assertEqual(result.returncode, 3, result)
+        report = json.loads(result.stdout)
+        verdicts = {one["name"]: one for one in report["benchmarks"]}
+        self.assertEqual(set(verdicts), {"BM_A", "BM_B", "BM_Both<int, 3>/1000"})
+        self.assertEqual(verdicts["BM_A"]["decision"], "regression")
+        self.assertNotEqual(verdicts["BM_B"]["decision"], "regression", report)
+        self.assertAlmostEqual(verdicts["BM_A"]["total_cpu"]["ratio"], 1.6, delta=0.15)
+        self.assertAlmostEqual(verdicts["BM_B"]["total_cpu"]["ratio"], 1, delta=0.15)
+        self.assertGreater(verdicts["BM_A"]["real_time_ns"]["baseline"], 100)
+        self.assertEqual(report["only_in"], {"baseline": [], "candidate": ["BM_OnlyHere"]})
+        named = {(finding["benchmark"], finding["function"]["name"]) for finding in report["findings"] if finding["function"]}
+        self.assertIn(("BM_A", "work_of_a"), named)
+        self.assertIn(("BM_Both<int, 3>/1000", "work_of_a"), named)
+        self.assertNotIn("work_of_b", {function for _, function in named})
+
+    def test_other_programs_are_told(self):
+        self.assert_one_line(ci("run", "--benchmark", "--baseline", "true", "--candidate", "true"), 1, "lists no benchmarks")
+        result = ci("run", "--benchmark", "--baseline", f"{self.program}", "--candidate", f"{self.program} --benchmark_filter=none")
+        self.assertEqual(result.returncode, 1, result)
+
+
+class Stored(Scratch):
+    """Runs in a store: a baseline, and a history."""
+
+    def setUp(self):
+        super().setUp()
+        need_bpf(self)
+        self.grpc = f"127.0.0.1:{free_port()}"
+        store = Daemon("store", "--data", self.scratch / "data", "--http", f"127.0.0.1:{free_port()}", "--grpc", self.grpc)
+        self.addCleanup(store.stop)
+        store.wait_for_line("http://")
+
+    def push(self, version, runs, percent=0, *arguments):
+        extra = {"SLOW_FUNCTION": "0", "SLOW_PERCENT": str(percent)} if percent else {}
+        return ci("record", "--push", "--store", self.grpc, "--service", "many", "--commit", version, "--branch", "main", "-n", runs,
+                  "--warm-up", 0, *arguments, "--", WORKLOADS / "many_functions", 200, env={**os.environ, **extra})
+
+    def test_baseline_and_history(self):
+        candidate = self.scratch / "head.pyro"
+        for number in range(12):
+            slow = 60 if number >= 7 else 0
+            runs, more = (6, ("-o", candidate)) if number == 11 else (6, ()) if number == 3 else (2, ())
+            result = self.push(f"v{number:02}", runs, slow, *more)
+            self.assertEqual(result.returncode, 0, result)
+            self.assertRegex(result.stdout, rf"pushed to {self.grpc}: {runs} runs, .*service many, version v{number:02}, branch main")
+
+        against = ("compare", "--store", self.grpc, "--baseline-selector", 'cpu{service="many",version="v03"}')
+        result = ci(*against, candidate)
+        self.assertEqual(result.returncode, 3, result)
+        self.assertIn("f000 (many_functions)", result.stdout)
+        same = ci(*against[:-1], 'cpu{service="many",version="v11"}', candidate)
+        self.assertNotIn(same.returncode, (1, 2, 3), same)  # a busy machine may leave it undecided
+        other = json.loads(candidate.read_text())
+        other["origin"]["machine"]["cpus"] += 2
+        (self.scratch / "other.pyro").write_text(json.dumps(other))
+        result = ci(*against, self.scratch / "other.pyro")
+        self.assertEqual(result.returncode, 4, result)
+        self.assertIn("number of CPUs differs", result.stdout)
+        self.assert_one_line(ci(*against[:-1], 'cpu{service="many"}', candidate), 2, "version v00", "version v11")
+        self.assert_one_line(ci(*against[:-1], 'cpu{service="absent"}', candidate), 1, "no runs")
+        broken = ci(*against[:-1], "cpu{", candidate)
+        self.assertEqual(broken.returncode, 2, broken)
+        self.assertIn("selector: expected a label name", broken.stderr)
+
+        result = ci("check", "--history", "--store", self.grpc, 'cpu{service="many",branch="main"}', "--json")
+        self.assertEqual(result.returncode, 3, result)
+        history = json.loads(result.stdout)
+        self.assertEqual(history["versions"], [f"v{number:02}" for number in range(12)])
+        self.assertEqual(history["runs"], 10 * 2 + 2 * 6)
+        slower = [change for change in history["changes"] if change["function"] and change["ratio"] > 1]
+        self.assertEqual([(change["function"]["name"], change["version"], change["standing"]) for change in slower], [("f000", "v07", True)], history)
+        self.assertAlmostEqual(slower[0]["ratio"], 1.6, delta=0.2)
+        result = ci("check", "--history", "--store", self.grpc, '{service="many",version=~"v0[0-4]"}')
+        self.assertEqual(result.returncode, 4, result)
+        self.assertRegex(result.stdout, "5 versions are too few.*at least 10")
+        # The machine's always-on profile is not counted twice.
+        result = run("series", "--store", self.grpc, "cpu", "--from", "-1h", "--json")
+        self.assertEqual(json.loads(result.stdout)["series"], [], result)
+
+    def test_a_version_is_needed(self):
+        elsewhere = self.scratch / "no-repository"
+        elsewhere.mkdir()
+        result = ci("record", "--push", "--store", self.grpc, "--", "true", cwd=elsewhere, env={**os.environ, "GIT_CEILING_DIRECTORIES": "/"})
+        self.assert_one_line(result, 1, "--commit")
+        self.assert_one_line(ci("record", "--push", "--store", "127.0.0.1:1", "--commit", "x", "--", "true"), 1, "127.0.0.1:1")
+
+
+class Recipes(Scratch):
+    """Those of docs/ci.md, as they stand there, with a slower candidate: in a folder with both programs, and fewer pairs."""
+
+    def setUp(self):
+        super().setUp()
+        need_bpf(self)
+        self.text = (pathlib.Path(__file__).resolve().parents[2] / "docs/ci.md").read_text()
+        tools = self.scratch / "tools"
+        tools.mkdir()
+        for name, script in (("pyrometer", f'exec {os.path.abspath(BINARY)} "$@" -n 12'),
+                             ("sudo", 'exec "$@"')):
+            (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tools / name).chmod(0o755)
+        for folder, extra in (("old", ""), ("new", "SLOW_FUNCTION=0 SLOW_PERCENT=100 "), ("base", ""), ("head", "SLOW_FUNCTION=0 SLOW_PERCENT=100 ")):
+            (self.scratch / folder).mkdir()
+            bench = self.scratch / folder / "bench"
+            bench.write_text(f"#!/bin/sh\n{extra}exec {WORKLOADS / 'many_functions'} 250\n")
+            bench.chmod(0o755)
+        self.environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "GITHUB_STEP_SUMMARY": str(self.scratch / "summary.md")}
+
+    def block(self, after, language):
+        return re.search(rf"{re.escape(after)}[\s\S]*?```{language}\n([\s\S]*?)```", self.text)[1]
+
+    def run_script(self, script):
+        return command("bash", "-e", "-c", script, cwd=self.scratch, env=self.environment, timeout=280)
+
+    def test_plain_shell(self):
+        result = self.run_script(self.block("Plain shell", "sh"))
+        self.assertEqual(result.returncode, 1, result)
+        self.assertIn("slower, see report.md", result.stdout)
+        self.assertIn("f000", (self.scratch / "report.md").read_text())
+        self.assertIn("f000", (self.scratch / "report.xml").read_text())
+
+    def test_github_actions(self):
+        lines = self.block("GitHub Actions", "yaml").splitlines()
+        self.assertEqual(lines[0], "- run: |")
+        result = self.run_script("\n".join(line[4:] for line in lines[1:]))
+        self.assertEqual(result.returncode, 1, result)
+        self.assertIn("::error title=Performance regression", result.stdout)
+        self.assertIn("f000", (self.scratch / "summary.md").read_text())
+
+    def test_gitlab(self):
+        script = re.search(r"script:\n    - (.*)\n", self.block("GitLab CI", "yaml"))[1]
+        result = self.run_script(script)
+        self.assertEqual(result.returncode, 3, result)
+        self.assertTrue((self.scratch / "gl.codequality.json").exists())
 
 
 class Starved(Scratch):

@@ -50,8 +50,7 @@ class CommandLine(unittest.TestCase):
         names = [" ".join(words) for words, _ in self.commands]
         for wanted in ("up", "agent", "store", "store fsck", "store backup", "store restore", "record", "session start",
                        "session list", "session stop", "top", "flame", "series", "net", "export", "syscalls", "waits",
-                       "convert", "symbols upload",
-                       "doctor", "ci run", "ci record", "ci compare"):
+                       "convert", "symbols upload", "doctor", "ci run", "ci record", "ci compare", "ci check"):
             self.assertIn(wanted, names)
 
     def test_every_help_has_an_example_that_parses(self):

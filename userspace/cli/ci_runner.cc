@@ -2,45 +2,22 @@
 
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <csignal>
 #include <cstring>
 
 #include "userspace/agent/recorder.h"
 #include "userspace/base/clock.h"
 #include "userspace/base/file.h"
-#include "userspace/base/owned.h"
 #include "userspace/base/strings.h"
+#include "userspace/cli/scratch_file.h"
 
 namespace pyrometer::cli {
 namespace {
 
 constexpr size_t kMaxOutputBytes = 16u << 20;
 constexpr size_t kLinesShown = 20;
-
-// A file that nobody else can name before us, gone with its owner.
-class ScratchFile {
- public:
-  static StatusOr<ScratchFile> Make() {
-    const char* folder = std::getenv("TMPDIR");
-    std::string path = StrFormat("%s/pyrometer-ci-XXXXXX", folder != nullptr && *folder != '\0' ? folder : "/tmp");
-    const UniqueFd fd(::mkstemp(path.data()));
-    if (!fd) return ErrnoError(errno, StrFormat("cannot create %s", path));
-    return ScratchFile(std::move(path));
-  }
-  ScratchFile(ScratchFile&& other) noexcept : path_(std::move(other.path_)) { other.path_.clear(); }
-  ScratchFile& operator=(ScratchFile&&) = delete;
-  ~ScratchFile() {
-    if (!path_.empty()) ::unlink(path_.c_str());
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  explicit ScratchFile(std::string path) : path_(std::move(path)) {}
-  std::string path_;
-};
 
 // User and system time of all children that ended and were waited for, theirs included.
 uint64_t ChildrenCpuNs() {
@@ -70,7 +47,27 @@ std::string HowItEnded(int status) {
 
 }  // namespace
 
-Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t block, regression::RunSet* runs) {
+std::string ShellQuoted(const std::string& word) {
+  const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
+    return std::isalnum(c) != 0 || std::string_view("_@%+=:,./-").find(static_cast<char>(c)) != std::string_view::npos;
+  });
+  if (plain) return word;
+  std::string out = "'";
+  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+const std::atomic<bool>* CatchStopSignals() {
+  static std::atomic<bool> stop_requested{false};
+  struct sigaction action {};
+  action.sa_handler = [](int) { stop_requested = true; };
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+  return &stop_requested;
+}
+
+Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t block, regression::RunSet* runs,
+                     const After& after) {
   ASSIGN_OR_RETURN(const ScratchFile output, ScratchFile::Make());
   agent::RecordOptions options;
   // $0 and $1 keep the line and the file out of the shell's syntax.
@@ -96,6 +93,11 @@ Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t
                                              command, HowItEnded(*recording.command_status), LastLines(output.path())));
   }
   if (runs == nullptr) return OkStatus();
+  const profile::Dictionary& dictionary = recording.profile.dictionary;
+  for (profile::MappingId id = 1; id < dictionary.mapping_count(); ++id) {
+    files_[static_cast<size_t>(side)].emplace(dictionary.string(dictionary.mapping(id).file));
+  }
+  if (after) RETURN_IF_ERROR(after(recording.profile, &facts));
   regression::RunOrigin& origin = runs->origin(side);
   origin.command = command;
   origin.how = recording.how;

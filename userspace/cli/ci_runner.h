@@ -11,6 +11,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,6 +20,12 @@
 #include "userspace/regression/run_set.h"
 
 namespace pyrometer::cli {
+
+// A word as /bin/sh takes it.
+std::string ShellQuoted(const std::string& word);
+
+// From now on SIGINT and SIGTERM set this instead of ending the process: commands are ended in order.
+const std::atomic<bool>* CatchStopSignals();
 
 class CiRunner {
  public:
@@ -28,15 +36,22 @@ class CiRunner {
   };
   explicit CiRunner(Options options) : options_(std::move(options)) {}
 
+  // Called after a run that counts, with what was recorded: adds what the command left behind to what is known of it.
+  using After = std::function<Status(const profile::Profile&, regression::RunFacts*)>;
+
   // Records one run and adds it to `runs`, which learns how it was made. With a null `runs` the run is a warm-up.
   // FAILED_PRECONDITION when the command fails, with the end of its output; CANCELLED after `stop`.
-  Status Run(const std::string& command, regression::Side side, uint32_t block, regression::RunSet* runs);
+  Status Run(const std::string& command, regression::Side side, uint32_t block, regression::RunSet* runs,
+             const After& after = nullptr);
 
+  // Files of the code that was sampled on a side.
+  const std::set<std::string>& files(regression::Side side) const { return files_[static_cast<size_t>(side)]; }
   // What could not be measured as usual, each once.
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
   const Options options_;
+  std::set<std::string> files_[2];
   std::vector<std::string> notes_;
 };
 

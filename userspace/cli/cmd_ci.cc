@@ -2,21 +2,22 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
-#include <random>
 
 #include "userspace/agent/folders.h"
 #include "userspace/base/clock.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
+#include "userspace/cli/ci_benchmark.h"
+#include "userspace/cli/ci_layout.h"
+#include "userspace/cli/ci_output.h"
 #include "userspace/cli/ci_runner.h"
 #include "userspace/cli/command.h"
 #include "userspace/cli/terminal.h"
+#include "userspace/regression/drift.h"
 #include "userspace/regression/report.h"
 #include "userspace/regression/run_file.h"
 #include "userspace/regression/schedule.h"
@@ -24,219 +25,25 @@
 namespace pyrometer::cli {
 namespace {
 
-using regression::Analysis;
 using regression::Decision;
-using regression::Report;
 using regression::RunSet;
 using regression::Side;
 
-// Prime, so that no timer of the program runs in step with it; at 30 µs a sample it costs the program 6 % of its time,
-// equally on both sides.
-constexpr uint32_t kDefaultFrequencyHz = 1999;
-constexpr size_t kDefaultPairs = 16;
-constexpr double kDefaultAlpha = 0.01;
 // Draws for the figure on the progress line, which need not be exact.
 constexpr size_t kProgressDraws = 1000;
-constexpr size_t kRowsShown = 10;
-
-struct CiFlags {
-  std::string baseline, candidate;   // run: command lines; compare: files
-  std::vector<std::string> command;  // record
-  size_t pairs = kDefaultPairs;
-  size_t warm_up = 1;
-  uint32_t frequency_hz = kDefaultFrequencyHz;
-  double alpha = kDefaultAlpha;
-  double min_effect_percent = 0.2;
-  std::optional<uint64_t> seed;
-  std::vector<std::string> outputs;
-  bool json = false;
-  bool github = false;
-};
-
-std::atomic<bool> stop_requested{false};
-void OnSignal(int) { stop_requested = true; }
-
-void CatchSignals() {
-  struct sigaction action {};
-  action.sa_handler = OnSignal;
-  ::sigaction(SIGINT, &action, nullptr);
-  ::sigaction(SIGTERM, &action, nullptr);
-}
-
-// A word as /bin/sh takes it.
-std::string Quoted(const std::string& word) {
-  const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
-    return std::isalnum(c) != 0 || std::string_view("_@%+=:,./-").find(static_cast<char>(c)) != std::string_view::npos;
-  });
-  if (plain) return word;
-  std::string out = "'";
-  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
-Status CanWrite(const std::string& path) {
-  std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  if (folder.empty()) folder = ".";
-  if (::access(folder.c_str(), W_OK | X_OK) != 0) {
-    return ErrnoError(errno, StrFormat("cannot write into the folder %s of %s", folder.string(), path));
-  }
-  return OkStatus();
-}
-
-// Formats of all -o, before any work is done.
-StatusOr<std::vector<regression::ReportFormat>> ResolveReports(const CiFlags& flags) {
-  std::vector<regression::ReportFormat> formats;
-  for (const std::string& path : flags.outputs) {
-    ASSIGN_OR_RETURN(const auto format, regression::ReportFormatFor(path));
-    RETURN_IF_ERROR(CanWrite(path));
-    formats.push_back(format);
-  }
-  return formats;
-}
-
-uint64_t SeedOf(const CiFlags& flags) {
-  if (flags.seed) return *flags.seed;
-  std::random_device device;
-  // 53 bits: a reader of the JSON report keeps them exactly.
-  return (uint64_t{device()} << 32 | device()) >> 11;
-}
-
-std::string RenderFindings(const std::vector<regression::ReportFinding>& findings) {
-  Table table({{"slower by", Table::Align::kRight},
-               {"95 % interval", Table::Align::kRight},
-               {"of total", Table::Align::kRight},
-               {"p", Table::Align::kRight},
-               {"function"}});
-  for (size_t i = 0; i < std::min(findings.size(), kRowsShown); ++i) {
-    const regression::ReportFinding& finding = findings[i];
-    const regression::Effect& effect = finding.effect;
-    std::string name = finding.function.name.empty() ? "the whole program" : finding.function.name;
-    if (!finding.function.module.empty()) name += StrFormat(" (%s)", finding.function.module);
-    if (finding.inclusive) name += ", with what it calls";
-    if (!finding.callers.empty()) name += ", called by " + finding.callers.front().function.name;
-    const auto percent = [](double ratio) { return StrFormat("%+.1f %%", 100 * (ratio - 1)); };
-    table.AddRow({effect.is_new     ? "new"
-                  : effect.vanished ? "gone"
-                                    : percent(effect.ratio),
-                  effect.is_new || effect.vanished
-                      ? ""
-                      : percent(effect.ratio_interval.low) + " … " + percent(effect.ratio_interval.high),
-                  StrFormat("%+.2f %%", 100 * effect.excess),
-                  StrFormat("%.2g", effect.excess < 0 ? effect.p_faster : effect.p), name});
-  }
-  std::string out = table.ToString();
-  if (findings.size() > kRowsShown)
-    out += StrFormat("and %d more; -o report.json has all\n", findings.size() - kRowsShown);
-  return out;
-}
-
-void PrintReport(const Report& report) {
-  const char* word = report.decision == Decision::kPass         ? "pass"
-                     : report.decision == Decision::kRegression ? "REGRESSION"
-                                                                : "CANNOT DECIDE";
-  std::printf("%s: %s\n", word, report.reason.c_str());
-  if (!report.remedy.empty()) std::printf("%s\n", report.remedy.c_str());
-  if (!report.findings.empty()) std::printf("\n%s", RenderFindings(report.findings).c_str());
-  if (!report.moved.empty()) {
-    std::printf("\nmoved, not slower\n");
-    for (const regression::ReportFinding& finding : report.moved) {
-      std::vector<std::string> from;
-      for (const auto& function : finding.moved_from) from.push_back(function.name);
-      std::printf("  %s, from %s\n", finding.function.name.c_str(), Join(from, ", ").c_str());
-    }
-  }
-  if (!report.faster.empty()) std::printf("\nfaster\n%s", RenderFindings(report.faster).c_str());
-  if (report.baseline_runs == 0) return;
-  std::printf("\n");
-  if (report.total.tested) {
-    std::printf("total CPU time: %+.1f %% (%+.1f to %+.1f)\n", 100 * (report.total.ratio - 1),
-                100 * (report.total.ratio_interval.low - 1), 100 * (report.total.ratio_interval.high - 1));
-  }
-  if (std::isfinite(report.detectable_share)) {
-    std::printf("a slowdown of one function by %.2f %% of the total would have been seen\n",
-                100 * report.detectable_share);
-  }
-  std::printf("%zu and %zu runs, %s samples (%s), %zu figures tested at a false-alarm rate of %.2g %%, seed %llu\n",
-              report.baseline_runs, report.candidate_runs, FormatCount(report.samples).c_str(), report.how.c_str(),
-              report.functions_tested, 100 * report.alpha, static_cast<unsigned long long>(report.seed));
-}
-
-int Finish(const Report& report, const CiFlags& flags, const std::vector<regression::ReportFormat>& formats) {
-  for (size_t i = 0; i < formats.size(); ++i) {
-    const Status written = WriteFileAtomically(flags.outputs[i], regression::RenderReport(report, formats[i]));
-    if (!written.ok()) return Fail(written);
-    std::fprintf(stderr, "wrote %s\n", flags.outputs[i].c_str());
-  }
-  if (flags.json) {
-    std::fputs(regression::RenderReport(report, regression::ReportFormat::kJson).c_str(), stdout);
-  } else {
-    PrintReport(report);
-  }
-  if (flags.github) std::fputs(regression::GitHubAnnotations(report).c_str(), stdout);
-  switch (report.decision) {
-    case Decision::kPass:
-      return kExitDone;
-    case Decision::kRegression:
-      return kExitRegression;
-    case Decision::kUndecided:
-      return kExitUndecided;
-  }
-  return kExitUndecided;
-}
-
-// A check that cannot decide before it has looked at any run.
-int FinishUndecided(const std::string& reason, const std::string& remedy, const CiFlags& flags,
-                    const std::vector<regression::ReportFormat>& formats) {
-  Report report;
-  report.decision = Decision::kUndecided;
-  report.reason = reason;
-  report.remedy = remedy;
-  report.alpha = flags.alpha;
-  report.min_effect = flags.min_effect_percent / 100;
-  report.detectable_share = std::numeric_limits<double>::infinity();
-  report.baseline = flags.baseline;
-  report.candidate = flags.candidate;
-  return Finish(report, flags, formats);
-}
-
-struct Examined {
-  Report report;
-  bool rules_out = false;  // Analysis::RulesOutMinEffect()
-};
-
-Examined Examine(const RunSet& runs, double level, bool one_block, size_t draws, uint64_t seed, const CiFlags& flags) {
-  const RunSet matched = regression::MatchExecutables(runs);
-  const regression::CountTable counts = regression::CountFunctions(matched);
-  const Analysis analysis(counts, matched.MakeDesign(one_block),
-                          {.level = level, .min_effect = flags.min_effect_percent / 100, .draws = draws, .seed = seed});
-  const regression::Verdict verdict = regression::Judge(matched, analysis, {});
-  return {regression::MakeReport(matched, analysis, verdict, {.alpha = flags.alpha, .seed = seed}),
-          analysis.RulesOutMinEffect()};
-}
-
-void ShowNotes(const CiRunner& runner) {
-  for (const std::string& note : runner.notes()) std::fprintf(stderr, "note: %s\n", note.c_str());
-}
-
-constexpr size_t kDraws = 10'000;
 
 int RunRun(const CiFlags& flags) {
   const auto formats = ResolveReports(flags);
   if (!formats.ok()) return FailQuery(formats.status());
+  if (flags.benchmark) return RunBenchmarks(flags, *formats);
   const std::vector<regression::Look> looks = regression::PlanLooks(flags.pairs, flags.alpha);
-  if (looks.empty()) {
-    size_t enough = flags.pairs;
-    while (regression::PlanLooks(enough, flags.alpha).empty()) enough += regression::kPairsPerBlock;
-    enough = regression::PlanLooks(enough, flags.alpha).back().pairs;
-    return FinishUndecided(
-        StrFormat("%d pairs of runs are too few for a false-alarm rate of %.2g %%", flags.pairs, 100 * flags.alpha),
-        StrFormat("at least %d pairs are needed (--pairs); nothing was run", enough), flags, *formats);
-  }
-  CatchSignals();
+  if (looks.empty()) return FinishTooFewPairs(flags.alpha, flags, *formats);
+  const auto changed = ReadChange(flags);
+  if (!changed.ok()) return FailQuery(changed.status());
   const uint64_t seed = SeedOf(flags);
   regression::Random random(seed);
   CiRunner runner(
-      {.frequency_hz = flags.frequency_hz, .cache_folder = agent::DefaultCacheFolder(), .stop = &stop_requested});
+      {.frequency_hz = flags.frequency_hz, .cache_folder = agent::DefaultCacheFolder(), .stop = CatchStopSignals()});
   const auto command = [&](Side side) -> const std::string& {
     return side == Side::kBaseline ? flags.baseline : flags.candidate;
   };
@@ -254,7 +61,7 @@ int RunRun(const CiFlags& flags) {
   };
   const auto failed = [&](const Status& status) {
     progress.Clear();
-    ShowNotes(runner);
+    ShowNotes(runner.notes());
     return Fail(status);
   };
   for (size_t i = 0; i < flags.warm_up; ++i) {
@@ -270,64 +77,140 @@ int RunRun(const CiFlags& flags) {
     }
     const size_t pairs = (block + 1) * regression::kPairsPerBlock;
     if (pairs == looks[next_look].pairs) {
-      examined = Examine(runs, looks[next_look].level, /*one_block=*/false, kDraws, seed, flags);
+      examined = Examine(runs, flags,
+                         {.level = looks[next_look].level, .seed = seed, .changed = *changed ? &**changed : nullptr});
       const bool last = ++next_look == looks.size();
       const bool pass = examined.report.decision == Decision::kPass && examined.rules_out;
       if (last || pass || examined.report.decision == Decision::kRegression) break;
     } else if (::isatty(STDERR_FILENO) == 1) {
-      examined = Examine(runs, flags.alpha, /*one_block=*/false, kProgressDraws, seed, flags);
+      examined = Examine(runs, flags, {.level = flags.alpha, .draws = kProgressDraws, .seed = seed});
     }
     if (std::isfinite(examined.report.detectable_share)) {
       seen = StrFormat(", sees %.2f %% of the total", 100 * examined.report.detectable_share);
     }
   }
   progress.Clear();
-  ShowNotes(runner);
-  return Finish(examined.report, flags, *formats);
+  ShowNotes(runner.notes());
+  SuspectLayout(runner.files(Side::kBaseline), runner.files(Side::kCandidate), &examined.report);
+  return FinishCheck(examined.report, flags, *formats);
 }
 
-int RunRecordRuns(const CiFlags& flags) {
-  if (flags.outputs.size() != 1)
-    return FailUsage(InvalidArgumentError("-o names the file to write, once: -o base.pyro"));
-  const std::string& path = flags.outputs.front();
-  if (const Status status = CanWrite(path); !status.ok()) return Fail(status);
+int RunRecordRuns(CiFlags flags) {
+  if (flags.outputs.size() > 1 || (flags.outputs.empty() && !flags.push)) {
+    return FailUsage(
+        InvalidArgumentError("-o names the file to write, once: --output base.pyro; or --push to a store"));
+  }
+  const std::string path = flags.outputs.empty() ? "" : flags.outputs.front();
+  if (!path.empty()) {
+    if (const Status status = CanWrite(path); !status.ok()) return Fail(status);
+  }
+  if (flags.push) {
+    if (const Status status = CompleteRunLabels(flags.command, &flags.labels); !status.ok()) return Fail(status);
+  }
   std::vector<std::string> words;
-  for (const std::string& word : flags.command) words.push_back(Quoted(word));
+  for (const std::string& word : flags.command) words.push_back(ShellQuoted(word));
   const std::string line = Join(words, " ");
-  CatchSignals();
   CiRunner runner(
-      {.frequency_hz = flags.frequency_hz, .cache_folder = agent::DefaultCacheFolder(), .stop = &stop_requested});
-  Progress progress("running");
+      {.frequency_hz = flags.frequency_hz, .cache_folder = agent::DefaultCacheFolder(), .stop = CatchStopSignals()});
   RunSet runs;
+  std::unique_ptr<RunPusher> pusher;
+  if (flags.push) {
+    auto connected = RunPusher::Connect(*flags.connection, flags.labels,
+                                        {.frequency_hz = flags.frequency_hz, .machine = regression::ThisMachine()});
+    if (!connected.ok()) return Fail(connected.status());
+    pusher = *std::move(connected);
+  }
+  const auto push = [&](const profile::Profile& profile, regression::RunFacts* facts) {
+    return pusher == nullptr ? OkStatus() : pusher->Push(profile, *facts);
+  };
+  Progress progress("running");
   const size_t planned = flags.pairs + flags.warm_up;
   for (size_t i = 0; i < planned; ++i) {
     progress.Update(static_cast<double>(i) / static_cast<double>(planned), StrFormat("run %d of %d", i + 1, planned));
     const bool warm_up = i < flags.warm_up;
     const auto block = static_cast<uint32_t>(warm_up ? 0 : i - flags.warm_up);
-    const Status status = runner.Run(line, Side::kBaseline, block, warm_up ? nullptr : &runs);
+    const Status status = runner.Run(line, Side::kBaseline, block, warm_up ? nullptr : &runs, push);
     if (!status.ok()) {
       progress.Clear();
-      ShowNotes(runner);
+      ShowNotes(runner.notes());
       return Fail(status);
     }
   }
   progress.Clear();
-  ShowNotes(runner);
-  if (const Status written = regression::WriteRunFile(path, runs); !written.ok()) return Fail(written);
+  ShowNotes(runner.notes());
   uint64_t samples = 0;
   for (const regression::Run& run : runs.runs()) samples += run.facts.samples;
-  std::printf("wrote %s: %zu runs, %s samples (%s)\n", path.c_str(), runs.runs().size(), FormatCount(samples).c_str(),
-              runs.origin(Side::kBaseline).how.c_str());
+  const std::string what =
+      StrFormat("%d runs, %s samples (%s)", runs.runs().size(), FormatCount(samples), runs.origin(Side::kBaseline).how);
+  if (!path.empty()) {
+    if (const Status written = regression::WriteRunFile(path, runs); !written.ok()) return Fail(written);
+    std::printf("wrote %s: %s\n", path.c_str(), what.c_str());
+  }
+  if (flags.push) {
+    std::printf("pushed to %s: %s, as service %s, version %s%s\n", flags.connection->store.c_str(), what.c_str(),
+                flags.labels.service.c_str(), flags.labels.version.c_str(),
+                flags.labels.branch.empty() ? "" : (", branch " + flags.labels.branch).c_str());
+  }
   return kExitDone;
 }
 
-int RunCompare(const CiFlags& flags) {
+// The stored runs of one version that were made on a machine like the candidate's.
+StatusOr<RunSet> FetchBaseline(const CiFlags& flags, const regression::RunOrigin& candidate, std::string* refused) {
+  ASSIGN_OR_RETURN(const auto store, Connect(*flags.connection));
+  ASSIGN_OR_RETURN(const Range range, ResolveRange(*flags.range));
+  ASSIGN_OR_RETURN(std::vector<StoredRuns> stored, FetchRuns(*store, flags.selector, range));
+  if (stored.empty()) {
+    return NotFoundError(StrFormat("no runs of `pyrometer ci record --push` match %s from %s to %s", flags.selector,
+                                   flags.range->from, flags.range->to));
+  }
+  for (StoredRuns& one : stored) {
+    const std::string differs = one.machine.WhyDiffers(candidate.machine);
+    if (!differs.empty()) {
+      *refused = differs;
+      one.runs = RunSet();
+    }
+  }
+  std::erase_if(stored, [](const StoredRuns& one) { return one.runs.runs().empty(); });
+  if (stored.empty()) return RunSet();
+  refused->clear();
+  if (stored.size() > 1) {
+    std::vector<std::string> names;
+    for (const StoredRuns& one : stored) {
+      names.push_back(StrFormat("service %s version %s branch %s", one.labels.service, one.labels.version,
+                                one.labels.branch.empty() ? "unknown" : one.labels.branch));
+    }
+    return InvalidArgumentError(
+        StrFormat("--baseline-selector: a baseline is one version of one service; this selects %s", Join(names, "; ")));
+  }
+  return std::move(stored.front().runs);
+}
+
+int RunCompare(CiFlags flags) {
+  const size_t wanted = flags.selector.empty() ? 2 : 1;
+  if (flags.files.size() != wanted) {
+    return FailUsage(InvalidArgumentError(wanted == 2
+                                              ? "compare takes two files: the baseline's and the candidate's"
+                                              : "with --baseline-selector, compare takes the candidate's file"));
+  }
+  flags.candidate = flags.files.back();
+  flags.baseline = wanted == 2 ? flags.files.front() : flags.selector;
   const auto formats = ResolveReports(flags);
   if (!formats.ok()) return FailQuery(formats.status());
-  auto baseline = regression::ReadRunFile(flags.baseline);
+  const auto changed = ReadChange(flags);
+  if (!changed.ok()) return FailQuery(changed.status());
+  std::string refused;
+  auto baseline = wanted == 2 ? regression::ReadRunFile(flags.baseline) : StatusOr<RunSet>(RunSet());
   if (!baseline.ok()) return Fail(baseline.status());
   auto candidate = regression::ReadRunFile(flags.candidate);
   if (!candidate.ok()) return Fail(candidate.status());
+  if (wanted == 1) {
+    baseline = FetchBaseline(flags, candidate->origin(Side::kBaseline), &refused);
+    if (!baseline.ok()) return FailQuery(baseline.status());
+  }
+  if (!refused.empty()) {
+    return FinishUndecided(refused, "push runs of the baseline from a machine of this kind, or use `pyrometer ci run`",
+                           flags, *formats);
+  }
   for (const auto& [set, path] : {std::pair{&*baseline, &flags.baseline}, {&*candidate, &flags.candidate}}) {
     if (set->runs().empty())
       return FinishUndecided(StrFormat("%s holds no runs", *path), "record some", flags, *formats);
@@ -344,8 +227,21 @@ int RunCompare(const CiFlags& flags) {
   RunSet runs;
   runs.Append(*baseline, Side::kBaseline);
   runs.Append(*candidate, Side::kCandidate);
-  const uint64_t seed = flags.seed.value_or(1);
-  return Finish(Examine(runs, flags.alpha, /*one_block=*/true, kDraws, seed, flags).report, flags, *formats);
+  for (const Side side : {Side::kBaseline, Side::kCandidate}) {
+    const std::string drifts = regression::WhyDrifts(
+        runs, side,
+        {.level = flags.alpha, .min_effect = flags.min_effect_percent / 100, .seed = flags.seed.value_or(1)});
+    if (!drifts.empty()) {
+      return FinishUndecided(drifts, "record them again while the machine is at rest, or use `pyrometer ci run`", flags,
+                             *formats);
+    }
+  }
+  const Examined examined = Examine(runs, flags,
+                                    {.level = flags.alpha,
+                                     .one_block = true,
+                                     .seed = flags.seed.value_or(1),
+                                     .changed = *changed ? &**changed : nullptr});
+  return FinishCheck(examined.report, flags, *formats);
 }
 
 void AddRecordingFlags(CLI::App* command, const std::shared_ptr<CiFlags>& flags) {
@@ -370,10 +266,18 @@ void AddDecisionFlags(CLI::App* command, const std::shared_ptr<CiFlags>& flags) 
       ->type_name("N");
   command
       ->add_option("-o,--output", flags->outputs,
-                   "Report to write, may repeat; the extension chooses the format: .json .md .xml (JUnit) .sarif "
+                   "Report to write, may repeat; the extension chooses the format: .json .md .html .xml (JUnit) .sarif "
                    ".codequality.json (GitLab)")
       ->type_name("FILE")
       ->allow_extra_args(false);
+  command
+      ->add_option("--diff", flags->diff,
+                   "What changed, to rank the findings by: a unified diff, or a range for `git diff` (main...HEAD)")
+      ->type_name("FILE|RANGE");
+  command
+      ->add_option("--source-root", flags->source_root,
+                   "Folder that reports name source files from (default: the current one)")
+      ->type_name("DIR");
   command->add_flag("--json", flags->json, "Print the JSON report");
   command->add_flag("--github", flags->github, "Print annotations for GitHub Actions as well");
 }
@@ -398,6 +302,8 @@ void AddCiCommand(CLI::App& app, Invocation& invocation) {
                   "Runs of either command, at most; a clear result ends the check earlier (default 16)")
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
+  run->add_flag("--benchmark", run_flags->benchmark,
+                "Both are Google Benchmark programs: a verdict for each benchmark, their own times included");
   AddRecordingFlags(run, run_flags);
   AddDecisionFlags(run, run_flags);
   run->callback([&invocation, run_flags] { invocation.run = [run_flags] { return RunRun(*run_flags); }; });
@@ -405,12 +311,19 @@ void AddCiCommand(CLI::App& app, Invocation& invocation) {
   auto record_flags = std::make_shared<CiFlags>();
   CLI::App* record = AddCommand(*ci, "record", "Record runs of one command into a file, to compare later",
                                 "pyrometer ci record -n 12 -o base.pyro -- ./bench --quick");
-  record->add_option("-o,--output", record_flags->outputs, "File to write")
-      ->required()
+  record->add_option("-o,--output", record_flags->outputs, "File to write; with --push none is needed")
       ->type_name("FILE")
       ->allow_extra_args(false);
   record->add_option("-n,--runs", record_flags->pairs, "Runs (default 16)")->check(CLI::Range(1, 1000))->type_name("N");
   AddRecordingFlags(record, record_flags);
+  record->add_flag("--push", record_flags->push, "Send the runs to a store, for --baseline-selector and ci check");
+  record->add_option("--service", record_flags->labels.service, "What runs (default: the name of the program)")
+      ->type_name("NAME");
+  record->add_option("--commit", record_flags->labels.version, "Its version (default: that of the git repository here)")
+      ->type_name("NAME");
+  record->add_option("--branch", record_flags->labels.branch, "Its branch (default: that of the git repository here)")
+      ->type_name("NAME");
+  record_flags->connection = AddConnectionFlags(record);
   record->add_option("COMMAND", record_flags->command, "After --: the command")->required();
   record->callback(
       [&invocation, record_flags] { invocation.run = [record_flags] { return RunRecordRuns(*record_flags); }; });
@@ -419,11 +332,21 @@ void AddCiCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* compare =
       AddCommand(*ci, "compare", "Decide from two recorded files; exit code 3 is a regression, 4 undecided",
                  "pyrometer ci compare base.pyro branch.pyro -o report.sarif");
-  compare->add_option("BASELINE", compare_flags->baseline, "File of the version before the change")->required();
-  compare->add_option("CANDIDATE", compare_flags->candidate, "File of the version after it")->required();
+  compare->add_option("FILE", compare_flags->files, "Files of the version before the change, and after it");
+  compare
+      ->add_option("--baseline-selector", compare_flags->selector,
+                   "The version before the change is in a store: cpu{service=\"bench\",version=\"…\"}")
+      ->type_name("SELECTOR");
+  compare_flags->connection = AddConnectionFlags(compare);
+  compare_flags->range = AddRangeFlags(compare);
+  compare_flags->range->from = kDefaultCiHistory;
+  compare->get_option("--from")->description(
+      "Start of what is looked at in the store: -30d (default), Unix seconds, 2026-01-31T12:00:00Z");
   AddDecisionFlags(compare, compare_flags);
   compare->callback(
       [&invocation, compare_flags] { invocation.run = [compare_flags] { return RunCompare(*compare_flags); }; });
+
+  AddCiCheckCommand(*ci, invocation);
 }
 
 }  // namespace pyrometer::cli

@@ -33,6 +33,8 @@ void AddWaitsCommand(CLI::App& app, Invocation& invocation);
 void AddConvertCommand(CLI::App& app, Invocation& invocation);
 void AddSymbolsCommand(CLI::App& app, Invocation& invocation);
 void AddCiCommand(CLI::App& app, Invocation& invocation);
+// check, below `ci`.
+void AddCiCheckCommand(CLI::App& ci, Invocation& invocation);
 void AddDoctorCommand(CLI::App& app, Invocation& invocation);
 
 // `description` and, under the flags, an example.

@@ -143,8 +143,9 @@ class Analysis {
 };
 
 // Logarithm of each run's size factor: how much of everything it has. Huber's estimate over functions (small ones
-// pooled) of the deviations from their own mean, weighted by precision; mean 0. All zero where there are fewer than two
-// functions to judge by.
+// pooled) of the deviations from their own mean, weighted by precision; mean 0. Where there are few functions to judge
+// by, one that changed would drag the estimate along: then the work that was done, if runs know it (iterations of a
+// benchmark), and with fewer than two functions all zero.
 std::vector<double> LogSizeFactors(const CountTable& counts);
 
 }  // namespace pyrometer::regression

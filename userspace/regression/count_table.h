@@ -20,7 +20,8 @@ class CountTable {
         exclusive_(runs * functions),
         inclusive_(runs * functions),
         total_(runs),
-        cpu_ns_(runs) {}
+        cpu_ns_(runs),
+        work_(runs) {}
 
   size_t runs() const { return total_.size(); }
   size_t functions() const { return functions_; }
@@ -31,13 +32,16 @@ class CountTable {
   double inclusive(size_t run, size_t function) const { return inclusive_[run * functions_ + function]; }
   double& total(size_t run) { return total_[run]; }
   double total(size_t run) const { return total_[run]; }
-  // 0 = unknown.
+  // CPU time of the same amount of work: of the run, or of an iteration. 0 = unknown.
   double& cpu_ns(size_t run) { return cpu_ns_[run]; }
   double cpu_ns(size_t run) const { return cpu_ns_[run]; }
+  // Iterations of a benchmark; 0 = not known, or the same in all runs.
+  double& work(size_t run) { return work_[run]; }
+  double work(size_t run) const { return work_[run]; }
 
  private:
   size_t functions_;
-  std::vector<double> exclusive_, inclusive_, total_, cpu_ns_;
+  std::vector<double> exclusive_, inclusive_, total_, cpu_ns_, work_;
 };
 
 // Functions are numbered as in `runs`; column 0 (no function) stays 0.

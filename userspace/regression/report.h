@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "userspace/base/status.h"
+#include "userspace/regression/flame_diff.h"
 #include "userspace/regression/verdict.h"
 
 namespace pyrometer::regression {
@@ -36,6 +37,22 @@ struct ReportFinding {
   };
   std::vector<Caller> callers;
   std::vector<ReportFunction> moved_from;
+  // With --diff: what the change has to do with it; kNone without.
+  ChangeRelation change = ChangeRelation::kNone;
+  std::string change_text;  // "its own lines changed (src/scan.c:42)"; "" for kNone
+  std::string benchmark;    // it is of; "" without --benchmark
+};
+
+// One benchmark of a program that holds several (--benchmark).
+struct BenchmarkReport {
+  std::string name;
+  Decision decision = Decision::kPass;
+  std::string reason, remedy;
+  size_t baseline_runs = 0, candidate_runs = 0;
+  Effect total;  // CPU time of an iteration
+  double baseline_real_ns = 0,
+         candidate_real_ns = 0;  // of an iteration, by the benchmark's own clock; mean of the runs
+  double detectable_share = 0;
 };
 
 struct Report {
@@ -53,24 +70,47 @@ struct Report {
   double detectable_share = 0;
   Effect total;
   std::vector<ReportFinding> findings, moved, faster;
+  // Slower, and no regression: the code is the same and only lies elsewhere. With a reason then.
+  std::vector<ReportFinding> layout;
+  std::string layout_reason;
   size_t findings_left_out = 0;
   size_t functions_tested = 0;
+  std::vector<uint64_t> baseline_cpu_ns, candidate_cpu_ns;  // per run, in the order they were taken
+  std::vector<FlameDiff> flames;                            // of the HTML page
+  // With --benchmark; findings then name theirs, and `total` and the times of runs are not known.
+  std::vector<BenchmarkReport> benchmarks;
+  std::vector<std::string> only_in_baseline, only_in_candidate;  // benchmarks that one side lacks
 };
 
 struct ReportFacts {
   double alpha = 0.01;
   uint64_t seed = 1;
+  // Source files below this folder are named from there, as tools that show the report beside the code expect.
+  std::string source_root;
 };
 
 Report MakeReport(const RunSet& runs, const Analysis& analysis, const Verdict& verdict, const ReportFacts& facts);
 
-enum class ReportFormat { kJson, kMarkdown, kJUnit, kSarif, kCodeQuality };
-// By extension: .md, .xml (JUnit), .sarif, .codequality.json (GitLab), .json. INVALID_ARGUMENT names them.
+// The reports of several benchmarks as one: a regression where any is one, a pass where all are. `alpha` is that of all
+// together. Precondition: not empty.
+struct NamedReport {
+  std::string name;
+  Report report;
+  double baseline_real_ns = 0, candidate_real_ns = 0;
+};
+Report MergeBenchmarks(std::vector<NamedReport> reports, double alpha);
+
+enum class ReportFormat { kJson, kMarkdown, kJUnit, kSarif, kCodeQuality, kHtml };
+// By extension: .md, .xml (JUnit), .sarif, .codequality.json (GitLab), .html, .json. INVALID_ARGUMENT names them.
 StatusOr<ReportFormat> ReportFormatFor(std::string_view path);
 std::string RenderReport(const Report& report, ReportFormat format);
 
 // Workflow commands that GitHub shows beside the code, at most ten; "" when nothing became slower.
 std::string GitHubAnnotations(const Report& report);
+
+// The HTML page (report_html.cc): everything the JSON report has, and the differential flame graph. It needs no
+// network.
+std::string RenderHtml(const Report& report);
 
 // "parse_row() takes 12.3 % more (10.1 to 14.6), 1.8 % of the total CPU time, p = 0.0002"
 std::string Sentence(const ReportFinding& finding);

@@ -45,6 +45,22 @@ json ToJson(const ReportFunction& function) {
   return result;
 }
 
+std::string_view RelationName(ChangeRelation relation) {
+  switch (relation) {
+    case ChangeRelation::kNone:
+      return "none";
+    case ChangeRelation::kSameFile:
+      return "same file";
+    case ChangeRelation::kCalledByChanged:
+      return "called by changed";
+    case ChangeRelation::kCallsChanged:
+      return "calls changed";
+    case ChangeRelation::kItself:
+      return "itself";
+  }
+  return "none";
+}
+
 json ToJson(const std::vector<ReportFinding>& findings) {
   json list = json::array();
   for (const ReportFinding& finding : findings) {
@@ -58,15 +74,34 @@ json ToJson(const std::vector<ReportFinding>& findings) {
     }
     item["moved_from"] = json::array();
     for (const ReportFunction& from : finding.moved_from) item["moved_from"].push_back(ToJson(from));
+    if (finding.change != ChangeRelation::kNone) {
+      item["change"] = {{"relation", RelationName(finding.change)}, {"message", finding.change_text}};
+    }
+    if (!finding.benchmark.empty()) item["benchmark"] = finding.benchmark;
     list.push_back(std::move(item));
   }
   return list;
 }
 
+json TotalJson(const Effect& effect) {
+  json total = ToJson(effect);
+  total["tested"] = effect.tested;
+  return total;
+}
+
+json ToJson(const BenchmarkReport& benchmark) {
+  return {{"name", benchmark.name},
+          {"decision", DecisionName(benchmark.decision)},
+          {"reason", benchmark.reason},
+          {"remedy", benchmark.remedy},
+          {"runs", {{"baseline", benchmark.baseline_runs}, {"candidate", benchmark.candidate_runs}}},
+          {"total_cpu", TotalJson(benchmark.total)},
+          {"real_time_ns", {{"baseline", benchmark.baseline_real_ns}, {"candidate", benchmark.candidate_real_ns}}},
+          {"detectable_share", Figure(benchmark.detectable_share)}};
+}
+
 std::string Json(const Report& report) {
-  json total = ToJson(report.total);
-  total["tested"] = report.total.tested;
-  return Dump({{"format", "pyrometer-ci-report"},
+  json file = {{"format", "pyrometer-ci-report"},
                {"version", 1},
                {"decision", DecisionName(report.decision)},
                {"reason", report.reason},
@@ -75,6 +110,7 @@ std::string Json(const Report& report) {
                {"candidate", report.candidate},
                {"how", report.how},
                {"runs", {{"baseline", report.baseline_runs}, {"candidate", report.candidate_runs}}},
+               {"run_cpu_ns", {{"baseline", report.baseline_cpu_ns}, {"candidate", report.candidate_cpu_ns}}},
                {"samples", report.samples},
                {"lost_samples", report.lost_samples},
                {"alpha", report.alpha},
@@ -83,11 +119,21 @@ std::string Json(const Report& report) {
                {"seed", report.seed},
                {"detectable_share", Figure(report.detectable_share)},
                {"columns_tested", report.functions_tested},
-               {"total_cpu", total},
+               {"total_cpu", TotalJson(report.total)},
                {"findings", ToJson(report.findings)},
                {"findings_left_out", report.findings_left_out},
                {"moved", ToJson(report.moved)},
-               {"faster", ToJson(report.faster)}});
+               {"faster", ToJson(report.faster)}};
+  if (!report.layout.empty()) {
+    file["layout"] = ToJson(report.layout);
+    file["layout_reason"] = report.layout_reason;
+  }
+  if (!report.benchmarks.empty()) {
+    file["benchmarks"] = json::array();
+    for (const BenchmarkReport& benchmark : report.benchmarks) file["benchmarks"].push_back(ToJson(benchmark));
+    file["only_in"] = {{"baseline", report.only_in_baseline}, {"candidate", report.only_in_candidate}};
+  }
+  return Dump(file);
 }
 
 std::string MarkdownText(std::string_view text) {
@@ -120,12 +166,14 @@ std::string MarkdownTable(const std::vector<ReportFinding>& findings) {
   for (const ReportFinding& finding : findings) {
     const Effect& effect = finding.effect;
     std::string name = finding.function.name.empty() ? "the whole program" : MarkdownText(finding.function.name);
+    if (!finding.benchmark.empty()) name = MarkdownText(finding.benchmark) + ": " + name;
     if (!finding.function.module.empty()) name += " (" + MarkdownText(finding.function.module) + ")";
     if (finding.inclusive) name += ", with what it calls";
     std::string callers;
     for (const ReportFinding::Caller& caller : finding.callers) {
       callers += (callers.empty() ? "" : ", ") + MarkdownText(caller.function.name);
     }
+    if (!finding.change_text.empty()) callers += (callers.empty() ? "" : "; ") + MarkdownText(finding.change_text);
     out += StrFormat("| %s | %s | %s | %+.2f %% | %.2g | %s |\n", name,
                      effect.is_new     ? std::string("new")
                      : effect.vanished ? std::string("gone")
@@ -152,6 +200,9 @@ std::string Markdown(const Report& report) {
   out += "\n\n";
   if (!report.findings.empty()) out += MarkdownTable(report.findings) + "\n";
   if (report.findings_left_out > 0) out += StrFormat("%d more are not listed.\n\n", report.findings_left_out);
+  if (!report.layout.empty()) {
+    out += StrFormat("Slower, but %s:\n\n%s\n", MarkdownText(report.layout_reason), MarkdownTable(report.layout));
+  }
   if (!report.moved.empty()) {
     out += "Moved, not slower:\n\n";
     for (const ReportFinding& finding : report.moved) {
@@ -165,6 +216,18 @@ std::string Markdown(const Report& report) {
   }
   if (!report.faster.empty())
     out += "<details><summary>Faster</summary>\n\n" + MarkdownTable(report.faster) + "\n</details>\n\n";
+  if (!report.benchmarks.empty()) {
+    out += "| benchmark | | CPU time per iteration | 95 % interval |\n|---|---|---:|---:|\n";
+    for (const BenchmarkReport& benchmark : report.benchmarks) {
+      out += StrFormat("| %s | %s | %+.1f %% | %s |\n", MarkdownText(benchmark.name), DecisionName(benchmark.decision),
+                       100 * (benchmark.total.ratio - 1), RangeText(benchmark.total.ratio_interval, 100, 1));
+    }
+    out += "\n";
+  }
+  for (const auto& [names, side] :
+       {std::pair{&report.only_in_baseline, "baseline"}, {&report.only_in_candidate, "candidate"}}) {
+    if (!names->empty()) out += StrFormat("Only the %s has %s.\n\n", side, MarkdownText(Join(*names, ", ")));
+  }
   out += Seen(report);
   if (report.total.tested) {
     out += StrFormat(" Total CPU time: %+.1f %% (%s).", 100 * (report.total.ratio - 1),
@@ -176,8 +239,12 @@ std::string Markdown(const Report& report) {
 }
 
 std::string XmlText(std::string_view text) {
-  std::string out;
-  for (const char c : ToUtf8(text)) {
+  std::string out, utf8 = ToUtf8(text);
+  // U+FFFE and U+FFFF are UTF-8 and no characters of XML.
+  for (const std::string_view odd : {"\xEF\xBF\xBE", "\xEF\xBF\xBF"}) {
+    for (size_t at = 0; (at = utf8.find(odd, at)) != std::string::npos;) utf8.replace(at, odd.size(), "\xEF\xBF\xBD");
+  }
+  for (const char c : utf8) {
     switch (c) {
       case '&':
         out += "&amp;";
@@ -212,7 +279,10 @@ std::string JUnit(const Report& report) {
   }
   out += "</testcase>\n";
   for (const ReportFinding& finding : report.findings) {
-    const std::string name = finding.function.name.empty() ? "the whole program" : finding.function.name;
+    std::string name = finding.function.name.empty() ? "the whole program" : finding.function.name;
+    // Two functions of one name in two libraries are two cases.
+    if (!finding.function.module.empty()) name += StrFormat(" (%s)", finding.function.module);
+    if (!finding.benchmark.empty()) name = finding.benchmark + ": " + name;
     const std::string where = finding.function.file.empty()
                                   ? finding.function.module
                                   : StrFormat("%s:%d", finding.function.file, std::max(1, finding.function.line));
@@ -226,6 +296,17 @@ std::string JUnit(const Report& report) {
   return out;
 }
 
+// A path as a URI reference (RFC 3986): what is not allowed in one is written as %XX.
+std::string UriText(std::string_view path) {
+  std::string out;
+  for (const char c : ToUtf8(path)) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       (c != '\0' && std::string_view("/._~-+@=,").find(c) != std::string_view::npos);
+    out += plain ? std::string(1, c) : StrFormat("%%%02X", static_cast<int>(static_cast<unsigned char>(c)));
+  }
+  return out;
+}
+
 json SarifResult(const ReportFinding& finding) {
   json result = {{"ruleId", kRule}, {"level", "error"}, {"message", {{"text", Sentence(finding)}}}};
   json location = json::object();
@@ -233,7 +314,7 @@ json SarifResult(const ReportFinding& finding) {
     location["logicalLocations"] = json::array({{{"fullyQualifiedName", finding.function.name}, {"kind", "function"}}});
   }
   if (!finding.function.file.empty()) {
-    location["physicalLocation"] = {{"artifactLocation", {{"uri", finding.function.file}}},
+    location["physicalLocation"] = {{"artifactLocation", {{"uri", UriText(finding.function.file)}}},
                                     {"region", {{"startLine", std::max(1, finding.function.line)}}}};
   }
   if (!location.empty()) result["locations"] = json::array({location});
@@ -261,9 +342,11 @@ std::string Sarif(const Report& report) {
 }
 
 // FNV-1a: GitLab knows a finding again from one pipeline to the next by it.
-std::string Fingerprint(const ReportFunction& function) {
+std::string Fingerprint(const ReportFinding& finding) {
   uint64_t hash = 0xCBF29CE484222325u;
-  for (const char c : function.module + '\0' + function.name) {
+  std::string known = finding.function.module + '\0' + finding.function.name;
+  if (!finding.benchmark.empty()) known += '\0' + finding.benchmark;
+  for (const char c : known) {
     hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
   }
   return StrFormat("%016x", hash);
@@ -276,7 +359,7 @@ std::string CodeQuality(const Report& report) {
     list.push_back(
         {{"description", Sentence(finding)},
          {"check_name", kRule},
-         {"fingerprint", Fingerprint(finding.function)},
+         {"fingerprint", Fingerprint(finding)},
          {"severity", "major"},
          {"location",
           {{"path", path.empty() ? "program" : path}, {"lines", {{"begin", std::max(1, finding.function.line)}}}}}});
@@ -302,9 +385,11 @@ StatusOr<ReportFormat> ReportFormatFor(std::string_view path) {
   if (path.ends_with(".md")) return ReportFormat::kMarkdown;
   if (path.ends_with(".xml")) return ReportFormat::kJUnit;
   if (path.ends_with(".sarif")) return ReportFormat::kSarif;
-  return InvalidArgumentError(StrFormat(
-      "%s: the extension says the format of a report; known are .json, .md, .xml (JUnit), .sarif, .codequality.json",
-      path));
+  if (path.ends_with(".html")) return ReportFormat::kHtml;
+  return InvalidArgumentError(
+      StrFormat("%s: the extension says the format of a report; known are .json, .md, .html, .xml (JUnit), .sarif, "
+                ".codequality.json",
+                path));
 }
 
 std::string RenderReport(const Report& report, ReportFormat format) {
@@ -319,20 +404,24 @@ std::string RenderReport(const Report& report, ReportFormat format) {
       return Sarif(report);
     case ReportFormat::kCodeQuality:
       return CodeQuality(report);
+    case ReportFormat::kHtml:
+      return RenderHtml(report);
   }
   return "";
 }
 
 std::string GitHubAnnotations(const Report& report) {
   std::string out;
-  for (size_t i = 0; i < std::min(kMaxAnnotations, report.findings.size()); ++i) {
-    const ReportFinding& finding = report.findings[i];
-    std::string properties = "title=Performance regression";
+  const bool layout = report.findings.empty();
+  const std::vector<ReportFinding>& findings = layout ? report.layout : report.findings;
+  for (size_t i = 0; i < std::min(kMaxAnnotations, findings.size()); ++i) {
+    const ReportFinding& finding = findings[i];
+    std::string properties = layout ? "title=Suspected layout effect" : "title=Performance regression";
     if (!finding.function.file.empty()) {
       properties +=
           StrFormat(",file=%s,line=%d", WorkflowText(finding.function.file, true), std::max(1, finding.function.line));
     }
-    out += "::error " + properties + "::" + WorkflowText(Sentence(finding), false) + "\n";
+    out += (layout ? "::warning " : "::error ") + properties + "::" + WorkflowText(Sentence(finding), false) + "\n";
   }
   return out;
 }

@@ -47,6 +47,10 @@ struct RunFacts {
   uint64_t cpu_ns = 0;  // user and system time of the command and its children
   uint64_t samples = 0;
   uint64_t lost_samples = 0;
+  // Of a Google Benchmark program: what it did, and what an iteration took; 0 for others, which do the same each run.
+  uint64_t iterations = 0;
+  double iteration_cpu_ns = 0;
+  double iteration_real_ns = 0;
   bool operator==(const RunFacts&) const = default;
 };
 

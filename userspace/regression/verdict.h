@@ -19,6 +19,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,14 @@ enum class Decision { kPass, kRegression, kUndecided };
 // "pass", "regression", "undecided".
 std::string_view DecisionName(Decision decision);
 
+// How a finding hangs together with what a diff changed (changed_lines.h), least first.
+enum class ChangeRelation : uint8_t { kNone, kSameFile, kCalledByChanged, kCallsChanged, kItself };
+struct ChangeLink {
+  ChangeRelation relation = ChangeRelation::kNone;
+  FunctionIndex function = 0;  // the one whose lines changed; with kSameFile the finding's own
+  int32_t line = 0;            // the first changed line there; 0 unknown
+};
+
 struct Finding {
   FunctionIndex function = 0;  // 0: the whole program, by its CPU time
   bool inclusive = false;      // the effect is of the function with what it calls
@@ -47,6 +56,7 @@ struct Finding {
   };
   std::vector<Caller> callers;
   std::vector<FunctionIndex> moved_from;  // not empty: moved, not slower
+  ChangeLink change;                      // set by RankByChange
 };
 
 struct VerdictOptions {
