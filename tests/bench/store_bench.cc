@@ -1,29 +1,44 @@
 // Store and query on the generator's fleet (tests/support/fleet.h). Run: build/bench/tests/bench/store_bench
 //
-// name                     what one iteration is
-// Append/pods              one batch of one node: `pods` pods × 1,000 raw samples, synced to disk
-// MergeServiceHour/form    10 pods × 60 windows × 1,000 samples of one service, merged with names; fresh, dense, and of
-// one pod SumFleetHour             stacks of all services' hour summed up, without names MergeFleetHour           the
-// same with names TimeLineServiceHour      the service-hour as a time line (totals only) FunctionNinetyDays       what
-// one function took in 90 days, by the hour LabelValues              all values of `pod` FlameTree/stacks         tree
-// of a profile with that many distinct stacks
+// name                       what one iteration is
+// Append/pods                one batch of one node: `pods` pods × 1,000 raw samples, synced to disk
+// MergeServiceHour/form      10 pods × 60 windows × 1,000 samples of one service, every stack spelt out with names:
+// what
+//                            exports get; fresh (before housekeeping), dense, one pod of it
+// FlameServiceHour/form      the same as a flame graph: what the page gets
+// SumFleetHour               stacks of all services' hour summed up, without names
+// FlameFleetHour/boxes       flame graph of all services' hour, the largest `boxes` boxes; 0 = all
+// FlameFleetHourByService    the same with a level of services
+// TopFleetHour               its 100 most expensive functions
+// MergeFleetHour             every stack of it spelt out with names
+// TimeLineServiceHour        the service-hour as a time line (totals only)
+// FunctionNinetyDays         what one function took in 90 days, by the hour
+// LabelValues                all values of `pod`
+// FlameTree/stacks           tree of a profile with that many distinct stacks
 //
-// The fleet has --services (default 50) × 10 pods × 60 windows × 1,000 raw samples; building it takes half a minute.
-// Seeded: the same data each time.
+//   store_bench [--services N]            measures; default 50 services
+//   store_bench --check [--services N]    measures nothing: compares every box and row of the fleet's and a service's
+//                                         hour, by way of functions, with what all stacks spelt out say
+//
+// The fleet has --services × 10 pods × 60 windows × 1,000 raw samples; building it takes half a minute. Seeded: the
+// same data each time. --benchmark_filter chooses.
 
 #include <benchmark/benchmark.h>
 #include <stdlib.h>
 
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "tests/support/fleet.h"
 #include "userspace/base/strings.h"
 #include "userspace/query/engine.h"
+#include "userspace/query/flame_merge.h"
 #include "userspace/query/flame_tree.h"
 #include "userspace/query/function_history.h"
 #include "userspace/store/chunk.h"
@@ -133,6 +148,9 @@ query::Selector OneService(Filled& filled) {
   return query::ParseSelector(StrFormat("cpu{service=\"%s\"}", service)).value();
 }
 
+// What the page asks for.
+constexpr int64_t kPageBoxes = 200'000;
+
 enum Form { kFresh = 0, kDense = 1, kDenseOnePod = 2 };
 void MergeServiceHour(benchmark::State& state) {
   Filled& filled = Hour(state.range(0) != kFresh);
@@ -147,6 +165,63 @@ void MergeServiceHour(benchmark::State& state) {
   state.counters["stacks"] = static_cast<double>(stacks);
 }
 BENCHMARK(MergeServiceHour)->Arg(kFresh)->Arg(kDense)->Arg(kDenseOnePod)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+void FlameServiceHour(benchmark::State& state) {
+  Filled& filled = Hour(state.range(0) != kFresh);
+  const query::Engine engine(&filled.store());
+  query::Selector selector = OneService(filled);
+  if (state.range(0) == kDenseOnePod) {
+    const std::string pod = filled.store().LabelValues("pod", selector.Filter()).value().at(0);
+    selector = query::ParseSelector(StrFormat("cpu{pod=\"%s\"}", pod)).value();
+  }
+  size_t boxes = 0;
+  for (auto _ : state) {
+    boxes = query::MergeFlame(engine, selector, HourOf(filled), {.max_nodes = kPageBoxes}).value().nodes.size();
+  }
+  state.counters["boxes"] = static_cast<double>(boxes);
+}
+BENCHMARK(FlameServiceHour)->Arg(kFresh)->Arg(kDense)->Arg(kDenseOnePod)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+void FlameFleetHour(benchmark::State& state) {
+  Filled& filled = Hour(true);
+  const query::Engine engine(&filled.store());
+  const query::Selector selector = query::ParseSelector("cpu").value();
+  size_t boxes = 0;
+  uint64_t charged = 0;
+  for (auto _ : state) {
+    store::ReadBudget budget;
+    boxes = query::MergeFlame(engine.For("", &budget), selector, HourOf(filled),
+                              {.max_nodes = static_cast<size_t>(state.range(0))})
+                .value()
+                .nodes.size();
+    charged = budget.charged();
+  }
+  state.counters["boxes"] = static_cast<double>(boxes);
+  state.counters["MB_charged"] = static_cast<double>(charged) / 1e6;
+}
+BENCHMARK(FlameFleetHour)->Arg(kPageBoxes)->Arg(20'000)->Arg(0)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+void FlameFleetHourByService(benchmark::State& state) {
+  Filled& filled = Hour(true);
+  const query::Engine engine(&filled.store());
+  const query::Selector selector = query::ParseSelector("cpu").value();
+  for (auto _ : state) {
+    const auto flame =
+        query::MergeFlame(engine, selector, HourOf(filled), {.root_labels = {"service"}, .max_nodes = kPageBoxes});
+    benchmark::DoNotOptimize(flame.value().nodes.size());
+  }
+}
+BENCHMARK(FlameFleetHourByService)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+void TopFleetHour(benchmark::State& state) {
+  Filled& filled = Hour(true);
+  const query::Engine engine(&filled.store());
+  const query::Selector selector = query::ParseSelector("cpu").value();
+  size_t functions = 0;
+  for (auto _ : state) functions = query::MergeTop(engine, selector, HourOf(filled), 100).value().table.functions;
+  state.counters["functions"] = static_cast<double>(functions);
+}
+BENCHMARK(TopFleetHour)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 void SumFleetHour(benchmark::State& state) {
   Filled& filled = Hour(true);
@@ -231,17 +306,88 @@ void FlameTree(benchmark::State& state) {
 }
 BENCHMARK(FlameTree)->Arg(10'000)->Arg(1'000'000)->Unit(benchmark::kMillisecond);
 
+// Box by box, number by number. False when anything differs.
+bool CheckFlame(const char* what, Filled& filled, const query::Selector& selector, const std::vector<std::string>& by) {
+  using Box = std::tuple<std::string, std::string, int>;  // name, module, kind
+  struct Node {
+    int64_t self = 0, total = 0;
+    std::map<Box, size_t> children;
+  };
+  const query::Engine engine(&filled.store());
+  const profile::Profile profile = engine.MergeProfile(selector, HourOf(filled), {.group_by = by}).value();
+  const profile::FlameGraph flame = query::MergeFlame(engine, selector, HourOf(filled), {.root_labels = by}).value();
+  bool equal = true;
+  for (const size_t value : {size_t{0}, size_t{1}}) {
+    const query::FlameTree tree = query::BuildFlameTree(profile, value, {.root_labels = by});
+    equal = equal && tree.size() == flame.nodes.size();
+    std::vector<Node> nodes(tree.size());
+    for (size_t i = 0; i < tree.size(); ++i) {
+      nodes[i].self = tree.self[i];
+      nodes[i].total = tree.total[i];
+      const bool label = tree.kind[i] == query::FlameNodeKind::kLabel;
+      const Box box{tree.names[tree.name[i]], tree.modules[tree.module[i]],
+                    static_cast<int>(label ? query::FlameNodeKind::kSynthetic : tree.kind[i])};
+      if (i > 0) nodes[tree.parent[i]].children.emplace(box, i);
+    }
+    std::vector<int64_t> self(flame.nodes.size());
+    for (const auto& row : flame.rows) self[row.node] += value == 0 ? row.samples : row.value;
+    std::vector<size_t> there(flame.nodes.size());
+    for (size_t i = 0; i < flame.nodes.size() && equal; ++i) {
+      const auto& node = flame.nodes[i];
+      const auto& function = flame.functions[node.function];
+      if (i > 0) {
+        const auto& children = nodes[there[node.parent]].children;
+        const auto found = children.find({function.name, function.module, static_cast<int>(function.kind)});
+        if (found == children.end()) {
+          equal = false;
+          break;
+        }
+        there[i] = found->second;
+      }
+      equal = nodes[there[i]].self == self[i] && nodes[there[i]].total == (value == 0 ? node.samples : node.value);
+    }
+  }
+  const query::TopTable expected = query::TopFunctions(profile, 0);
+  const query::TopTable top = query::MergeTop(engine, selector, HourOf(filled), 0).value().table;
+  bool rows_equal = expected.rows.size() == top.rows.size() && expected.total == top.total;
+  for (size_t i = 0; i < top.rows.size() && rows_equal; ++i) {
+    const query::FunctionCost &a = expected.rows[i], &b = top.rows[i];
+    rows_equal = a.name == b.name && a.module == b.module && a.kind == b.kind && a.self == b.self && a.total == b.total;
+  }
+  std::printf("%-28s %zu stacks, %zu boxes %s, %zu functions %s\n", what, profile.sample_count(), flame.nodes.size(),
+              equal ? "equal" : "DIFFERENT", top.rows.size(), rows_equal ? "equal" : "DIFFERENT");
+  return equal && rows_equal;
+}
+
+int Check() {
+  Filled& filled = Hour(true);
+  Filled& fresh = Hour(false);
+  const query::Selector all = query::ParseSelector("cpu").value();
+  bool equal = CheckFlame("service-hour, fresh", fresh, all, {});
+  equal = CheckFlame("service-hour, dense", filled, OneService(filled), {}) && equal;
+  equal = CheckFlame("service-hour by pod", filled, OneService(filled), {"pod"}) && equal;
+  equal = CheckFlame("fleet-hour", filled, all, {}) && equal;
+  return equal ? 0 : 1;
+}
+
 }  // namespace
 }  // namespace pyrometer
 
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
-  if (argc == 3 && std::string_view(argv[1]) == "--services") {
-    pyrometer::g_services = std::max(1, std::atoi(argv[2]));
-  } else if (argc > 1) {
-    std::fprintf(stderr, "unknown argument %s; see the head of tests/bench/store_bench.cc\n", argv[1]);
-    return 2;
+  bool check = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--check") {
+      check = true;
+    } else if (argument == "--services" && i + 1 < argc) {
+      pyrometer::g_services = std::max(1, std::atoi(argv[++i]));
+    } else {
+      std::fprintf(stderr, "unknown argument %s; see the head of tests/bench/store_bench.cc\n", argv[i]);
+      return 2;
+    }
   }
+  if (check) return pyrometer::Check();
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }

@@ -37,9 +37,10 @@ class StringTable {
   std::vector<std::string_view> strings_;
 };
 
+// What all of them share: header, strings, label sets.
 class ViewerWriter {
  public:
-  explicit ViewerWriter(const profile::Profile& profile) : profile_(profile), tree_(BuildCallTree(profile)) {}
+  virtual ~ViewerWriter() = default;
 
   std::string Write(std::string_view title) {
     // Samples and frames first: what had to be changed becomes a comment of the header.
@@ -66,7 +67,16 @@ class ViewerWriter {
     return out + "}";
   }
 
- private:
+ protected:
+  explicit ViewerWriter(const profile::Profile& profile) : profile_(profile) {}
+  virtual std::string Frames() = 0;
+  virtual std::string Nodes() = 0;
+  virtual std::string Samples() = 0;
+  virtual bool truncated() const = 0;
+
+  const profile::Profile& profile_;
+  StringTable strings_;
+
   int64_t Clamp(int64_t value) {
     const int64_t clamped = std::clamp(value, -kMaxSafeInteger, kMaxSafeInteger);
     clamped_ |= clamped != value;
@@ -81,73 +91,13 @@ class ViewerWriter {
     return counts;
   }
 
-  std::string Frames() {
-    const std::vector<CallTreeFrame>& frames = tree_.frames();
-    const size_t count = frames.size();
-    std::string out = "{\"name\":";
-    AppendList(&out, count, [&](size_t i) { return strings_.Id(frames[i].name); });
-    out += ",\"kind\":";
-    AppendList(&out, count, [&](size_t i) { return static_cast<int>(frames[i].kind); });
-    out += ",\"module\":";
-    AppendList(&out, count, [&](size_t i) { return strings_.Id(frames[i].module); });
-    out += ",\"file\":";
-    AppendList(&out, count, [&](size_t i) { return strings_.Id(frames[i].file); });
-    out += ",\"line\":";
-    AppendList(&out, count, [&](size_t i) { return Clamp(frames[i].line); });
-    out += ",\"inlined\":";
-    AppendList(&out, count, [&](size_t i) { return frames[i].inlined ? 1 : 0; });
-    return out + "}";
-  }
-
-  std::string Nodes() {
-    const std::vector<CallTree::Node>& nodes = tree_.nodes();
-    std::string out = "{\"frame\":";
-    AppendList(&out, nodes.size(), [&](size_t i) { return nodes[i].frame; });
-    out += ",\"parent\":";
-    AppendList(&out, nodes.size(), [&](size_t i) { return i == 0 ? int64_t{-1} : int64_t{nodes[i].parent}; });
-    return out + "}";
-  }
-
-  // One entry per (labels, node): stacks that differ only in addresses or lines share a node.
-  std::string Samples() {
-    struct Row {
-      uint32_t labels;
-      uint32_t node;
-    };
-    const size_t types = profile_.value_types.size();
-    std::vector<Row> rows;
-    std::vector<uint64_t> values;  // types × rows; unsigned: sums of hostile values may wrap
-    std::unordered_map<uint64_t, size_t> row_of;
-    for (size_t i = 0; i < profile_.sample_count(); ++i) {
-      const uint32_t labels = LabelSet(profile_.sample(i).labels);
-      const uint32_t node = tree_.node_of_sample(i);
-      const auto [entry, added] = row_of.try_emplace(uint64_t{labels} << 32 | node, rows.size());
-      if (added) {
-        rows.push_back({labels, node});
-        values.resize(values.size() + types);
-      }
-      for (size_t t = 0; t < types; ++t) {
-        values[entry->second * types + t] += static_cast<uint64_t>(profile_.values(i)[t]);
-      }
-    }
-    std::string out = "{\"labels\":";
-    AppendList(&out, rows.size(), [&](size_t i) { return rows[i].labels; });
-    out += ",\"node\":";
-    AppendList(&out, rows.size(), [&](size_t i) { return rows[i].node; });
-    out += ",\"values\":[";
-    for (size_t t = 0; t < types; ++t) {
-      if (t > 0) out += ',';
-      AppendList(&out, rows.size(), [&](size_t i) { return Clamp(static_cast<int64_t>(values[i * types + t])); });
-    }
-    return out + "]}";
-  }
-
   uint32_t LabelSet(profile::LabelSetId id) {
     const auto [entry, added] = label_set_ids_.try_emplace(id, static_cast<uint32_t>(label_sets_.size()));
     if (added) label_sets_.push_back(id);
     return entry->second;
   }
 
+ private:
   void AppendLabelSets(std::string* out) {
     *out += "[";
     for (size_t i = 0; i < label_sets_.size(); ++i) {
@@ -191,7 +141,7 @@ class ViewerWriter {
     AppendJsonAccounting(out, accounting);
     std::vector<std::string> comments = profile_.comments;
     if (clamped_) comments.push_back("numbers beyond 9,007,199,254,740,991 are shown as that");
-    if (tree_.truncated()) comments.push_back("too many distinct stacks to show: the deepest count for their callers");
+    if (truncated()) comments.push_back("too many distinct stacks to show: the deepest count for their callers");
     *out += ",\"comments\":[";
     for (size_t i = 0; i < comments.size(); ++i) {
       if (i > 0) *out += ',';
@@ -200,12 +150,142 @@ class ViewerWriter {
     *out += "]}";
   }
 
-  const profile::Profile& profile_;
-  const CallTree tree_;
-  StringTable strings_;
   std::unordered_map<profile::LabelSetId, uint32_t> label_set_ids_;
   std::vector<profile::LabelSetId> label_sets_;
   bool clamped_ = false;
+};
+
+class ProfileWriter : public ViewerWriter {
+ public:
+  explicit ProfileWriter(const profile::Profile& profile) : ViewerWriter(profile), tree_(BuildCallTree(profile)) {}
+
+ private:
+  std::string Frames() override {
+    const std::vector<CallTreeFrame>& frames = tree_.frames();
+    const size_t count = frames.size();
+    std::string out = "{\"name\":";
+    AppendList(&out, count, [&](size_t i) { return strings_.Id(frames[i].name); });
+    out += ",\"kind\":";
+    AppendList(&out, count, [&](size_t i) { return static_cast<int>(frames[i].kind); });
+    out += ",\"module\":";
+    AppendList(&out, count, [&](size_t i) { return strings_.Id(frames[i].module); });
+    out += ",\"file\":";
+    AppendList(&out, count, [&](size_t i) { return strings_.Id(frames[i].file); });
+    out += ",\"line\":";
+    AppendList(&out, count, [&](size_t i) { return Clamp(frames[i].line); });
+    out += ",\"inlined\":";
+    AppendList(&out, count, [&](size_t i) { return frames[i].inlined ? 1 : 0; });
+    return out + "}";
+  }
+
+  std::string Nodes() override {
+    const std::vector<CallTree::Node>& nodes = tree_.nodes();
+    std::string out = "{\"frame\":";
+    AppendList(&out, nodes.size(), [&](size_t i) { return nodes[i].frame; });
+    out += ",\"parent\":";
+    AppendList(&out, nodes.size(), [&](size_t i) { return i == 0 ? int64_t{-1} : int64_t{nodes[i].parent}; });
+    return out + "}";
+  }
+
+  // One entry per (labels, node): stacks that differ only in addresses or lines share a node.
+  std::string Samples() override {
+    struct Row {
+      uint32_t labels;
+      uint32_t node;
+    };
+    const size_t types = profile_.value_types.size();
+    std::vector<Row> rows;
+    std::vector<uint64_t> values;  // types × rows; unsigned: sums of hostile values may wrap
+    std::unordered_map<uint64_t, size_t> row_of;
+    for (size_t i = 0; i < profile_.sample_count(); ++i) {
+      const uint32_t labels = LabelSet(profile_.sample(i).labels);
+      const uint32_t node = tree_.node_of_sample(i);
+      const auto [entry, added] = row_of.try_emplace(uint64_t{labels} << 32 | node, rows.size());
+      if (added) {
+        rows.push_back({labels, node});
+        values.resize(values.size() + types);
+      }
+      for (size_t t = 0; t < types; ++t) {
+        values[entry->second * types + t] += static_cast<uint64_t>(profile_.values(i)[t]);
+      }
+    }
+    std::string out = "{\"labels\":";
+    AppendList(&out, rows.size(), [&](size_t i) { return rows[i].labels; });
+    out += ",\"node\":";
+    AppendList(&out, rows.size(), [&](size_t i) { return rows[i].node; });
+    out += ",\"values\":[";
+    for (size_t t = 0; t < types; ++t) {
+      if (t > 0) out += ',';
+      AppendList(&out, rows.size(), [&](size_t i) { return Clamp(static_cast<int64_t>(values[i * types + t])); });
+    }
+    return out + "]}";
+  }
+  bool truncated() const override { return tree_.truncated(); }
+
+  const CallTree tree_;
+};
+
+class FlameWriter : public ViewerWriter {
+ public:
+  explicit FlameWriter(const profile::FlameGraph& flame) : ViewerWriter(flame.header), flame_(flame) {}
+
+ private:
+  // One function is two frames when it is inlined at some places only.
+  std::string Frames() override {
+    std::unordered_map<uint32_t, uint32_t> ids;
+    std::vector<uint32_t> frames;  // function << 1 | inlined
+    for (const profile::FlameGraph::Node& node : flame_.nodes) {
+      const uint32_t key = node.function << 1 | (node.inlined ? 1 : 0);
+      const auto [entry, added] = ids.try_emplace(key, static_cast<uint32_t>(frames.size()));
+      if (added) frames.push_back(key);
+      frame_of_node_.push_back(entry->second);
+    }
+    const auto function = [&](size_t i) -> const profile::FlameGraph::Function& {
+      return flame_.functions[frames[i] >> 1];
+    };
+    const size_t count = frames.size();
+    std::string out = "{\"name\":";
+    AppendList(&out, count, [&](size_t i) { return strings_.Id(function(i).name); });
+    out += ",\"kind\":";
+    AppendList(&out, count, [&](size_t i) { return static_cast<int>(function(i).kind); });
+    out += ",\"module\":";
+    AppendList(&out, count, [&](size_t i) { return strings_.Id(function(i).module); });
+    out += ",\"file\":";
+    AppendList(&out, count, [&](size_t i) { return strings_.Id(function(i).file); });
+    out += ",\"line\":";
+    AppendList(&out, count, [&](size_t i) { return function(i).line; });
+    out += ",\"inlined\":";
+    AppendList(&out, count, [&](size_t i) { return frames[i] & 1; });
+    return out + "}";
+  }
+
+  std::string Nodes() override {
+    std::string out = "{\"frame\":";
+    AppendList(&out, flame_.nodes.size(), [&](size_t i) { return frame_of_node_[i]; });
+    out += ",\"parent\":";
+    AppendList(&out, flame_.nodes.size(),
+               [&](size_t i) { return i == 0 ? int64_t{-1} : int64_t{flame_.nodes[i].parent}; });
+    return out + "}";
+  }
+
+  std::string Samples() override {
+    const std::vector<profile::FlameGraph::Row>& rows = flame_.rows;
+    std::string out = "{\"labels\":";
+    AppendList(&out, rows.size(), [&](size_t i) { return LabelSet(rows[i].labels); });
+    out += ",\"node\":";
+    AppendList(&out, rows.size(), [&](size_t i) { return rows[i].node; });
+    out += ",\"values\":[";
+    AppendList(&out, rows.size(), [&](size_t i) { return Clamp(rows[i].samples); });
+    if (flame_.header.value_types.size() > 1) {
+      out += ',';
+      AppendList(&out, rows.size(), [&](size_t i) { return Clamp(rows[i].value); });
+    }
+    return out + "]}";
+  }
+  bool truncated() const override { return false; }
+
+  const profile::FlameGraph& flame_;
+  std::vector<uint32_t> frame_of_node_;
 };
 
 }  // namespace
@@ -232,7 +312,11 @@ std::string DefaultTitle(const profile::Profile& profile) {
 
 std::string ViewerJson(const profile::Profile& profile, std::string_view title) {
   const std::string own_title = title.empty() ? DefaultTitle(profile) : std::string(title);
-  return ViewerWriter(profile).Write(own_title);
+  return ProfileWriter(profile).Write(own_title);
+}
+
+std::string ViewerJson(const profile::FlameGraph& flame, std::string_view title) {
+  return FlameWriter(flame).Write(title);
 }
 
 }  // namespace pyrometer::formats

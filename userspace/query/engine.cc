@@ -7,22 +7,17 @@
 
 #include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
+#include "userspace/query/merge_header.h"
 #include "userspace/query/selection.h"
+#include "userspace/store/chunk.h"
 
 namespace pyrometer::query {
 namespace {
 
 using profile::LabelSet;
+using store::SaturatingAdd;
 using store::Series;
 using store::SeriesId;
-
-uint64_t SaturatingAdd(uint64_t a, uint64_t b) {
-  uint64_t sum = 0;
-  return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
-}
-
-// Profiles hold signed values.
-int64_t ToSigned(uint64_t value) { return static_cast<int64_t>(std::min<uint64_t>(value, INT64_MAX)); }
 
 constexpr int64_t kHourNs = 3600 * static_cast<int64_t>(kNsPerSecond);
 
@@ -47,91 +42,16 @@ class Steps {
   const int64_t step_ns_;
 };
 
-std::string UnitOf(std::string_view type) {
-  if (type == profile::kTypeCpu || type == profile::kTypeSyscallLatency || type == profile::kTypeSyscallTime ||
-      type == profile::kTypeRunQueue || type.starts_with("off_cpu") ||
-      (type.starts_with("tcp_") && (type.ends_with("rtt") || type.ends_with("connect"))) ||
-      type == profile::kTypeTcpRttVariation || type == profile::kTypeTcpLimited) {
-    return "nanoseconds";
-  }
-  return "count";
-}
-
-// True when the selector asks for whole nodes (and perhaps sessions): then the agents' counters,
-// which know nothing smaller, say what was taken and dropped for exactly this selection.
-bool AsksWholeNodes(const Selector& selector) {
-  return std::all_of(selector.matchers.begin(), selector.matchers.end(), [](const store::LabelMatcher& matcher) {
-    return matcher.name() == profile::kLabelNode || matcher.name() == profile::kLabelSession;
-  });
-}
-
-// Sum of the agents' own counters over the nodes of a selection.
-StatusOr<profile::Accounting> NodeAccounting(const Engine& engine, const Selector& selector, TimeRange range,
-                                             const std::set<std::string>& nodes) {
-  profile::Accounting accounting;
-  // Sessions count in their own series: the same condition on `session` applies to the counters.
-  store::SeriesFilter filter = selector.Filter();
-  filter.tenant = engine.tenant();
-  std::erase_if(filter.matchers,
-                [](const store::LabelMatcher& matcher) { return matcher.name() != profile::kLabelSession; });
-  const auto add = [&](std::string_view type, const std::function<void(const LabelSet&, uint64_t)>& sink) -> Status {
-    filter.type = type;
-    ASSIGN_OR_RETURN(const std::vector<Series> series, engine.reader().FindSeries(filter));
-    std::unordered_map<SeriesId, const LabelSet*> labels;
-    store::Selection selection;
-    for (const Series& one : series) {
-      if (!nodes.contains(std::string(one.labels.Get(profile::kLabelNode)))) continue;
-      labels.emplace(one.id, &one.labels);
-      selection.series.push_back(one.id);
-    }
-    return engine.reader().ScanTotals(
-        selection, range, false, [&](const store::WindowTotal& total) { sink(*labels.at(total.series), total.value); },
-        engine.budget());
-  };
-  const auto by_reason = [](std::map<std::string, uint64_t>* table) {
-    return [table](const LabelSet& labels, uint64_t value) {
-      const std::string_view reason = labels.Get(profile::kLabelReason);
-      (*table)[std::string(reason.empty() ? "unknown" : reason)] += value;
-    };
-  };
-  RETURN_IF_ERROR(add(profile::kTypeSamplesTaken, [&](const LabelSet&, uint64_t value) { accounting.taken += value; }));
-  RETURN_IF_ERROR(
-      add(profile::kTypeSamplesDelivered, [&](const LabelSet&, uint64_t value) { accounting.delivered += value; }));
-  RETURN_IF_ERROR(add(profile::kTypeSamplesDropped, by_reason(&accounting.dropped)));
-  RETURN_IF_ERROR(add(profile::kTypeStackStops, by_reason(&accounting.stop_reasons)));
-  RETURN_IF_ERROR(add(profile::kTypeSymbolMisses, by_reason(&accounting.miss_reasons)));
-  RETURN_IF_ERROR(add(profile::kTypeStackMeans, by_reason(&accounting.means)));
-  const auto sum = [](uint64_t* total) { return [total](const LabelSet&, uint64_t value) { *total += value; }; };
-  RETURN_IF_ERROR(add(profile::kTypeSamplesExpected, sum(&accounting.expected)));
-  RETURN_IF_ERROR(add(profile::kTypeFrames, sum(&accounting.frames)));
-  std::erase_if(accounting.dropped, [](const auto& entry) { return entry.second == 0; });
-  std::erase_if(accounting.stop_reasons, [](const auto& entry) { return entry.second == 0; });
-  std::erase_if(accounting.miss_reasons, [](const auto& entry) { return entry.second == 0; });
-  std::erase_if(accounting.means, [](const auto& entry) { return entry.second == 0; });
-  return accounting;
-}
-
 }  // namespace
 
 StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRange range,
                                                 const MergeOptions& options) const {
   ASSIGN_OR_RETURN(const Found found, Find(reader_, tenant_, selector, options.group_by));
   profile::Profile merged;
-  const bool samples_only = selector.type.starts_with("pyrometer_");
-  merged.value_types = {{"samples", "count"}};
-  if (!samples_only) {
-    merged.value_types.push_back({selector.type, UnitOf(selector.type)});
-    merged.default_value = 1;
-  }
-  merged.period_type = {selector.type, UnitOf(selector.type)};
-
-  std::set<std::string> nodes;
-  for (const Series& one : found.series) nodes.emplace(one.labels.Get(profile::kLabelNode));
+  MergeHeader header(selector);
+  header.Begin(&merged);
   // Per trie and kept labels one exact sum; per trie one look at the stacks of all of them.
   const std::vector<StackPart> parts = StackParts(found, options.group_by);
-  int64_t end_ns = 0;
-  bool first = true;
-  bool same_period = true;
   uint64_t samples = 0;
   for (size_t begin = 0, end = 0; begin < parts.size(); begin = end) {
     const store::TrieId trie = parts[begin].selection.trie;
@@ -140,12 +60,7 @@ StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRa
     for (; end < parts.size() && parts[end].selection.trie == trie; ++end) {
       ASSIGN_OR_RETURN(store::StackSums sum, reader_.SumStacks(parts[end].selection, range, budget_));
       if (sum.points == 0) continue;
-      const auto period = static_cast<int64_t>(std::min<uint64_t>(sum.period_ns, INT64_MAX));
-      if (first) merged.period = period;
-      same_period = same_period && merged.period == period;
-      if (first || sum.first_ns < merged.time_ns) merged.time_ns = sum.first_ns;
-      end_ns = std::max(end_ns, sum.end_ns);
-      first = false;
+      header.Saw(sum);
       for (const store::StackSum& row : sum.sums) leaves.push_back(row.leaf);
       sums.emplace_back(merged.dictionary.InternLabelSet(parts[end].labels), std::move(sum));
     }
@@ -158,7 +73,7 @@ StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRa
       for (const store::StackSum& row : sum.sums) {
         while (leaves[at] != row.leaf) ++at;  // both sorted
         samples = SaturatingAdd(samples, row.count);
-        if (samples_only) {
+        if (header.samples_only()) {
           merged.Add(labels, stacks[at], {ToSigned(row.count)});
         } else {
           merged.Add(labels, stacks[at], {ToSigned(row.count), ToSigned(row.value)});
@@ -166,21 +81,7 @@ StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRa
       }
     }
   }
-  if (!same_period) merged.period = 0;
-  if (end_ns > merged.time_ns) merged.duration_ns = static_cast<uint64_t>(end_ns - merged.time_ns);
-
-  ASSIGN_OR_RETURN(profile::Accounting node_wide, NodeAccounting(*this, selector, range, nodes));
-  const bool counters_known = node_wide.taken != 0 || node_wide.delivered != 0 || !node_wide.dropped.empty();
-  if (AsksWholeNodes(selector) && counters_known) {
-    merged.accounting = std::move(node_wide);
-  } else {
-    merged.accounting.taken = merged.accounting.delivered = samples;
-    for (const auto& [reason, count] : node_wide.dropped) {
-      merged.comments.push_back(
-          StrFormat("%s samples were dropped on the nodes of this selection, all containers together: %s (of %s taken)",
-                    FormatCount(count), reason, FormatCount(node_wide.taken)));
-    }
-  }
+  RETURN_IF_ERROR(header.Finish(*this, found, range, samples, &merged));
   return merged;
 }
 

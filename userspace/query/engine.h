@@ -155,6 +155,10 @@ class Engine {
 
   StatusOr<SumTotals> Totals(const Selector& selector, TimeRange range) const;
 
+  // Names for flame graphs and tables of functions that the samples came without (may be null; must outlive this).
+  void set_late_names(store::LateNames* late) { late_names_ = late; }
+  store::LateNames* late_names() const { return late_names_; }
+
   const store::StoreReader& reader() const { return reader_; }
   const std::string& tenant() const { return tenant_; }
   store::ReadBudget* budget() const { return budget_; }
@@ -163,6 +167,7 @@ class Engine {
   const store::StoreReader& reader_;
   std::string tenant_;
   store::ReadBudget* budget_ = nullptr;
+  store::LateNames* late_names_ = nullptr;
 };
 
 enum class TopOrder : uint8_t {

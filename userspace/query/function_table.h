@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "userspace/profile/dictionary.h"
+#include "userspace/query/engine.h"
 
 namespace pyrometer::query {
 
@@ -36,6 +37,9 @@ struct FunctionPlace {
   int32_t line = 0;     // start of the function, else the line of the call; 0 unknown
   profile::FrameKind kind = profile::FrameKind::kUnknown;
 };
+
+// Most expensive first; names decide among equals.
+void SortTop(TopOrder order, std::vector<FunctionCost>* rows);
 
 class FunctionTable {
  public:

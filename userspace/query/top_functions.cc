@@ -28,6 +28,17 @@ struct FunctionKeyHash {
 
 }  // namespace
 
+void SortTop(TopOrder order, std::vector<FunctionCost>* rows) {
+  std::sort(rows->begin(), rows->end(), [order](const FunctionCost& a, const FunctionCost& b) {
+    const auto key = [order](const FunctionCost& row) {
+      return order == TopOrder::kSelf ? std::pair(row.self, row.total) : std::pair(row.total, row.self);
+    };
+    if (key(a) != key(b)) return key(a) > key(b);
+    if (a.name != b.name) return a.name < b.name;
+    return a.module != b.module ? a.module < b.module : a.kind < b.kind;
+  });
+}
+
 TopTable TopFunctions(const profile::Profile& profile, size_t n, TopOrder order, size_t value_index) {
   if (value_index == SIZE_MAX) value_index = profile.default_value;
   CHECK(value_index < profile.value_types.size());
@@ -123,14 +134,7 @@ TopTable TopFunctions(const profile::Profile& profile, size_t n, TopOrder order,
       row.total_percent = 100.0 * static_cast<double>(row.total) / whole;
     }
   }
-  std::sort(result.rows.begin(), result.rows.end(), [order](const FunctionCost& a, const FunctionCost& b) {
-    const auto key = [order](const FunctionCost& row) {
-      return order == TopOrder::kSelf ? std::pair(row.self, row.total) : std::pair(row.total, row.self);
-    };
-    if (key(a) != key(b)) return key(a) > key(b);
-    if (a.name != b.name) return a.name < b.name;
-    return a.module != b.module ? a.module < b.module : a.kind < b.kind;
-  });
+  SortTop(order, &result.rows);
   if (n != 0 && result.rows.size() > n) result.rows.resize(n);
   return result;
 }

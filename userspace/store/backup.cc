@@ -1,4 +1,5 @@
-// Backups: RocksDB's backup engine, which shares table files between backups and keeps a sum of every file.
+// Backups: RocksDB's backup engine, which shares table files between backups and keeps a sum of every file; the list of
+// other files goes with it as the backup's metadata.
 #include <rocksdb/utilities/backup_engine.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
 #include "userspace/store/embedded_store.h"
+#include "userspace/store/side_files.h"
 
 namespace pyrometer::store {
 namespace {
@@ -33,8 +35,16 @@ rocksdb::BackupEngineOptions EngineOptions(const std::string& folder) {
   return options;
 }
 
-BackupInfo ToInfo(const rocksdb::BackupInfo& info) {
-  return {.id = info.backup_id, .time_ns = info.timestamp * static_cast<int64_t>(kNsPerSecond), .bytes = info.size};
+// Metadata of a backup: this and the name of its list of files. Empty: it has none, as those of older programs.
+constexpr std::string_view kFilesPrefix = "files ";
+std::string FilesOf(const rocksdb::BackupInfo& info) {
+  return info.app_metadata.starts_with(kFilesPrefix) ? info.app_metadata.substr(kFilesPrefix.size()) : std::string();
+}
+
+BackupInfo ToInfo(const rocksdb::BackupInfo& info, uint64_t file_bytes) {
+  return {.id = info.backup_id,
+          .time_ns = info.timestamp * static_cast<int64_t>(kNsPerSecond),
+          .bytes = info.size + file_bytes};
 }
 
 StatusOr<std::unique_ptr<rocksdb::BackupEngineReadOnly>> OpenBackups(const std::string& folder) {
@@ -56,12 +66,18 @@ StatusOr<BackupInfo> EmbeddedStore::Backup(const std::string& folder) {
   const std::unique_ptr<rocksdb::BackupEngine> engine(raw);
   rocksdb::CreateBackupOptions options;
   options.flush_before_backup = true;  // then the log is not needed
+  std::vector<rocksdb::BackupInfo> earlier;
+  engine->GetBackupInfo(&earlier);
+  // Files first: a backup never names what is not there.
+  ASSIGN_OR_RETURN(const SideFiles files,
+                   SaveSideFiles(database_->path(), folder, earlier.empty() ? std::string() : FilesOf(earlier.back())));
+  const std::string metadata = files.name.empty() ? std::string() : std::string(kFilesPrefix) + files.name;
   rocksdb::BackupID id = 0;
-  RETURN_IF_ERROR(
-      FromEngine(engine->CreateNewBackup(options, database_->rocks(), &id), StrFormat("cannot back up to %s", folder)));
+  RETURN_IF_ERROR(FromEngine(engine->CreateNewBackupWithMetadata(options, database_->rocks(), metadata, &id),
+                             StrFormat("cannot back up to %s", folder)));
   rocksdb::BackupInfo info;
   RETURN_IF_ERROR(FromEngine(engine->GetBackupInfo(id, &info), "backup"));
-  return ToInfo(info);
+  return ToInfo(info, files.bytes);
 }
 
 StatusOr<std::vector<BackupInfo>> ListBackups(const std::string& folder, bool verify) {
@@ -70,11 +86,14 @@ StatusOr<std::vector<BackupInfo>> ListBackups(const std::string& folder, bool ve
   engine->GetBackupInfo(&infos);
   std::vector<BackupInfo> result;
   for (const rocksdb::BackupInfo& info : infos) {
+    uint64_t file_bytes = 0;
     if (verify) {
       RETURN_IF_ERROR(FromEngine(engine->VerifyBackup(info.backup_id, true),
                                  StrFormat("backup %d in %s is damaged", info.backup_id, folder)));
+      ASSIGN_OR_RETURN(const SideFiles files, CheckSideFiles(folder, FilesOf(info)));
+      file_bytes = files.bytes;
     }
-    result.push_back(ToInfo(info));
+    result.push_back(ToInfo(info, file_bytes));
   }
   return result;
 }
@@ -105,6 +124,7 @@ StatusOr<BackupInfo> RestoreBackup(const std::string& folder, uint32_t id, const
     restored = FromEngine(engine->RestoreDBFromBackup(rocksdb::RestoreOptions(), wanted->backup_id, beside, beside),
                           StrFormat("cannot restore into %s", data));
   }
+  if (restored.ok()) restored = RestoreSideFiles(folder, FilesOf(*wanted), beside);
   if (restored.ok()) {
     std::filesystem::remove(data, error);  // if there is an empty one
     std::filesystem::rename(beside, data, error);
@@ -114,7 +134,7 @@ StatusOr<BackupInfo> RestoreBackup(const std::string& folder, uint32_t id, const
     std::filesystem::remove_all(beside, error);
     return restored;
   }
-  return ToInfo(*wanted);
+  return ToInfo(*wanted, 0);
 }
 
 }  // namespace pyrometer::store

@@ -89,7 +89,12 @@ StatusOr<std::vector<Group>> EmbeddedStore::FindGroups(const SeriesFilter& filte
 class EmbeddedStore::StackSummer {
  public:
   StackSummer(const EmbeddedStore& store, const StackSelection& selection, TimeRange range, ReadBudget* budget)
-      : store_(store), selection_(selection), range_(range), budget_(budget), view_(store.database_->NewView()) {}
+      : store_(store),
+        selection_(selection),
+        range_(range),
+        budget_(budget),
+        view_(store.database_->NewView()),
+        accumulators_(budget) {}
 
   StatusOr<StackSums> Run() {
     // The state of the data first, the size of the trie afterwards: then every leaf in the data is in the trie.
@@ -98,7 +103,7 @@ class EmbeddedStore::StackSummer {
       const std::shared_lock lock(trie->mutex);
       leaf_count_ = trie->leaf_count();
     }
-    RETURN_IF_ERROR(Charge(budget_, leaf_count_ * StackAccumulator::kBytesPerLeaf));
+    RETURN_IF_ERROR(accumulators_.Add(leaf_count_ * StackAccumulator::kBytesPerLeaf));
     series_ = selection_.series;
     std::sort(series_.begin(), series_.end());
     cutoffs_ = store_.CutoffsOf(store_.TenantOf(selection_.trie));
@@ -292,7 +297,7 @@ class EmbeddedStore::StackSummer {
     if (hours.size() < 2 * kHoursPerPiece) return AddCellHours(hours, whole);
     const size_t pieces = std::min<size_t>(store_.options_.read_threads + 1, hours.size() / kHoursPerPiece);
     std::vector<std::unique_ptr<Part>> parts(pieces);
-    RETURN_IF_ERROR(Charge(budget_, pieces * leaf_count_ * StackAccumulator::kBytesPerLeaf));
+    RETURN_IF_ERROR(accumulators_.Add(pieces * leaf_count_ * StackAccumulator::kBytesPerLeaf));
     RETURN_IF_ERROR(store_.read_pool_.Run(pieces, [&](size_t i) {
       parts[i] = std::make_unique<Part>(leaf_count_);
       const std::span<const uint32_t> all(hours);
@@ -345,6 +350,7 @@ class EmbeddedStore::StackSummer {
   const TimeRange range_;
   ReadBudget* const budget_;
   const std::shared_ptr<ReadView> view_;
+  ScopedCharge accumulators_;
   std::vector<SeriesId> series_;  // sorted
   size_t leaf_count_ = 0;
   RetentionTable::Cutoffs cutoffs_;
@@ -462,7 +468,8 @@ StatusOr<std::vector<profile::StackId>> EmbeddedStore::ResolveStacks(TrieId trie
   return result;
 }
 
-StatusOr<std::vector<std::vector<Symbol>>> EmbeddedStore::DescribeFrames(const std::vector<uint32_t>& frames) const {
+StatusOr<std::vector<std::vector<Symbol>>> EmbeddedStore::DescribeFrames(const std::vector<uint32_t>& frames,
+                                                                         LateNames* late) const {
   ASSIGN_OR_RETURN(const auto records, name_reader_.Frames(frames));
   std::vector<FunctionId> function_ids;
   for (const auto& record : records) {
@@ -471,40 +478,84 @@ StatusOr<std::vector<std::vector<Symbol>>> EmbeddedStore::DescribeFrames(const s
   std::sort(function_ids.begin(), function_ids.end());
   function_ids.erase(std::unique(function_ids.begin(), function_ids.end()), function_ids.end());
   ASSIGN_OR_RETURN(const std::vector<FunctionRecord> functions, name_reader_.Functions(function_ids));
+  std::unordered_map<NameId, std::string> build_ids;
+  if (late != nullptr) {
+    std::vector<NameId> ids;
+    for (const auto& record : records) ids.push_back(record->build_id);
+    std::sort(ids.begin(), ids.end());
+    ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+    ASSIGN_OR_RETURN(std::vector<std::string> texts, name_reader_.Names(ids));
+    for (size_t i = 0; i < ids.size(); ++i) build_ids.emplace(ids[i], std::move(texts[i]));
+  }
   std::vector<std::vector<Symbol>> result(records.size());
   for (size_t i = 0; i < records.size(); ++i) {
     const FrameRecord& record = *records[i];
+    // What has no name is shown by place, or all alike where there is none to show.
+    const bool has_place = record.file != 0 && record.kind != profile::FrameKind::kJit;
+    const uint64_t address = has_place ? record.address : 0;
+    const NameId build_id = record.kind == profile::FrameKind::kNative ? record.build_id : 0;
     const auto clip = [](int64_t line) {
       return static_cast<int32_t>(std::clamp<int64_t>(line, 0, std::numeric_limits<int32_t>::max()));
     };
+    if (late != nullptr && record.kind == profile::FrameKind::kNative &&
+        (record.lines.empty() || record.lines.front().line == 0)) {
+      bool complete = true;
+      for (const LateNames::Line& line :
+           late->Find(build_ids[record.build_id], ElfAddress(record.address), !record.lines.empty())) {
+        Symbol symbol{.module = record.file, .kind = record.kind, .line = clip(line.line)};
+        if (line.line == 0) symbol.build_id = build_id;
+        ASSIGN_OR_RETURN(const bool name, LateText(line.name, &symbol.name));
+        ASSIGN_OR_RETURN(const bool file, LateText(line.file, &symbol.file));
+        complete = complete && name && file && symbol.name != 0;
+        result[i].push_back(symbol);
+      }
+      if (!complete) result[i].clear();
+      if (!result[i].empty()) continue;
+    }
     for (const FrameRecord::Line& line : record.lines) {
       const FunctionRecord& function = functions[static_cast<size_t>(
           std::lower_bound(function_ids.begin(), function_ids.end(), line.function) - function_ids.begin())];
-      if (function.name == 0) continue;
       result[i].push_back({.name = function.name,
                            .module = record.file,
                            .kind = record.kind,
+                           .address = function.name == 0 ? address : 0,
+                           .build_id = function.name == 0 || line.line == 0 ? build_id : 0,
                            .file = function.file,
                            .line = clip(function.start_line != 0 ? function.start_line : line.line)});
     }
     if (!result[i].empty()) continue;
-    // Without a name: shown by place, or all alike where there is none to show.
-    const bool has_place = record.file != 0 && record.kind != profile::FrameKind::kJit;
-    result[i].push_back(
-        {.module = record.file, .kind = record.kind, .address = has_place ? record.address : uint64_t{0}});
+    result[i].push_back({.module = record.file, .kind = record.kind, .address = address, .build_id = build_id});
   }
   return result;
 }
 
-StatusOr<std::shared_ptr<FunctionTrie>> EmbeddedStore::Functions(TrieId trie_id) const {
+StatusOr<bool> EmbeddedStore::LateText(std::string_view text, uint32_t* id) const {
+  ASSIGN_OR_RETURN(*id, name_reader_.Find(text));
+  if (*id != 0 || text.empty()) return true;
+  const std::lock_guard lock(late_texts_mutex_);
+  const auto known = late_text_ids_.find(text);
+  if (known != late_text_ids_.end()) {
+    *id = known->second;
+    return true;
+  }
+  if (late_texts_.size() == kMaxLateTexts) return false;
+  *id = kFirstLateText + static_cast<uint32_t>(late_texts_.size());
+  late_texts_.push_back(&late_text_ids_.emplace(std::string(text), *id).first->first);
+  return true;
+}
+
+StatusOr<std::shared_ptr<FunctionTrie>> EmbeddedStore::Functions(TrieId trie_id, LateNames* late) const {
+  const uint64_t generation = late == nullptr ? 0 : late->generation();
+  if (generation == 0) late = nullptr;
   ASSIGN_OR_RETURN(const std::shared_ptr<StackTrie> trie, tries_.Get(trie_id));
   std::shared_ptr<FunctionTrie> functions;
   uint64_t redescribed = 0;
   {
     const std::lock_guard lock(functions_mutex_);
-    FunctionView& entry = functions_[trie_id];
+    FunctionView& entry = functions_[ViewKey(trie_id, late != nullptr)];
     entry.last_use = ++functions_clock_;
-    bool stale = entry.functions == nullptr;
+    bool stale = entry.functions == nullptr || entry.generation != generation;
+    entry.generation = generation;
     for (; !stale && entry.redescribed < redescribed_.size(); ++entry.redescribed) {
       const std::shared_lock functions_lock(entry.functions->mutex);
       stale = entry.functions->Shows(redescribed_[entry.redescribed]);
@@ -538,13 +589,27 @@ StatusOr<std::shared_ptr<FunctionTrie>> EmbeddedStore::Functions(TrieId trie_id)
         leaves.push_back(trie->leaf_node(static_cast<LeafId>(leaf)));
       }
     }
-    RETURN_IF_ERROR(functions->Extend(nodes, leaf_count, parents, frames, leaves,
-                                      [this](const std::vector<uint32_t>& ids) { return DescribeFrames(ids); }));
+    RETURN_IF_ERROR(
+        functions->Extend(nodes, leaf_count, parents, frames, leaves,
+                          [this, late](const std::vector<uint32_t>& ids) { return DescribeFrames(ids, late); }));
   }
 }
 
+Status EmbeddedStore::Parallel(size_t pieces, const std::function<Status(size_t)>& piece) const {
+  return read_pool_.Run(pieces, piece);
+}
+
 StatusOr<std::vector<std::string>> EmbeddedStore::Texts(std::span<const uint32_t> ids) const {
-  return name_reader_.Names({ids.begin(), ids.end()});
+  std::vector<uint32_t> stored(ids.begin(), ids.end());
+  for (uint32_t& id : stored) id = id >= kFirstLateText ? 0 : id;
+  ASSIGN_OR_RETURN(std::vector<std::string> texts, name_reader_.Names(stored));
+  const std::lock_guard lock(late_texts_mutex_);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= kFirstLateText && ids[i] - kFirstLateText < late_texts_.size()) {
+      texts[i] = *late_texts_[ids[i] - kFirstLateText];
+    }
+  }
+  return texts;
 }
 
 StatusOr<std::vector<std::string>> EmbeddedStore::ProfileTypes(std::string_view tenant) const {

@@ -540,7 +540,7 @@ void EmbeddedStore::TrimCaches() {
   tries_.Trim();
   const std::lock_guard lock(functions_mutex_);
   uint64_t total = 0;
-  std::vector<std::pair<uint64_t, TrieId>> by_use;
+  std::vector<std::pair<uint64_t, uint64_t>> by_use;
   for (const auto& [id, entry] : functions_) {
     if (entry.functions.use_count() > 1) continue;  // being read or extended
     total += entry.functions->bytes();

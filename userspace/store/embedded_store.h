@@ -92,8 +92,9 @@ class EmbeddedStore : public Store {
   StatusOr<std::vector<profile::StackId>> ResolveStacks(TrieId trie, std::span<const LeafId> leaves,
                                                         profile::Dictionary* dictionary,
                                                         ReadBudget* budget) const override;
-  StatusOr<std::shared_ptr<FunctionTrie>> Functions(TrieId trie) const override;
+  StatusOr<std::shared_ptr<FunctionTrie>> Functions(TrieId trie, LateNames* late = nullptr) const override;
   StatusOr<std::vector<std::string>> Texts(std::span<const uint32_t> ids) const override;
+  Status Parallel(size_t pieces, const std::function<Status(size_t)>& piece) const override;
   Status ScanTotals(const Selection& selection, TimeRange range, bool hourly,
                     const std::function<void(const WindowTotal&)>& sink, ReadBudget* budget) const override;
   Status ScanHistograms(const Selection& selection, TimeRange range, bool hourly,
@@ -133,7 +134,9 @@ class EmbeddedStore : public Store {
   Counters CountersNow() const;  // with DefinitionLog::mutex held
   Status LoadTrie(TrieId id, StackTrie* trie, const ReadView* view = nullptr) const;
   // What a frame shows, for a FunctionTrie.
-  StatusOr<std::vector<std::vector<Symbol>>> DescribeFrames(const std::vector<uint32_t>& frames) const;
+  StatusOr<std::vector<std::vector<Symbol>>> DescribeFrames(const std::vector<uint32_t>& frames, LateNames* late) const;
+  // False when there is no room for another text.
+  StatusOr<bool> LateText(std::string_view text, uint32_t* id) const;
   TenantId TenantOf(TrieId trie) const;
   // First hour that is still kept.
   RetentionTable::Cutoffs CutoffsOf(TenantId tenant) const;
@@ -181,10 +184,18 @@ class EmbeddedStore : public Store {
     std::shared_ptr<FunctionTrie> functions;
     uint64_t redescribed = 0;  // entries of redescribed_ that it knows of
     uint64_t last_use = 0;
+    uint64_t generation = 0;  // of late names
   };
-  mutable std::unordered_map<TrieId, FunctionView> functions_;
+  static uint64_t ViewKey(TrieId trie, bool late) { return uint64_t{trie} << 1 | (late ? 1 : 0); }
+  mutable std::unordered_map<uint64_t, FunctionView> functions_;  // by ViewKey
   mutable std::vector<FrameKeyId> redescribed_;
   mutable uint64_t functions_clock_ = 0;
+
+  // Texts of late names that the store does not have, from kFirstLateText on.
+  static constexpr size_t kMaxLateTexts = 4u << 20;
+  mutable std::mutex late_texts_mutex_;
+  mutable std::unordered_map<std::string, uint32_t, TransparentStringHash, std::equal_to<>> late_text_ids_;
+  mutable std::vector<const std::string*> late_texts_;
 
   mutable std::mutex state_mutex_;                                                             // guards what follows
   std::unordered_map<std::string, AgentInfo, TransparentStringHash, std::equal_to<>> agents_;  // by AgentKey

@@ -7,7 +7,7 @@
 namespace pyrometer::store {
 
 FunctionTrie::FunctionTrie()
-    : parents_(1, 0), symbols_of_(1, 0), inlined_(1, 0), function_of_(1, 0), leaves_(1, 0), symbols_(1) {}
+    : parents_(1, 0), symbols_of_(1, 0), flags_(1, 0), function_of_(1, 0), leaves_(1, 0), symbols_(1) {}
 
 size_t FunctionTrie::SymbolHash::operator()(const Symbol& symbol) const {
   uint64_t hash = (uint64_t{symbol.name} << 32 | symbol.module) * 0x9E3779B97F4A7C15u;
@@ -23,7 +23,7 @@ uint64_t FunctionTrie::bytes() const {
          (parents_.capacity() + symbols_of_.capacity() + slots_.capacity() + function_of_.capacity() +
           leaves_.capacity()) *
              sizeof(uint32_t) +
-         inlined_.capacity() + symbols_.capacity() * sizeof(Symbol) + symbol_ids_.size() * (sizeof(Symbol) + 32) +
+         flags_.capacity() + symbols_.capacity() * sizeof(Symbol) + symbol_ids_.size() * (sizeof(Symbol) + 32) +
          places_.size() * (sizeof(std::vector<uint32_t>) + 56);
 }
 
@@ -49,13 +49,16 @@ uint32_t FunctionTrie::Child(uint32_t parent, uint32_t symbol, bool inlined) {
   for (; slots_[slot] != 0; slot = (slot + 1) & (slots_.size() - 1)) {
     const uint32_t node = slots_[slot];
     if (parents_[node] != parent || symbols_of_[node] != symbol) continue;
-    if (!inlined) inlined_[node] = 0;
+    if (!inlined) flags_[node] &= static_cast<uint8_t>(~kInlined);
     return node;
   }
   const auto node = static_cast<uint32_t>(parents_.size());
   parents_.push_back(parent);
   symbols_of_.push_back(symbol);
-  inlined_.push_back(inlined ? 1 : 0);
+  // Recursion mostly finds itself within a few steps; stacks have at most kMaxStackDepth frames.
+  uint32_t above = parent;
+  while (above != 0 && symbols_of_[above] != symbol) above = parents_[above];
+  flags_.push_back(static_cast<uint8_t>((inlined ? kInlined : 0) | (above != 0 ? kRecursive : 0)));
   slots_[slot] = node;
   return node;
 }

@@ -193,7 +193,7 @@ StatusOr<NameId> NameWriter::Intern(std::string_view text, rocksdb::WriteBatch* 
   if (text.empty()) return NameId{0};
   ASSIGN_OR_RETURN(NameId id, Find(text));
   if (id != 0) return id;
-  if (next_name == UINT32_MAX) return ResourceExhaustedError("the store's dictionary is full (4 billion strings)");
+  if (next_name >= kFirstLateText) return ResourceExhaustedError("the store's dictionary is full (4 billion strings)");
   id = next_name++;
   added_text_bytes += text.size();
   RETURN_IF_ERROR(PutNew(NameTable::kStrings, text, text, id, batch));

@@ -31,7 +31,9 @@
 
 namespace pyrometer::store {
 
-using NameId = uint32_t;      // of a string; 0 = ""
+using NameId = uint32_t;  // of a string; 0 = ""
+// Ids from here on are never given out: readers use them for texts of their own.
+inline constexpr NameId kFirstLateText = 0xF000'0000;
 using FunctionId = uint32_t;  // 0 = none
 using FrameKeyId = uint32_t;  // of a frame; 0 = none
 

@@ -24,6 +24,11 @@ ReadBudget::~ReadBudget() {
   if (limits_.pool != nullptr) limits_.pool->fetch_sub(charged_.load());
 }
 
+void ReadBudget::Release(uint64_t bytes) {
+  charged_.fetch_sub(bytes, std::memory_order_relaxed);
+  if (limits_.pool != nullptr) limits_.pool->fetch_sub(bytes);
+}
+
 Status ReadBudget::Charge(uint64_t bytes) {
   const uint64_t charged = charged_.fetch_add(bytes, std::memory_order_relaxed) + bytes;
   uint64_t together = charged;

@@ -33,8 +33,11 @@ class ReadBudget {
 
   // DEADLINE_EXCEEDED, CANCELLED or OK. About 25 ns.
   Status Check();
-  // Memory that stays in use until the end of the question. RESOURCE_EXHAUSTED names limit, value and flag.
+  // Memory that stays in use until the end of the question, or until Release. RESOURCE_EXHAUSTED names limit, value and
+  // flag.
   Status Charge(uint64_t bytes);
+  // Precondition: charged before.
+  void Release(uint64_t bytes);
   uint64_t charged() const { return charged_.load(std::memory_order_relaxed); }
 
  private:
@@ -47,5 +50,25 @@ inline Status Check(ReadBudget* budget) { return budget == nullptr ? OkStatus() 
 inline Status Charge(ReadBudget* budget, uint64_t bytes) {
   return budget == nullptr ? OkStatus() : budget->Charge(bytes);
 }
+
+// What a part of a question needs while it works: gives back what it charged.
+class ScopedCharge {
+ public:
+  explicit ScopedCharge(ReadBudget* budget) : budget_(budget) {}
+  ~ScopedCharge() {
+    if (budget_ != nullptr) budget_->Release(bytes_);
+  }
+  ScopedCharge(const ScopedCharge&) = delete;
+  ScopedCharge& operator=(const ScopedCharge&) = delete;
+  Status Add(uint64_t bytes) {
+    RETURN_IF_ERROR(Charge(budget_, bytes));
+    bytes_ += bytes;
+    return OkStatus();
+  }
+
+ private:
+  ReadBudget* const budget_;
+  uint64_t bytes_ = 0;
+};
 
 }  // namespace pyrometer::store

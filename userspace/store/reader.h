@@ -217,6 +217,22 @@ struct StoreStats {
   uint64_t write_errors = 0;    // refused by disk or database since opening
 };
 
+// Names of places in binaries that come from elsewhere than the samples, such as files of symbols uploaded later.
+// Called from any thread.
+class LateNames {
+ public:
+  struct Line {
+    std::string name;
+    std::string file;  // source file; "" unknown
+    int64_t line = 0;  // where the function begins, else of the call; 0 unknown
+  };
+  virtual ~LateNames() = default;
+  // Another one whenever answers may have changed; 0: there is nothing at all.
+  virtual uint64_t generation() const = 0;
+  // The functions at a place, innermost first; empty: nothing better than what is known. `has_name`: of the place.
+  virtual std::vector<Line> Find(std::string_view build_id, ElfAddress address, bool has_name) = 0;
+};
+
 class StoreReader {
  public:
   virtual ~StoreReader() = default;
@@ -234,10 +250,14 @@ class StoreReader {
   virtual StatusOr<std::vector<profile::StackId>> ResolveStacks(TrieId trie, std::span<const LeafId> leaves,
                                                                 profile::Dictionary* dictionary,
                                                                 ReadBudget* budget = nullptr) const = 0;
-  // The trie seen as functions, up to date with everything stored so far.
-  virtual StatusOr<std::shared_ptr<FunctionTrie>> Functions(TrieId trie) const = 0;
+  // The trie seen as functions, up to date with everything stored so far; native frames that lack a name or a line are
+  // asked of `late` (may be null).
+  virtual StatusOr<std::shared_ptr<FunctionTrie>> Functions(TrieId trie, LateNames* late = nullptr) const = 0;
   // Texts of string ids that a FunctionTrie holds; same order.
   virtual StatusOr<std::vector<std::string>> Texts(std::span<const uint32_t> ids) const = 0;
+  // Does independent pieces of a question on the threads that it may use (StoreOptions::read_threads beside the
+  // caller's). After a failure pieces that were not begun are left out.
+  virtual Status Parallel(size_t pieces, const std::function<Status(size_t)>& piece) const = 0;
 
   // Calls `sink` for every total in range, by series in the given order, then by time; then for groups. A (series,
   // window) that arrived in several batches comes several times: add up. With `hourly`, whole hours of whole groups may

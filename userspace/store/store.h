@@ -109,7 +109,7 @@ struct HousekeepingResult {
 struct BackupInfo {
   uint32_t id = 0;
   int64_t time_ns = 0;  // Unix time
-  uint64_t bytes = 0;   // all that it needs; backups share files
+  uint64_t bytes = 0;   // all that it needs; backups share files. Listed without `verify` or restored: of the database
 };
 
 class Store : public StoreReader, public StoreWriter {
@@ -127,8 +127,8 @@ class Store : public StoreReader, public StoreWriter {
   // One piece of housekeeping: at most about `budget_ns` of work. `now_ns`: Unix nanoseconds.
   virtual StatusOr<HousekeepingResult> Housekeep(int64_t now_ns, uint64_t budget_ns = 2 * kNsPerSecond) = 0;
 
-  // A backup of this moment into `folder`, which may hold earlier ones: files that it has are not copied again. While
-  // it runs, appends and questions go on. The two first lines of `pyrometer store backup`.
+  // A backup of this moment into `folder`, which may hold earlier ones: files that it has are not copied again. Symbols
+  // that the server keeps in the data folder are in it. While it runs, appends and questions go on.
   virtual StatusOr<BackupInfo> Backup(const std::string& folder) = 0;
 
   // Bytes on disk when everything is in its final form (flushes and compacts all): for measuring.

@@ -9,11 +9,14 @@
 #include <random>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "tests/unit/store/store_testing.h"
 #include "userspace/query/engine.h"
+#include "userspace/query/flame_merge.h"
+#include "userspace/query/flame_tree.h"
 
 namespace pyrometer::query {
 
@@ -180,6 +183,49 @@ inline std::string FoldedOf(const profile::Dictionary& d, profile::StackId stack
   return folded;
 }
 
+// Boxes by their way from the root: (self, total). What stands for hidden ones counts like any other.
+using Boxes = std::map<std::string, std::pair<int64_t, int64_t>>;
+inline std::string BoxName(std::string_view parent, std::string_view name, std::string_view module, int kind) {
+  return std::string(parent) + "/" + std::string(name) + "@" + std::string(module) + "#" + std::to_string(kind);
+}
+inline Boxes BoxesOf(const FlameTree& tree) {
+  Boxes boxes;
+  std::vector<std::string> ways(tree.size());
+  for (size_t i = 1; i < tree.size(); ++i) {
+    const bool label = tree.kind[i] == FlameNodeKind::kLabel;
+    ways[i] = BoxName(ways[tree.parent[i]], tree.names[tree.name[i]], tree.modules[tree.module[i]],
+                      static_cast<int>(label ? FlameNodeKind::kSynthetic : tree.kind[i]));
+  }
+  for (size_t i = 0; i < tree.size(); ++i) {
+    EXPECT_TRUE(boxes.emplace(ways[i], std::pair(tree.self[i], tree.total[i])).second) << ways[i];
+  }
+  return boxes;
+}
+inline Boxes BoxesOf(const profile::FlameGraph& flame, size_t value_index) {
+  Boxes boxes;
+  std::vector<std::string> ways(flame.nodes.size());
+  for (size_t i = 0; i < flame.nodes.size(); ++i) {
+    const profile::FlameGraph::Node& node = flame.nodes[i];
+    const profile::FlameGraph::Function& function = flame.functions[node.function];
+    if (i > 0) {
+      EXPECT_LT(node.parent, i);
+      ways[i] = BoxName(ways[node.parent], function.name, function.module, static_cast<int>(function.kind));
+    }
+    EXPECT_TRUE(boxes.emplace(ways[i], std::pair(0, value_index == 0 ? node.samples : node.value)).second) << ways[i];
+  }
+  for (const profile::FlameGraph::Row& row : flame.rows) {
+    boxes[ways[row.node]].first += value_index == 0 ? row.samples : row.value;
+  }
+  return boxes;
+}
+inline std::vector<std::tuple<std::string, std::string, int, int64_t, int64_t>> RowsOf(const TopTable& table) {
+  std::vector<std::tuple<std::string, std::string, int, int64_t, int64_t>> rows;
+  for (const FunctionCost& row : table.rows) {
+    rows.emplace_back(row.name, row.module, static_cast<int>(row.kind), row.self, row.total);
+  }
+  return rows;
+}
+
 using Sums = std::map<std::pair<std::string, std::string>, std::pair<uint64_t, uint64_t>>;
 
 // A dozen random questions of every kind, and what a plain loop over everything says.
@@ -232,6 +278,20 @@ inline void Compare(Model* model, const Engine& engine) {
       sum.second += static_cast<uint64_t>(merged.values(i)[1]);
     }
     ASSERT_EQ(found, expected);
+    // The same by way of functions, as far as boxes and rows go.
+    const profile::FlameGraph flame = Value(MergeFlame(engine, cpu, range, {.root_labels = by}));
+    for (const size_t value : {size_t{0}, size_t{1}}) {
+      ASSERT_EQ(BoxesOf(flame, value), BoxesOf(BuildFlameTree(merged, value, {.root_labels = by})));
+    }
+    for (const TopOrder order : {TopOrder::kSelf, TopOrder::kTotal}) {
+      for (const size_t n : {size_t{0}, size_t{3}}) {
+        const TopTable top = Value(MergeTop(engine, cpu, range, n, order)).table;
+        const TopTable expected_top = TopFunctions(merged, n, order);
+        ASSERT_EQ(RowsOf(top), RowsOf(expected_top));
+        ASSERT_EQ(top.total, expected_top.total);
+        ASSERT_EQ(top.functions, expected_top.functions);
+      }
+    }
     const SumTotals totals = Value(engine.Totals(cpu, range));
     found_total = {totals.samples, totals.value};
     ASSERT_EQ(found_total, expected_total);
