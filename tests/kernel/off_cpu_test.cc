@@ -43,6 +43,7 @@ struct Seen {
   std::array<WaitTotal, kWaitCauses> totals{};
   uint64_t queue_count = 0;
 
+  uint64_t QueueWaits() const { return totals[PYRO_WAIT_RUNNABLE].count + totals[PYRO_WAIT_THROTTLED].count; }
   uint64_t Queued() const { return totals[PYRO_WAIT_RUNNABLE].ns + totals[PYRO_WAIT_THROTTLED].ns; }
   uint64_t Blocked(const std::string& call) const {
     uint64_t sum = 0;
@@ -163,11 +164,13 @@ class OffCpuTest : public ::testing::Test {
         static_cast<unsigned long long>(seen.Queued()), static_cast<long long>(truth.queued_ns.value_or(-1)));
   }
 
-  // Of modes with one thread: the kernel accounts by thread. It begins with the wake-up's end, we with its beginning.
+  // Of modes with one thread: the kernel accounts by thread. Its account begins when the thread is in a run queue, ours
+  // with the wake-up; a halted processor is woken in between, which takes a virtual one some 20 to 50 us.
   static void CheckQueue(const Truth& truth, const Seen& seen) {
     if (!truth.queued_ns) return;
-    EXPECT_NEAR(static_cast<double>(seen.Queued()), static_cast<double>(*truth.queued_ns),
-                0.05 * static_cast<double>(*truth.queued_ns) + 2e6);
+    const auto by_kernel = static_cast<double>(*truth.queued_ns), by_us = static_cast<double>(seen.Queued());
+    EXPECT_GE(by_us, 0.95 * by_kernel - 2e6);
+    EXPECT_LE(by_us, 1.05 * by_kernel + 2e6 + 100e3 * static_cast<double>(seen.QueueWaits()));
   }
 
   // Counts exact, the whole time true, the parts no more than it, the planted cause nearly all of the waiting.
