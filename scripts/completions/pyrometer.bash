@@ -20,6 +20,10 @@ _pyrometer() {
       return
       ;;
     --probes)
+      if [ "${COMP_WORDS[1]}" = session ]; then
+        mapfile -t COMPREPLY < <(compgen -W "cpu waits cpu,waits" -- "$current")
+        return
+      fi
       mapfile -t COMPREPLY < <(compgen -W "cpu syscalls tcp waits cpu,syscalls,tcp cpu,syscalls,tcp,waits" -- "$current")
       return
       ;;
@@ -120,7 +124,7 @@ _pyrometer() {
       ;;
     "session start")
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --node --all --pid --container --cgroup -d \
-        --duration -F --frequency --top --json -o --output --format --help"
+        --duration -F --frequency --probes --top --json -o --output --format --help"
       ;;
     "session list")
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --json --help"

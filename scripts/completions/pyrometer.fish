@@ -247,6 +247,7 @@ complete -c pyrometer -n '__fish_seen_subcommand_from session; and __fish_seen_s
 complete -c pyrometer -n '__fish_seen_subcommand_from session; and __fish_seen_subcommand_from start' -l cgroup -r -d 'One cgroup, by its path below the cgroup2 mount'
 complete -c pyrometer -n '__fish_seen_subcommand_from session; and __fish_seen_subcommand_from start' -s d -l duration -r -d 'How long'
 complete -c pyrometer -n '__fish_seen_subcommand_from session; and __fish_seen_subcommand_from start' -s F -l frequency -r -d 'Samples per second and busy CPU'
+complete -c pyrometer -n '__fish_seen_subcommand_from session; and __fish_seen_subcommand_from start' -l probes -r -a 'cpu waits cpu,waits' -d 'What to measure, by commas: cpu, waits'
 complete -c pyrometer -n '__fish_seen_subcommand_from session; and __fish_seen_subcommand_from start' -l top -r -d 'Hottest functions printed per container, 0 = none'
 complete -c pyrometer -n '__fish_seen_subcommand_from session; and __fish_seen_subcommand_from start' -l json -d 'Print the hottest functions as JSON'
 complete -c pyrometer -n '__fish_seen_subcommand_from session; and __fish_seen_subcommand_from start' -s o -l output -r -F -d 'File to write, may repeat'

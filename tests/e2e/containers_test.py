@@ -13,6 +13,7 @@ from harness import (Container, Daemon, Scratch, WORKLOADS, background, free_por
 
 SECONDS = 20
 TOLERANCE = 3  # percentage points
+CAUSES = ("other", "lock", "block_io", "network", "timer", "page_fault", "poll", "runnable", "throttled")
 
 
 def shares(functions):
@@ -110,6 +111,17 @@ class Shop(Scratch):
                 listed = json.loads(run("session", "list", "--store", f"127.0.0.1:{grpc}", "--json").stdout)
                 self.assertEqual([(s["node"], s["state"]) for s in listed], [("far", "done")])
                 self.assertGreater(listed[0]["samples"], 99 * SECONDS / 8)
+
+                # Waits of a container, on an agent that measures none all the time.
+                with Container("sleeper", WORKLOADS / "syscall_mix_static", 200000, 1500, 6000, 500):
+                    result = run("session", "start", "--store", f"127.0.0.1:{grpc}", "--node", "far", "--container",
+                                 "sleeper", "--probes", "waits", "-d", "5s", "--json", timeout=65)
+                self.assertEqual(result.returncode, 0, result)
+                reply = json.loads(result.stdout)
+                print(f"  waits of 5 s: {reply}")
+                causes = {row["name"]: row["self"] for row in reply["functions"] if row["self"] > 0}
+                self.assertLessEqual(set(causes), {f"[{cause}]" for cause in CAUSES})
+                self.assertGreater(causes["[timer]"], 2e9)
 
                 # The session counts nothing twice: the always-on profile does not contain it.
                 twice = json.loads(run("series", "--store", f"127.0.0.1:{grpc}", "cpu", "--by", "session", "--json").stdout)

@@ -2,6 +2,8 @@
 
 #include <sys/utsname.h>
 
+#include <algorithm>
+
 #include "userspace/base/strings.h"
 #include "userspace/rpc/batch_codec.h"
 
@@ -95,6 +97,11 @@ void Agent::OnStartSession(const rpc::SessionSpec& spec) {
   session.target = {spec.target.pid, spec.target.container, spec.target.cgroup};
   session.duration_ns = spec.duration_ns;
   session.frequency_hz = spec.frequency_hz;
+  const auto asked = [&](std::string_view probe) {
+    return std::find(spec.probes.begin(), spec.probes.end(), probe) != spec.probes.end();
+  };
+  session.waits = asked("waits");
+  session.cpu = asked("cpu") || spec.probes.empty();
   const Status started = collector_->StartSession(session);
   rpc::SessionUpdate update;
   update.id = spec.id;

@@ -172,7 +172,12 @@ Status Collector::StartSession(const SessionSpec& spec) {
   sampling.unwind = node_.unwind_maps();
   auto session = std::make_unique<Session>();
   session->spec = spec;
-  ASSIGN_OR_RETURN(session->sampler, kernel::CpuSampler::Start(sampling));
+  if (spec.waits) {
+    ASSIGN_OR_RETURN(session->waits, WaitTrack::Start(&node_, &resolver_, -1, sampling.target));
+  }
+  if (spec.cpu) {
+    ASSIGN_OR_RETURN(session->sampler, kernel::CpuSampler::Start(sampling));
+  }
   session->track = std::make_unique<SampleTrack>(&resolver_, options_.window_ns);
   session->started_ns = UnixNowNs();
   session->until_monotonic_ns = MonotonicNowNs() + spec.duration_ns;
@@ -190,6 +195,20 @@ Status Collector::StopSession(const std::string& id) {
   if (found == sessions_.end()) return NotFoundError(StrFormat("no session '%s' runs on this node", id));
   found->second->stop = true;
   return OkStatus();
+}
+
+Status Collector::Session::Poll(int64_t offset_ns) {
+  if (sampler != nullptr) {
+    RETURN_IF_ERROR(
+        sampler->Poll(milliseconds(0), [this](const kernel::CpuSample& sample) { track->Collect(sample); }));
+  }
+  if (waits == nullptr) return OkStatus();
+  return waits->Poll(offset_ns, [this](int64_t unix_ns) -> RawWindow& { return track->WindowAt(unix_ns); });
+}
+
+void Collector::Session::StopProbes() {
+  if (sampler != nullptr) (void)sampler->Stop();
+  if (waits != nullptr) (void)waits->Stop();
 }
 
 void Collector::CollectLoop() {
@@ -228,12 +247,10 @@ void Collector::CollectLoop() {
       const uint64_t now = MonotonicNowNs();
       for (auto& [id, session] : sessions_) {
         if (session->stop || now >= session->until_monotonic_ns) {
-          (void)session->sampler->Stop();
+          session->StopProbes();
           session->drained = true;
         }
-        const Status status = session->sampler->Poll(
-            milliseconds(0), [&s = session](const kernel::CpuSample& sample) { s->track->Collect(sample); });
-        if (!status.ok()) session->stop = true;
+        if (!session->Poll(MonotonicToUnixOffsetNs()).ok()) session->stop = true;
       }
     }
     if (const Status status = node_.PollEvents(kPollInterval); !status.ok()) ReportProblem("process_events", status);
@@ -264,9 +281,8 @@ void Collector::CollectLoop() {
   {
     const std::lock_guard lock(mutex_);
     for (auto& [id, session] : sessions_) {
-      (void)session->sampler->Stop();
-      (void)session->sampler->Poll(milliseconds(0),
-                                   [&s = session](const kernel::CpuSample& sample) { s->track->Collect(sample); });
+      session->StopProbes();
+      (void)session->Poll(MonotonicToUnixOffsetNs());
       session->stop = session->drained = true;
     }
   }
@@ -340,7 +356,7 @@ void Collector::PollSessions(bool final, Work* work) {
     SessionReport report;
     report.id = session.spec.id;
     report.state = session.stop ? SessionState::kStopped : SessionState::kDone;
-    report.samples = session.track->samples();
+    report.samples = session.track->samples() + (session.waits == nullptr ? 0 : session.waits->samples());
     report.started_ns = session.started_ns;
     work->finished.push_back(std::move(report));
     entry = sessions_.erase(entry);

@@ -56,6 +56,8 @@ struct SessionSpec {
   TargetSpec target;
   uint64_t duration_ns = 30 * kNsPerSecond;
   uint32_t frequency_hz = 0;  // 0 = the always-on frequency
+  bool cpu = true;
+  bool waits = false;  // of the target too: sampled waits with their stacks, as types off_cpu and off_cpu_wakers
 };
 
 enum class SessionState { kRunning, kDone, kStopped, kFailed };
@@ -120,12 +122,17 @@ class Collector {
  private:
   struct Session {
     SessionSpec spec;
-    std::unique_ptr<kernel::CpuSampler> sampler;
+    std::unique_ptr<kernel::CpuSampler> sampler;  // none without spec.cpu
+    std::unique_ptr<WaitTrack> waits;             // none without spec.waits
     std::unique_ptr<SampleTrack> track;
     int64_t started_ns = 0;
     uint64_t until_monotonic_ns = 0;
     bool stop = false;     // by StopSession
-    bool drained = false;  // sampler stopped and its ring read: the next Fold is the last
+    bool drained = false;  // probes stopped and their rings read: the next Fold is the last
+
+    Status Poll(int64_t offset_ns);
+    // Ends its probes; what they took can still be polled.
+    void StopProbes();
   };
   // Work for pyro-name: the windows of one moment, to be sent as one batch.
   struct Work {

@@ -49,6 +49,7 @@ Status WaitTrack::Poll(int64_t monotonic_to_unix_ns, const std::function<RawWind
     stack = window.InternStack(stack, synthetic(StrFormat("[%s]", cause)));
     window.AddSample(group, stack, 1, wait.weight_ns);
     window.CountStop(kernel::StopReasonName(wait.user_stop));
+    ++samples_;
     if (wait.waker == PYRO_WAKER_NONE) return;
     stack = window.InternStack(
         stack, synthetic(wait.waker == PYRO_WAKER_INTERRUPT ? "[woken by an interrupt]"

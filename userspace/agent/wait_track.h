@@ -44,6 +44,7 @@ class WaitTrack {
 
   Status Stop() { return probe_->Stop(); }
   kernel::OffCpuCounters Counters() const { return probe_->Counters(); }
+  uint64_t samples() const { return samples_; }  // of the target, so far; on Poll's thread
 
  private:
   // What a call's time went to. `running` may be short of zero for a window: the probe's sums are read one after the
@@ -60,6 +61,7 @@ class WaitTrack {
   SampleResolver& resolver_;
   std::unique_ptr<kernel::OffCpu> probe_;
   TargetFilter filter_;
+  uint64_t samples_ = 0;
   std::map<profile::LabelSet, Split> calls_;
 };
 

@@ -30,6 +30,7 @@ struct StartFlags {
   rpc::SessionSpec spec;
   bool all = false;
   std::string duration = "30s";
+  std::string probes = "cpu";
   size_t top = kTopFunctions;
   bool json = false;
   std::shared_ptr<OutputFlags> output;
@@ -72,6 +73,39 @@ StatusOr<rpc::SessionInfo> WaitForEnd(rpc::QueryApi& store, const rpc::SessionIn
   }
 }
 
+// Profile type of what a probe takes; "": a session has no such probe.
+std::string_view TypeOf(std::string_view probe) {
+  if (probe == "cpu") return profile::kTypeCpu;
+  if (probe == "waits") return profile::kTypeOffCpu;
+  return "";
+}
+
+std::string QueryOf(const rpc::SessionInfo& session, std::string_view probe) {
+  return StrFormat("%s{session=\"%s\"}", TypeOf(probe), session.spec.id);
+}
+
+StatusOr<profile::Profile> Taken(rpc::QueryApi& store, const rpc::SessionInfo& session, std::string_view probe) {
+  // Windows are aligned, so the first may start before the session did.
+  return store.MergeProfile({.query = QueryOf(session, probe),
+                             .from_ns = session.started_ns - static_cast<int64_t>(60 * kNsPerSecond),
+                             .to_ns = UnixNowNs() + static_cast<int64_t>(60 * kNsPerSecond),
+                             .by = {std::string(profile::kLabelNode), std::string(profile::kLabelContainerName),
+                                    std::string(profile::kLabelService), std::string(profile::kLabelComm)},
+                             .min_ns = 0,
+                             .max_ns = 0});
+}
+
+void PrintTaken(const profile::Profile& profile, const rpc::SessionInfo& session, std::string_view probe, size_t top) {
+  std::printf("%s", RenderSummary(profile).c_str());
+  std::printf("it stays in the store: pyrometer flame '%s'\n\n", QueryOf(session, probe).c_str());
+  if (profile.sample_count() == 0) {
+    std::printf(probe == "cpu" ? "no samples: the target used no CPU time that a tick would hit\n"
+                               : "no samples: the target did not wait, or no wait of it has ended\n");
+  } else if (top > 0) {
+    std::printf("%s", RenderTopPerContainer(profile, top, query::TopOrder::kSelf).c_str());
+  }
+}
+
 int RunStart(StartFlags flags) {
   const auto formats = ResolveOutputs(*flags.output);
   if (!formats.ok()) return FailQuery(formats.status());
@@ -79,7 +113,14 @@ int RunStart(StartFlags flags) {
   if (!duration.ok()) return FailUsage(WithContext(duration.status(), "-d"));
   if (*duration == 0) return FailUsage(InvalidArgumentError("-d: the duration must be above 0"));
   flags.spec.duration_ns = *duration;
-  flags.spec.probes = {"cpu"};
+  flags.spec.probes.clear();
+  for (const std::string_view probe : Split(flags.probes, ',')) {
+    if (TypeOf(probe).empty()) {
+      return FailUsage(
+          InvalidArgumentError(StrFormat("--probes: a session has no probe '%s'; it can have cpu and waits", probe)));
+    }
+    flags.spec.probes.emplace_back(probe);
+  }
 
   struct sigaction action {};
   action.sa_handler = OnSignal;
@@ -100,15 +141,7 @@ int RunStart(StartFlags flags) {
         StrFormat("session %s on %s failed: %s", ended->spec.id, ended->spec.node, ended->error)));
   }
 
-  // Windows are aligned, so the first may start before the session did.
-  const auto profile =
-      (*store)->MergeProfile({.query = StrFormat("cpu{session=\"%s\"}", ended->spec.id),
-                              .from_ns = ended->started_ns - static_cast<int64_t>(60 * kNsPerSecond),
-                              .to_ns = UnixNowNs() + static_cast<int64_t>(60 * kNsPerSecond),
-                              .by = {std::string(profile::kLabelNode), std::string(profile::kLabelContainerName),
-                                     std::string(profile::kLabelService), std::string(profile::kLabelComm)},
-                              .min_ns = 0,
-                              .max_ns = 0});
+  const auto profile = Taken(**store, *ended, flags.spec.probes.front());
   if (!profile.ok()) return Fail(profile.status());
   const Status written = WriteOutputs(
       *profile, *flags.output, *formats,
@@ -121,12 +154,12 @@ int RunStart(StartFlags flags) {
   std::printf("session %s on %s, %s, %s: %s\n", ended->spec.id.c_str(), ended->spec.node.c_str(),
               rpc::TargetText(ended->spec.target).c_str(), FormatDurationNs(ended->spec.duration_ns).c_str(),
               std::string(rpc::SessionStateName(ended->state)).c_str());
-  std::printf("%s", RenderSummary(*profile).c_str());
-  std::printf("it stays in the store: pyrometer flame 'cpu{session=\"%s\"}'\n\n", ended->spec.id.c_str());
-  if (profile->sample_count() == 0) {
-    std::printf("no samples: the target used no CPU time that a tick would hit\n");
-  } else if (flags.top > 0) {
-    std::printf("%s", RenderTopPerContainer(*profile, flags.top, query::TopOrder::kSelf).c_str());
+  PrintTaken(*profile, *ended, flags.spec.probes.front(), flags.top);
+  for (size_t i = 1; i < flags.spec.probes.size(); ++i) {
+    const auto more = Taken(**store, *ended, flags.spec.probes[i]);
+    if (!more.ok()) return Fail(more.status());
+    std::printf("\n");
+    PrintTaken(*more, *ended, flags.spec.probes[i], flags.top);
   }
   return kExitDone;
 }
@@ -205,6 +238,10 @@ void AddSessionCommand(CLI::App& app, Invocation& invocation) {
       ->add_option("-F,--frequency", flags->spec.frequency_hz, "Samples per second and busy CPU (default: the agent's)")
       ->check(CLI::Range(1, 50'000))
       ->type_name("HZ");
+  start
+      ->add_option("--probes", flags->probes,
+                   "What to measure, by commas: cpu, waits (default cpu); -o and --json have the first")
+      ->type_name("LIST");
   start->add_option("--top", flags->top, "Hottest functions printed per container, 0 = none (default 10)")
       ->type_name("N");
   start->add_flag("--json", flags->json, "Print the hottest functions as JSON");

@@ -43,7 +43,7 @@ struct SessionSpec {
   Target target;
   uint64_t duration_ns = 0;
   uint32_t frequency_hz = 0;        // 0 = the agent's default
-  std::vector<std::string> probes;  // "cpu", "syscalls", "tcp"; empty = cpu
+  std::vector<std::string> probes;  // "cpu", "waits"; empty = cpu
   bool operator==(const SessionSpec&) const = default;
 };
 

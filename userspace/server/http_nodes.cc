@@ -196,6 +196,7 @@ OrderedJson SessionJson(const rpc::SessionInfo& info) {
   return {{"id", info.spec.id},
           {"node", info.spec.node},
           {"target", rpc::TargetText(info.spec.target)},
+          {"probes", info.spec.probes.empty() ? std::vector<std::string>{"cpu"} : info.spec.probes},
           {"state", std::string(rpc::SessionStateName(info.state))},
           {"startedMs", ToMs(info.started_ns)},
           {"durationNs", Number(info.spec.duration_ns)},

@@ -33,8 +33,11 @@ Status SessionManager::CheckSpec(const rpc::SessionSpec& spec) const {
     return InvalidArgumentError(StrFormat("the target's name is longer than %d bytes", kMaxTargetBytes));
   }
   for (const std::string& probe : spec.probes) {
-    if (probe != "cpu" && probe != "syscalls" && probe != "tcp") {
-      return InvalidArgumentError(StrFormat("no probe '%s'; there are cpu, syscalls and tcp", ToUtf8(probe)));
+    if (probe == "syscalls" || probe == "tcp") {
+      return InvalidArgumentError(StrFormat("a session takes no %s: agents measure them all the time", probe));
+    }
+    if (probe != "cpu" && probe != "waits") {
+      return InvalidArgumentError(StrFormat("no probe '%s'; a session has cpu and waits", ToUtf8(probe)));
     }
   }
   return OkStatus();

@@ -515,18 +515,19 @@ TEST(HttpSessionTest, StartListStop) {
   Agent agent;
   ASSERT_TRUE(agent.Connect(store.grpc()).ok());
   EXPECT_EQ(Ask(port, {.path = "/api/v1/sessions"}).body, R"({"sessions":[]})");
-  const TestReply started =
-      Post(port,
-           R"({"node":"n1","target":{"container":"shop"},"durationNs":5000000000,"frequencyHz":199,"probes":["cpu"]})");
+  const TestReply started = Post(
+      port,
+      R"({"node":"n1","target":{"container":"shop"},"durationNs":5000000000,"frequencyHz":199,"probes":["cpu","waits"]})");
   ASSERT_EQ(started.status, 200) << started.body;
   const json session = started.Json();
   EXPECT_THAT(Names(session),
-              ElementsAre("durationNs", "error", "id", "node", "samples", "startedMs", "state", "target"));
+              ElementsAre("durationNs", "error", "id", "node", "probes", "samples", "startedMs", "state", "target"));
+  EXPECT_EQ(session["probes"], json({"cpu", "waits"}));
   EXPECT_EQ(session["target"], "container=shop");
   EXPECT_EQ(session["state"], "pending");
   EXPECT_EQ(session["durationNs"], 5'000'000'000);
   ASSERT_TRUE(agent.Wait([&] { return agent.starts.size() == 1; }));
-  EXPECT_EQ(agent.starts[0].probes, std::vector<std::string>{"cpu"});
+  EXPECT_EQ(agent.starts[0].probes, (std::vector<std::string>{"cpu", "waits"}));
   EXPECT_EQ(Ask(port, {.path = "/api/v1/sessions"}).Json()["sessions"][0], session);
   const std::string id = session["id"];
   EXPECT_EQ(Ask(port, {.method = "DELETE", .path = "/api/v1/sessions/" + id}).status, 200);

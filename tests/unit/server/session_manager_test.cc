@@ -151,6 +151,7 @@ TEST_F(SessionManagerTest, Limits) {
   EXPECT_EQ(code({.duration_ns = kMaxSessionNs + 1}), StatusCode::kInvalidArgument);
   EXPECT_EQ(code({.frequency_hz = kMaxSessionHz + 1}), StatusCode::kInvalidArgument);
   EXPECT_EQ(code({.probes = {"gpu"}}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({.probes = {"cpu", "tcp"}}), StatusCode::kInvalidArgument);  // agents have it always on
   EXPECT_EQ(code({.target = {.pid = 1, .container = "x"}}), StatusCode::kInvalidArgument);
   EXPECT_EQ(code({.target = {.container = std::string(2000, 'x')}}), StatusCode::kInvalidArgument);
   for (int i = 0; i < 4; ++i) Start();

@@ -268,6 +268,7 @@ export interface Session {
   id: string;
   node: string;
   target: string;
+  probes: ('cpu' | 'waits')[];
   state: 'pending' | 'running' | 'done' | 'failed' | 'stopped';
   startedMs: number;
   durationNs: number;

@@ -22,6 +22,7 @@ export function Sessions(props: { nodes: NodeInfo[] }): JSX.Element {
   const [node, setNode] = useState('');
   const [target, setTarget] = useState('all');
   const [pid, setPid] = useState('');
+  const [what, setWhat] = useState<'cpu' | 'waits' | 'both'>('cpu');
   const [seconds, setSeconds] = useState('30');
   const [rate, setRate] = useState('999');
   const [problem, setProblem] = useState<ApiError | null>(null);
@@ -41,7 +42,7 @@ export function Sessions(props: { nodes: NodeInfo[] }): JSX.Element {
       await api(apiPath('sessions'), {
         method: 'POST', headers: { 'Content-Type': 'application/json' },
         body: JSON.stringify({
-          node: chosenNode, durationNs: Math.round(duration_s * 1e9), frequencyHz: hz, probes: ['cpu'],
+          node: chosenNode, durationNs: Math.round(duration_s * 1e9), frequencyHz: hz, probes: what === 'both' ? ['cpu', 'waits'] : [what],
           target: target === 'all' ? {} : target === 'pid' ? { pid: Number(pid) } : { container: target.slice(2) },
         }),
       });
@@ -59,8 +60,8 @@ export function Sessions(props: { nodes: NodeInfo[] }): JSX.Element {
     }
     list.reload();
   };
-  const result = (s: Session): Partial<UrlState> => ({
-    view: 'flame', q: formatSelector({ type: 'cpu', matchers: [{ name: 'session', op: '=', value: s.id }] }),
+  const result = (s: Session, type: 'cpu' | 'off_cpu'): Partial<UrlState> => ({
+    view: 'flame', q: formatSelector({ type, matchers: [{ name: 'session', op: '=', value: s.id }] }),
     from: String(Math.floor(s.startedMs / 10_000) * 10_000 - 10_000), to: String(Math.ceil((s.startedMs + s.durationNs / 1e6) / 10_000) * 10_000 + 20_000),
     sel: '', live: s.state === 'running', zoom: '', fn: '', search: '', by: '', row: '',
   });
@@ -93,8 +94,15 @@ export function Sessions(props: { nodes: NodeInfo[] }): JSX.Element {
             </select>
           </label>
           {target === 'pid' && <label className="field"><span>Process id</span><input inputMode="numeric" size={8} value={pid} onChange={(e) => setPid(e.target.value)} /></label>}
+          <label className="field"><span>Measure</span>
+            <select value={what} onChange={(e) => setWhat(e.target.value as typeof what)}>
+              <option value="cpu">CPU time</option>
+              <option value="waits">waits</option>
+              <option value="both">CPU time and waits</option>
+            </select>
+          </label>
           <label className="field"><span>For</span><input inputMode="numeric" size={5} value={seconds} onChange={(e) => setSeconds(e.target.value)} /><span>seconds</span></label>
-          <label className="field"><span>At</span><input inputMode="numeric" size={5} value={rate} onChange={(e) => setRate(e.target.value)} /><span>samples per second and CPU</span></label>
+          {what !== 'waits' && <label className="field"><span>At</span><input inputMode="numeric" size={5} value={rate} onChange={(e) => setRate(e.target.value)} /><span>samples per second and CPU</span></label>}
           <button type="submit" className="button primary" disabled={Boolean(bad) || busy}>Start</button>
           <span className="faint" role="status">{bad}</span>
         </form>
@@ -121,7 +129,10 @@ export function Sessions(props: { nodes: NodeInfo[] }): JSX.Element {
                       <td>{s.state === 'running' ? <><Bar part={ran} whole={s.durationNs} /><small className="faint">{duration(Math.max(0, s.durationNs - ran))} to go</small></> : <span className="faint">{span(s.durationNs)}</span>}</td>
                       <td className="num">{short(s.samples)}</td>
                       <td className="num">
-                        {open && <a className="button small as-link" href={href(result(s))} onClick={(e) => follow(e, () => go(result(s)))}>Flame graph</a>}{' '}
+                        {open && s.probes.map((p) => {
+                          const to = result(s, p === 'cpu' ? 'cpu' : 'off_cpu');
+                          return <span key={p}><a className="button small as-link" href={href(to)} onClick={(e) => follow(e, () => go(to))}>{p === 'cpu' ? 'Flame graph' : 'Waits'}</a>{' '}</span>;
+                        })}
                         {(s.state === 'running' || s.state === 'pending') && <button type="button" className="button small" onClick={() => void stop(s.id)}>Stop</button>}
                       </td>
                     </tr>

@@ -139,7 +139,7 @@ export async function startMock({ dist, token = '', fresh = false, offline = fal
       req.on('end', () => {
         const asked = JSON.parse(body);
         const target = asked.target.container ? `container=${asked.target.container}` : asked.target.pid ? `pid=${asked.target.pid}` : '';
-        const s = { id: `s${state.sessions.length + 1}a7`, node: asked.node, target, state: 'running', startedMs: Date.now(), durationNs: asked.durationNs, samples: 0, error: '' };
+        const s = { id: `s${state.sessions.length + 1}a7`, node: asked.node, target, probes: asked.probes, state: 'running', startedMs: Date.now(), durationNs: asked.durationNs, samples: 0, error: '' };
         state.sessions.unshift(s);
         reply(200, s);
       });

@@ -457,16 +457,21 @@ await check('sessions: start, watch, stop, open', async () => {
   await page.fill('input >> nth=0', '0');
   await page.waitForSelector('text=Choose between 1 and 86400 seconds');
   await page.fill('input >> nth=0', '20');
+  await page.selectOption('select >> nth=2', { label: 'CPU time and waits' });
   await page.click('button >> text=Start');
   await page.waitForSelector('text=container redis');
   await shot(page, 'sessions');
   const s = mock.state.sessions[0];
-  assert.deepEqual([s.node, s.target, s.durationNs], ['eu-1', 'container=redis', 20e9]);
+  assert.deepEqual([s.node, s.target, s.durationNs, s.probes], ['eu-1', 'container=redis', 20e9, ['cpu', 'waits']]);
   await page.click('button >> text=Stop');
   await page.waitForSelector('.badge >> text=stopped');
   await page.click('text=Flame graph');
   await graphReady(page);
   await paramIs(page, 'q', `cpu{session="${s.id}"}`);
+  await page.goBack();
+  await page.click('a >> text=Waits >> nth=-1');
+  await graphReady(page);
+  await paramIs(page, 'q', `off_cpu{session="${s.id}"}`);
   await done(page);
 });
 
