@@ -42,6 +42,9 @@ class Usage(Scratch):
 
     def test_unknown_probe(self):
         self.assert_one_line(run("record", "--probes", "cpu,heap"), 2, "heap", "syscalls")
+        self.assert_one_line(run("session", "start", "--probes", "cpu,heap"), 2, "heap", "off-cpu")
+        self.assert_one_line(run("session", "start", "--probes", "tcp"), 2, "a session has cpu and waits")
+        self.assert_one_line(run("agent", "--probes", "heap"), 2, "heap", "off-cpu")
 
     def test_unknown_format(self):
         result = run("record", "-d", "1s", "-o", self.scratch / "profile.docx")

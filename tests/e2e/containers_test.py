@@ -115,7 +115,7 @@ class Shop(Scratch):
                 # Waits of a container, on an agent that measures none all the time.
                 with Container("sleeper", WORKLOADS / "syscall_mix_static", 200000, 1500, 6000, 500):
                     result = run("session", "start", "--store", f"127.0.0.1:{grpc}", "--node", "far", "--container",
-                                 "sleeper", "--probes", "waits", "-d", "5s", "--json", timeout=65)
+                                 "sleeper", "--probes", "off-cpu", "-d", "5s", "--json", timeout=65)
                 self.assertEqual(result.returncode, 0, result)
                 reply = json.loads(result.stdout)
                 print(f"  waits of 5 s: {reply}")

@@ -14,6 +14,7 @@
 #include "userspace/base/version.h"
 #include "userspace/cli/command.h"
 #include "userspace/cli/connection.h"
+#include "userspace/cli/probes.h"
 #include "userspace/cli/store_flags.h"
 #include "userspace/cli/terminal.h"
 #include "userspace/query/engine.h"
@@ -68,21 +69,11 @@ StatusOr<agent::Agent::Options> ToOptions(const AgentFlags& flags) {
   agent::Agent::Options options;
   options.collecting.frequency_hz = flags.frequency_hz;
   options.collecting.cpu_budget_cores = flags.cpu_budget;
-  options.collecting.cpu = options.collecting.syscalls = options.collecting.tcp = false;
-  for (const std::string_view probe : Split(flags.probes, ',')) {
-    if (probe == "cpu") {
-      options.collecting.cpu = true;
-    } else if (probe == "syscalls") {
-      options.collecting.syscalls = true;
-    } else if (probe == "tcp") {
-      options.collecting.tcp = true;
-    } else if (probe == "waits") {
-      options.collecting.waits = true;
-    } else {
-      return InvalidArgumentError(
-          StrFormat("--probes: '%s' is not a probe; known are cpu, syscalls, tcp, waits", probe));
-    }
-  }
+  ASSIGN_OR_RETURN(const ProbeSet probes, ParseProbes(flags.probes));
+  options.collecting.cpu = probes.cpu;
+  options.collecting.syscalls = probes.syscalls;
+  options.collecting.tcp = probes.tcp;
+  options.collecting.waits = probes.waits;
   options.node.name = flags.node;
   options.node.defer_debug_information = true;
   options.node.unwind_bytes = flags.unwind_bytes;

@@ -15,6 +15,7 @@
 #include "userspace/base/strings.h"
 #include "userspace/cli/command.h"
 #include "userspace/cli/output.h"
+#include "userspace/cli/probes.h"
 #include "userspace/cli/render.h"
 #include "userspace/cli/terminal.h"
 
@@ -45,21 +46,11 @@ StatusOr<agent::RecordOptions> ToOptions(const RecordFlags& flags) {
   options.frequency_hz = flags.frequency_hz;
   options.stop = &stop_requested;
   options.cache_folder = agent::DefaultCacheFolder();
-  options.cpu = false;
-  for (const std::string_view probe : Split(flags.probes, ',')) {
-    if (probe == "cpu") {
-      options.cpu = true;
-    } else if (probe == "syscalls") {
-      options.syscalls = true;
-    } else if (probe == "tcp") {
-      options.tcp = true;
-    } else if (probe == "waits") {
-      options.waits = true;
-    } else {
-      return InvalidArgumentError(
-          StrFormat("--probes: '%s' is not a probe; known are cpu, syscalls, tcp, waits", probe));
-    }
-  }
+  ASSIGN_OR_RETURN(const ProbeSet probes, ParseProbes(flags.probes));
+  options.cpu = probes.cpu;
+  options.syscalls = probes.syscalls;
+  options.tcp = probes.tcp;
+  options.waits = probes.waits;
   if (!flags.duration.empty()) {
     auto duration = ParseDuration(flags.duration);
     if (!duration.ok()) return WithContext(duration.status(), "-d");

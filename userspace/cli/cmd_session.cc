@@ -11,6 +11,7 @@
 #include "userspace/cli/command.h"
 #include "userspace/cli/connection.h"
 #include "userspace/cli/output.h"
+#include "userspace/cli/probes.h"
 #include "userspace/cli/render.h"
 #include "userspace/cli/terminal.h"
 
@@ -73,12 +74,8 @@ StatusOr<rpc::SessionInfo> WaitForEnd(rpc::QueryApi& store, const rpc::SessionIn
   }
 }
 
-// Profile type of what a probe takes; "": a session has no such probe.
-std::string_view TypeOf(std::string_view probe) {
-  if (probe == "cpu") return profile::kTypeCpu;
-  if (probe == "waits") return profile::kTypeOffCpu;
-  return "";
-}
+// Profile type of what a probe of sessions takes.
+std::string_view TypeOf(std::string_view probe) { return probe == "cpu" ? profile::kTypeCpu : profile::kTypeOffCpu; }
 
 std::string QueryOf(const rpc::SessionInfo& session, std::string_view probe) {
   return StrFormat("%s{session=\"%s\"}", TypeOf(probe), session.spec.id);
@@ -113,14 +110,14 @@ int RunStart(StartFlags flags) {
   if (!duration.ok()) return FailUsage(WithContext(duration.status(), "-d"));
   if (*duration == 0) return FailUsage(InvalidArgumentError("-d: the duration must be above 0"));
   flags.spec.duration_ns = *duration;
-  flags.spec.probes.clear();
-  for (const std::string_view probe : Split(flags.probes, ',')) {
-    if (TypeOf(probe).empty()) {
-      return FailUsage(
-          InvalidArgumentError(StrFormat("--probes: a session has no probe '%s'; it can have cpu and waits", probe)));
-    }
-    flags.spec.probes.emplace_back(probe);
+  const auto probes = ParseProbes(flags.probes);
+  if (!probes.ok()) return FailUsage(probes.status());
+  if (probes->syscalls || probes->tcp) {
+    return FailUsage(InvalidArgumentError(
+        "--probes: a session has cpu and waits; agents measure system calls and TCP all the time"));
   }
+  if (probes->cpu) flags.spec.probes.emplace_back("cpu");
+  if (probes->waits) flags.spec.probes.emplace_back("waits");
 
   struct sigaction action {};
   action.sa_handler = OnSignal;
