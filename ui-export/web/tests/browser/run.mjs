@@ -469,7 +469,7 @@ await check('sessions: start, watch, stop, open', async () => {
   await graphReady(page);
   await paramIs(page, 'q', `cpu{session="${s.id}"}`);
   await page.goBack();
-  await page.click('a >> text=Waits >> nth=-1');
+  await page.click('tbody a >> text=Waits');
   await graphReady(page);
   await paramIs(page, 'q', `off_cpu{session="${s.id}"}`);
   await done(page);
