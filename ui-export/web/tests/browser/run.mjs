@@ -112,6 +112,17 @@ async function until(page, predicate, timeout = 20_000) {
   }
 }
 
+// The box of an element that has stopped moving: what loads above it pushes it down.
+async function settled(locator) {
+  let box = null, before = null;
+  for (const end = Date.now() + 20_000; Date.now() < end;) {
+    [before, box] = [box, await locator.boundingBox()];
+    if (box && before && box.x === before.x && box.y === before.y && box.width === before.width) return box;
+    await new Promise((resolve) => setTimeout(resolve, 400));
+  }
+  throw new Error('it never stood still');
+}
+
 const graphReady = (page) => until(page, () => window.__pyrometerFlame && window.__pyrometerFlame.stats.rects > 0);
 
 // How many differently coloured pixels the canvas has: 1 means nothing was drawn.
@@ -398,7 +409,7 @@ await check('system calls: table, histogram, slow bucket, exemplar stacks', asyn
   await graphReady(page);
   await page.waitForTimeout(500);
   await page.screenshot({ path: join(shots, 'syscalls-slow.png'), fullPage: true });
-  const heat = await page.locator('.heatmap-plot').boundingBox();
+  const heat = await settled(page.locator('.heatmap-plot'));
   await page.mouse.click(heat.x + heat.width * 0.5, heat.y + 30);
   await until(page, () => new URL(location.href).searchParams.get('sel'));
   await page.goBack();
