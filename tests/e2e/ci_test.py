@@ -139,6 +139,8 @@ class Benchmarks(Scratch):
         self.assertEqual(report["only_in"], {"baseline": [], "candidate": ["BM_OnlyHere"]})
         named = {(finding["benchmark"], finding["function"]["name"]) for finding in report["findings"] if finding["function"]}
         self.assertIn(("BM_A", "work_of_a"), named)
+        ratio = next(finding["effect"]["ratio"] for finding in report["findings"] if finding["benchmark"] == "BM_A")
+        self.assertAlmostEqual(ratio, 1.6, delta=0.15)  # per iteration, though a benchmark runs for a time
         self.assertIn(("BM_Both<int, 3>/1000", "work_of_a"), named)
         self.assertNotIn("work_of_b", {function for _, function in named})
 

@@ -79,7 +79,7 @@ Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t
   regression::RunFacts facts;
   facts.started_ns = UnixNowNs();
   const uint64_t started_ns = MonotonicNowNs(), cpu_before_ns = ChildrenCpuNs();
-  ASSIGN_OR_RETURN(const agent::Recording recording, agent::Record(options));
+  ASSIGN_OR_RETURN(agent::Recording recording, agent::Record(options));
   facts.wall_ns = MonotonicNowNs() - started_ns;
   facts.cpu_ns = ChildrenCpuNs() - cpu_before_ns;
   facts.lost_samples = recording.profile.accounting.DroppedTotal();
@@ -97,7 +97,7 @@ Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t
   for (profile::MappingId id = 1; id < dictionary.mapping_count(); ++id) {
     files_[static_cast<size_t>(side)].emplace(dictionary.string(dictionary.mapping(id).file));
   }
-  if (after) RETURN_IF_ERROR(after(recording.profile, &facts));
+  if (after) RETURN_IF_ERROR(after(&recording.profile, &facts));
   regression::RunOrigin& origin = runs->origin(side);
   origin.command = command;
   origin.how = recording.how;

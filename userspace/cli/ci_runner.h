@@ -36,8 +36,9 @@ class CiRunner {
   };
   explicit CiRunner(Options options) : options_(std::move(options)) {}
 
-  // Called after a run that counts, with what was recorded: adds what the command left behind to what is known of it.
-  using After = std::function<Status(const profile::Profile&, regression::RunFacts*)>;
+  // Called after a run that counts, with what was recorded: adds what the command left behind to what is known of it,
+  // and may take away samples that are not to count.
+  using After = std::function<Status(profile::Profile*, regression::RunFacts*)>;
 
   // Records one run and adds it to `runs`, which learns how it was made. With a null `runs` the run is a warm-up.
   // FAILED_PRECONDITION when the command fails, with the end of its output; CANCELLED after `stop`.

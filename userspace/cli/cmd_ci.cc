@@ -120,8 +120,8 @@ int RunRecordRuns(CiFlags flags) {
     if (!connected.ok()) return Fail(connected.status());
     pusher = *std::move(connected);
   }
-  const auto push = [&](const profile::Profile& profile, regression::RunFacts* facts) {
-    return pusher == nullptr ? OkStatus() : pusher->Push(profile, *facts);
+  const auto push = [&](const profile::Profile* profile, regression::RunFacts* facts) {
+    return pusher == nullptr ? OkStatus() : pusher->Push(*profile, *facts);
   };
   Progress progress("running");
   const size_t planned = flags.pairs + flags.warm_up;

@@ -142,10 +142,10 @@ class Analysis {
   Effect total_;
 };
 
-// Logarithm of each run's size factor: how much of everything it has. Huber's estimate over functions (small ones
-// pooled) of the deviations from their own mean, weighted by precision; mean 0. Where there are few functions to judge
-// by, one that changed would drag the estimate along: then the work that was done, if runs know it (iterations of a
-// benchmark), and with fewer than two functions all zero.
+// Logarithm of each run's size factor: how much of everything it has; mean 0. Where runs know the work that was done
+// (iterations of a benchmark), that: such a program runs for a time, in which the kernel's interrupts stay as many
+// whatever the benchmark does, and functions would take those for the measure. Else Huber's estimate over functions
+// (small ones pooled) of the deviations from their own mean, weighted by precision; with fewer than two all zero.
 std::vector<double> LogSizeFactors(const CountTable& counts);
 
 }  // namespace pyrometer::regression

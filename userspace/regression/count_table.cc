@@ -46,11 +46,11 @@ CountTable CountFunctions(const RunSet& runs) {
   for (size_t r = 0; r < runs.runs().size(); ++r) {
     const Run& run = runs.runs()[r];
     table.cpu_ns(r) = run.facts.iterations > 0 ? run.facts.iteration_cpu_ns : static_cast<double>(run.facts.cpu_ns);
-    table.work(r) = static_cast<double>(run.facts.iterations);
     for (const auto& [node, count] : run.counts) {
       table.total(r) += static_cast<double>(count);
       if (node != 0) table.exclusive(r, nodes[node].function) += static_cast<double>(count);
     }
+    if (run.facts.iterations > 0) table.work(r) = table.total(r) / run.facts.iteration_cpu_ns;
     const std::vector<double> total = NodeTotals(runs, run);
     for (size_t i = 1; i < nodes.size(); ++i) {
       if (outermost[i]) table.inclusive(r, nodes[i].function) += total[i];

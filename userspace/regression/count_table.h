@@ -35,7 +35,9 @@ class CountTable {
   // CPU time of the same amount of work: of the run, or of an iteration. 0 = unknown.
   double& cpu_ns(size_t run) { return cpu_ns_[run]; }
   double cpu_ns(size_t run) const { return cpu_ns_[run]; }
-  // Iterations of a benchmark; 0 = not known, or the same in all runs.
+  // Of a benchmark, in proportion to the iterations that its samples come from: samples by the CPU time of an
+  // iteration. Not the number that it reports, for it leaves out the iterations before, which find out how many to
+  // make. 0 = not known, or the same in all runs.
   double& work(size_t run) { return work_[run]; }
   double work(size_t run) const { return work_[run]; }
 

@@ -92,4 +92,39 @@ StatusOr<BenchmarkTimes> ParseBenchmarkTimes(std::string_view text) {
   return times;
 }
 
+profile::Profile InsideBenchmarks(profile::Profile profile) {
+  const profile::Dictionary& dictionary = profile.dictionary;
+  std::vector<bool> takes_state(dictionary.frame_count());
+  for (profile::FrameId frame = 1; frame < dictionary.frame_count(); ++frame) {
+    for (const profile::Line& line : dictionary.frame(frame).lines) {
+      const profile::Function& function = dictionary.function(line.function);
+      if (dictionary.string(function.name).find("benchmark::State&") != std::string_view::npos ||
+          dictionary.string(function.system_name).find("N9benchmark5StateE") != std::string_view::npos) {
+        takes_state[frame] = true;
+      }
+    }
+  }
+  std::vector<bool> inside(dictionary.stack_count());
+  for (profile::StackId stack = 1; stack < dictionary.stack_count(); ++stack) {  // parents stand before children
+    const profile::StackNode node = dictionary.stack(stack);
+    inside[stack] = inside[node.parent] || takes_state[node.frame];
+  }
+  profile::Profile kept;
+  kept.value_types = profile.value_types;
+  for (size_t i = 0; i < profile.sample_count(); ++i) {
+    const profile::Profile::Sample& sample = profile.sample(i);
+    if (inside[sample.stack]) kept.Add(sample.labels, sample.stack, profile.values(i));
+  }
+  if (kept.sample_count() == 0) return profile;
+  kept.dictionary = std::move(profile.dictionary);
+  kept.default_value = profile.default_value;
+  kept.period_type = profile.period_type;
+  kept.period = profile.period;
+  kept.time_ns = profile.time_ns;
+  kept.duration_ns = profile.duration_ns;
+  kept.comments = std::move(profile.comments);
+  kept.accounting = std::move(profile.accounting);
+  return kept;
+}
+
 }  // namespace pyrometer::regression

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "userspace/base/status.h"
+#include "userspace/profile/profile.h"
 
 namespace pyrometer::regression {
 
@@ -33,5 +34,10 @@ std::string ExactBenchmarkFilter(std::string_view name);
 // Of a program that ran one benchmark. Several repetitions are averaged. FAILED_PRECONDITION when the benchmark
 // reported an error.
 StatusOr<BenchmarkTimes> ParseBenchmarkTimes(std::string_view json);
+
+// Only the samples inside a benchmark: whose stack has a function that takes a benchmark::State. The others, start and
+// end of the process, do not grow with the iterations. `profile` itself where no stack has such a function (no
+// symbols).
+profile::Profile InsideBenchmarks(profile::Profile profile);
 
 }  // namespace pyrometer::regression

@@ -55,7 +55,8 @@ TEST(GoogleBenchmark, RefusesWhatIsNone) {
 }
 
 // A benchmark runs for a time: a slower one does less, and its samples stay the same.
-RunSet OfFixedTime(double slower, uint64_t seed) {
+// `trying`: the share of the time that goes to finding out how many iterations to make, which are reported nowhere.
+RunSet OfFixedTime(double slower, uint64_t seed, double trying = 0) {
   const RunSet made =
       MadeUpProgram().Stack({"main", "scan"}, 7000, 7000).Stack({"main", "copy"}, 3000, 3000).Make(16, seed);
   RunSet runs;
@@ -71,7 +72,8 @@ RunSet OfFixedTime(double slower, uint64_t seed) {
     for (auto& [node, count] : run.counts) {
       const bool scan = made.functions()[made.nodes()[node].function].name == "scan";
       // Of the work of an iteration scan does more; the time of the run is the same.
-      const double expected = (scan ? 7000 * (1 + (factor - 1) / 0.7) : 3000) / factor;
+      const double expected =
+          (scan ? 7000 * (1 + (factor - 1) / 0.7) : 3000) / factor * (1 + (run.side == Side::kBaseline ? trying : 0));
       count = std::poisson_distribution<uint64_t>(expected)(engine);
     }
     runs.AddRun(std::move(run));
@@ -79,17 +81,44 @@ RunSet OfFixedTime(double slower, uint64_t seed) {
   return runs;
 }
 
-TEST(GoogleBenchmark, KnownWorkIsTheMeasureOfFewFunctions) {
-  const RunSet runs = OfFixedTime(1.3, 1);
-  const CountTable counts = CountFunctions(runs);
-  const Analysis analysis(counts, runs.MakeDesign(), {.draws = 1000, .seed = 7});
-  const Verdict verdict = Judge(runs, analysis, {});
-  EXPECT_EQ(verdict.decision, Decision::kRegression);
-  EXPECT_NEAR(analysis.total().ratio, 1.3, 0.05);
-  ASSERT_GE(verdict.findings.size(), 1u);
-  EXPECT_EQ(runs.functions()[verdict.findings[0].function].name, "scan");
-  EXPECT_EQ(verdict.findings.size(), 1u);  // copy does as before, though it has fewer samples
-  EXPECT_NEAR(verdict.findings[0].effect.ratio, 1 + 0.3 / 0.7, 0.05);
+TEST(GoogleBenchmark, KnownWorkIsTheMeasure) {
+  for (const double trying : {0.0, 0.4}) {
+    const RunSet runs = OfFixedTime(1.3, 1, trying);
+    const CountTable counts = CountFunctions(runs);
+    const Analysis analysis(counts, runs.MakeDesign(), {.draws = 1000, .seed = 7});
+    const Verdict verdict = Judge(runs, analysis, {});
+    EXPECT_EQ(verdict.decision, Decision::kRegression);
+    EXPECT_NEAR(analysis.total().ratio, 1.3, 0.05);
+    ASSERT_GE(verdict.findings.size(), 1u);
+    EXPECT_EQ(runs.functions()[verdict.findings[0].function].name, "scan");
+    EXPECT_EQ(verdict.findings.size(), 1u);  // copy does as before, though it has fewer samples
+    EXPECT_NEAR(verdict.findings[0].effect.ratio, 1 + 0.3 / 0.7, 0.05);
+  }
+}
+
+TEST(GoogleBenchmark, StartAndEndOfTheProcessDoNotCount) {
+  profile::Profile profile;
+  profile.value_types = {{"samples", "count"}};
+  profile::Dictionary& d = profile.dictionary;
+  const auto frame = [&](std::string_view name, std::string_view system_name) {
+    return d.InternFrame({.kind = profile::FrameKind::kNative,
+                          .address = ElfAddress(d.frame_count()),
+                          .lines = {{d.InternFunction({d.InternString(name), d.InternString(system_name), 0, 0})}}});
+  };
+  const auto main = d.InternStack(profile::kEmptyStack, frame("main", ""));
+  const auto loads = d.InternStack(main, frame("load", ""));
+  const auto loop = d.InternStack(main, frame("BM_A(benchmark::State&)", ""));
+  const auto work = d.InternStack(loop, frame("work", ""));
+  profile.Add(0, loads, {7});
+  EXPECT_EQ(InsideBenchmarks(profile).Total(0), 7);  // no such function: all of it
+  profile.Add(0, loop, {1});
+  profile.Add(0, work, {90});
+  profile.Add(0, d.InternStack(main, frame("BM_B", "_Z4BM_BRN9benchmark5StateE")), {20});
+  profile.accounting.taken = 118;
+  const profile::Profile inside = InsideBenchmarks(profile);
+  EXPECT_EQ(inside.Total(0), 111);
+  EXPECT_EQ(inside.sample_count(), 3u);
+  EXPECT_EQ(inside.accounting.taken, 118u);
 }
 
 TEST(GoogleBenchmark, OneReportOfSeveral) {
