@@ -189,7 +189,11 @@ PYRO_INLINE int pyro_take_sample(struct pyro_perf_context* ctx, int may_defer) {
   sample->raw_bytes = 0;
   sample->pad[0] = sample->pad[1] = 0;
   bpf_get_current_comm(sample->comm, sizeof(sample->comm));
-  bpf_probe_read_kernel(sample->process_comm, sizeof(sample->process_comm), leader->comm);
+  if (tgid == (__u32)id) {
+    __builtin_memcpy(sample->process_comm, sample->comm, sizeof(sample->comm));
+  } else {
+    bpf_probe_read_kernel(sample->process_comm, sizeof(sample->process_comm), leader->comm);
+  }
 
   int user = pyro_user_registers(ctx, task, &scratch->regs);
   if (user) {
