@@ -82,10 +82,16 @@ void AddProfilePoints(const RawWindow& window, const SamplesByLabels& samples, B
     point.series = builder.Series(profile::kTypeCpu, labels);
     point.time_ns = window.start_ns();
     point.duration_ns = window.duration_ns();
+    bool timed = true;  // all or none
     for (const auto& [stack, sums] : stacks) {
       point.samples.push_back({stack, sums.count, sums.value});
       if (point.period_ns == 0 && sums.count > 0) point.period_ns = sums.value / sums.count;
+      timed = timed && sums.offsets_ms.size() == sums.count;
+      const size_t before = point.offsets_ms.size();
+      point.offsets_ms.insert(point.offsets_ms.end(), sums.offsets_ms.begin(), sums.offsets_ms.end());
+      std::sort(point.offsets_ms.begin() + static_cast<std::ptrdiff_t>(before), point.offsets_ms.end());
     }
+    if (!timed) point.offsets_ms.clear();
     batch->profiles.push_back(std::move(point));
   }
 }
@@ -401,9 +407,7 @@ void Collector::Process(Work work) {
       if (!session.empty()) labels = labels.With(profile::kLabelSession, session);
       auto& into = samples[labels];
       for (const auto& [stack, sums] : sums_by_stack) {
-        RawWindow::Sums& sum = into[stacks[stack]];
-        sum.count += sums.count;
-        sum.value += sums.value;
+        into[stacks[stack]].Add(sums);
       }
     }
     AddProfilePoints(window, samples, builder, &batch);
