@@ -2,6 +2,7 @@
 
 import json
 import signal
+import urllib.parse
 
 import junit_unittest
 from harness import Daemon, Scratch, WORKLOADS, background, free_port, get_json, http_error, need_bpf, run, wait_for
@@ -108,6 +109,34 @@ class Store(Scratch):
         self.assertEqual(get_json(url)["nodes"], [])
         self.assertEqual([node["node"] for node in get_json(url + "?tenant=red")["nodes"]], ["n1"])
         self.assertEqual(http_error(url + "?tenant=no%20name")[0], 400)
+
+    def test_fifty_times_a_second_is_visible(self):
+        """Busy for 20 ms, idle for 20 ms: a 20 ms heat map of the API shows it."""
+        self.store()
+        with background(WORKLOADS / "on_off", "20"):
+            agent = self.agent("--frequency", "499")
+            wait_for(lambda: self.status()["batches"] >= 3, 90, "three batches")
+            self.assertEqual(agent.stop(signal.SIGTERM), 0, agent.output())
+        query = urllib.parse.quote('cpu{comm="on_off"}')
+        url = f"http://127.0.0.1:{self.http}/api/v1/heatmap?query={query}&from=-10m"
+        reply = get_json(url + "&step=1s&cell=20ms")
+        self.assertGreater(reply["samples"], 1000, reply)
+        self.assertEqual(reply["timed"], reply["samples"])
+        self.assertEqual({len(column["cells"]) for column in reply["columns"]}, {50})
+        self.assertEqual(sum(sum(column["cells"]) for column in reply["columns"]), reply["timed"])
+        on = sum(sum(column["cells"][0::2]) for column in reply["columns"])
+        off = sum(sum(column["cells"][1::2]) for column in reply["columns"])
+        # A little spills over where the kernel lets it run late.
+        self.assertGreater(on, 9 * off, f"{on} samples in the cells where it runs, {off} where it sleeps")
+        # Not only in sum: nearly each single busy cell of 20 ms has samples, nearly no idle one has.
+        whole = [column["cells"] for column in reply["columns"] if sum(column["cells"]) > 150]
+        self.assertGreater(len(whole), 10)
+        busy = [cell for cells in whole for cell in cells[0::2]]
+        idle = [cell for cells in whole for cell in cells[1::2]]
+        self.assertGreater(sum(cell > 0 for cell in busy) / len(busy), 0.9)
+        self.assertLess(sum(cell > 1 for cell in idle) / len(idle), 0.2)
+        self.assertEqual(http_error(url + "&cell=500us")[0], 400)
+        self.assertEqual(http_error(url + "&step=1s&cell=30ms")[0], 400)
 
 
 if __name__ == "__main__":
