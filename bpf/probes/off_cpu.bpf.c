@@ -54,6 +54,7 @@ __u64 pyro_period_ns = 10000000;
 __u32 pyro_epoch = 1;
 
 #define PYRO_PF_IO_WORKER 0x10u  // task_struct::flags
+#define PYRO_PF_EXITING 0x4u
 #define PYRO_TASK_STOPPED 0x4u   // task_struct::__state
 #define PYRO_TASK_TRACED 0x8u
 #define PYRO_TASK_UNINTERRUPTIBLE 0x2u
@@ -391,7 +392,8 @@ PYRO_NOINLINE int pyro_sample_wait(void* ctx, struct task_struct* task, const st
   if (got > 0) sample->kernel_frames = (got >> 3) & 127;
   if (wait->waker != PYRO_WAKER_NONE) pyro_take_waker(ctx, slot);
 
-  if (pyro_task_work) {
+  // What ends takes no more work, which the kernel finds out only after it has said yes: the slot would never be free.
+  if (pyro_task_work && !(task->flags & PYRO_PF_EXITING)) {
     if (!bpf_task_work_schedule_resume_impl(task, &slot->work, &pyro_wait_slots, pyro_finish_wait, 0)) return 0;
   }
   counters->without_user++;
