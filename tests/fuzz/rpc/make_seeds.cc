@@ -2,6 +2,7 @@
 //
 //   build/fuzz/tests/fuzz/rpc/rpc_make_seeds tests/fuzz/rpc
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -77,12 +78,14 @@ int Run(const std::string& folder) {
   v1::AgentMessage session;
   session.mutable_session()->set_id("s1");
   std::string stream = Framed(hello) + Framed(session);
-  rpc::StreamEncoder encoder;
+  std::optional<rpc::StreamEncoder> encoder;
   for (uint64_t sequence = 1; sequence <= 3; ++sequence) {
+    const bool new_tables = sequence == 3;
+    if (sequence == 1 || new_tables) encoder.emplace();
     v1::AgentMessage message;
-    if (!encoder.Encode(MakeBatch(sequence, sequence != 2), message.mutable_batch()).ok()) return 1;
+    if (!encoder->Encode(MakeBatch(sequence, sequence != 2), message.mutable_batch()).ok()) return 1;
+    message.mutable_batch()->set_reset_tables(new_tables);
     stream += Framed(message);
-    if (sequence == 2) encoder = rpc::StreamEncoder();  // new tables
   }
   v1::AgentMessage lone;
   rpc::StreamEncoder other;
