@@ -2,7 +2,9 @@
 
 import json
 import signal
+import urllib.error
 import urllib.parse
+import urllib.request
 
 import junit_unittest
 from harness import Daemon, Scratch, WORKLOADS, background, free_port, get_json, http_error, need_bpf, run, wait_for
@@ -94,6 +96,51 @@ class Store(Scratch):
             with self.subTest(arguments=arguments):
                 self.assert_one_line(run("store", "--data", self.scratch / "data", *arguments), 2, part)
         self.assertFalse((self.scratch / "data").exists())
+
+    def test_tokens_of_tenants_are_read(self):
+        for name in ("all", "red"):
+            (self.scratch / name).write_text(f"token-of-{name}\n")
+        all_, red = ("--token-file", self.scratch / "all"), ("--tenant-token", f"red:{self.scratch}/red")
+        for arguments, part in (((*all_, "--tenant-token", "red"), "write TENANT:FILE"),
+                                ((*all_, "--tenant-token", f"r d:{self.scratch}/red"), "write TENANT:FILE"),
+                                ((*all_, "--tenant-token", f"red:{self.scratch}/all"), "which opens all"),
+                                ((*all_, *red, "--tenant-token", f"blue:{self.scratch}/red"), "of tenant 'red'")):
+            with self.subTest(arguments=arguments):
+                self.assert_one_line(run("store", "--data", self.scratch / "data", *arguments), 2, part)
+        absent = run("store", "--data", self.scratch / "data", *all_, "--tenant-token", "red:/absent")
+        self.assert_one_line(absent, 1, "/absent")
+        self.assertFalse((self.scratch / "data").exists())
+        self.assert_one_line(run("store", "--data", self.scratch / "data", *red), 2, "needs --token-file")
+
+    def test_a_token_opens_its_tenant(self):
+        for name in ("all", "red", "blue"):
+            (self.scratch / name).write_text(f"token-of-{name}\n")
+        self.store("--token-file", self.scratch / "all", "--tenant-token", f"red:{self.scratch}/red", "--tenant-token",
+                   f"blue:{self.scratch}/blue")
+
+        def get(path, name):
+            request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}",
+                                             headers={"Authorization": f"Bearer token-of-{name}"})
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return json.load(reply)
+
+        with background(WORKLOADS / "spin_fp", "0"):
+            # Names no tenant: that of the token is meant.
+            agent = self.agent("--token-file", self.scratch / "red")
+            wait_for(lambda: get("/api/v1/status", "all")["store"]["batches"] >= 1, 60, "a batch")
+            self.assertEqual(agent.stop(signal.SIGTERM), 0, agent.output())
+        self.assertEqual([node["node"] for node in get("/api/v1/nodes", "red")["nodes"]], ["n1"])
+        self.assertEqual(get("/api/v1/nodes", "blue")["nodes"], [])
+        self.assertEqual([tenant["tenant"] for tenant in get("/api/v1/tenants", "red")["tenants"]], ["red"])
+        for path in ("/api/v1/flame?tenant=red", "/api/v1/peers?tenant=red", "/metrics"):
+            with self.assertRaises(urllib.error.HTTPError) as refused:
+                get(path, "blue")
+            self.assertEqual(refused.exception.code, 403, path)
+        self.assertNotEqual(self.types("--token-file", self.scratch / "red"), [])
+        self.assertEqual(self.types("--token-file", self.scratch / "blue"), [])
+        other = run("series", "--store", f"127.0.0.1:{self.grpc}", "--token-file", self.scratch / "blue", "--tenant",
+                    "red", "cpu", "--json")
+        self.assert_one_line(other, 1, "does not open 'red'")
 
     def test_tenants_and_their_limits(self):
         self.store("--limit", "red:max-series=1")

@@ -176,6 +176,12 @@ StatusOr<StoreSettings> ResolveStoreFlags(const StoreFlags& flags) {
       return InvalidArgumentError(
           StrFormat("--tenant-token %s: this is the token of --token-file, which opens all", text));
     }
+    for (const rpc::TenantToken& other : settings.server.tenant_tokens) {
+      if (other.token == token && other.tenant != tenant) {
+        return InvalidArgumentError(
+            StrFormat("--tenant-token %s: this is the token of tenant '%s' already", text, other.tenant));
+      }
+    }
     settings.server.tenant_tokens.push_back({tenant, std::move(token)});
   }
   return settings;
