@@ -55,7 +55,7 @@ __u32 pyro_epoch = 1;
 
 #define PYRO_PF_IO_WORKER 0x10u  // task_struct::flags
 #define PYRO_PF_EXITING 0x4u
-#define PYRO_TASK_STOPPED 0x4u   // task_struct::__state
+#define PYRO_TASK_STOPPED 0x4u  // task_struct::__state
 #define PYRO_TASK_TRACED 0x8u
 #define PYRO_TASK_UNINTERRUPTIBLE 0x2u
 #define PYRO_TASK_DEAD 0x80u

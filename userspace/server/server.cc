@@ -53,8 +53,7 @@ Status CheckOptions(const Options& options) {
     RETURN_IF_ERROR(CheckTlsFiles(options.tls_cert_file, options.tls_key_file, options.client_ca_file));
   }
   if (options.token.empty() && !options.tenant_tokens.empty()) {
-    return InvalidArgumentError(
-        "--tenant-token needs --token-file as well: without it calls without a token are taken");
+    return InvalidArgumentError("--tenant-token needs --token-file as well: the token that opens all tenants");
   }
   for (const std::string& url : options.debuginfod)
     RETURN_IF_ERROR(WithContext(CheckDebuginfodUrl(url), "--debuginfod"));
