@@ -39,10 +39,10 @@ void Check(const StackTrie& trie) {
   }
   FunctionTrie functions;
   // Node 0 and leaf 0 are there from the beginning.
-  CHECK(functions
-            .Extend(1, 1, {parents.begin() + 1, parents.end()}, {frames.begin() + 1, frames.end()},
-                    {leaves.begin() + 1, leaves.end()}, Describe)
-            .ok());
+  const StatusOr<bool> extended =
+      functions.Extend(1, 1, {parents.begin() + 1, parents.end()}, {frames.begin() + 1, frames.end()},
+                       {leaves.begin() + 1, leaves.end()}, Describe);
+  CHECK(extended.ok() && *extended);
   const std::shared_lock lock(functions.mutex);
   CHECK(functions.leaf_count() == trie.leaf_count());
   for (uint32_t node = 1; node < functions.size(); ++node) {
