@@ -630,7 +630,8 @@ TEST(HttpTokenTest, TokensOfTenantsOpenThatTenantOnly) {
   }
   const auto nodes = [](const TestReply& reply) {
     std::vector<std::string> names;
-    for (const json& node : reply.Json()["nodes"]) names.push_back(node["node"]);
+    const json body = reply.Json();  // a loop over a part of a temporary outlives it
+    for (const json& node : body["nodes"]) names.push_back(node["node"]);
     return names;
   };
   EXPECT_THAT(nodes(get("/api/v1/nodes", "r3d")), ElementsAre("n1"));
