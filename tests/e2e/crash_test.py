@@ -37,7 +37,7 @@ class SpoolWatch:
                 self.seen[int(path.stem)] = samples
 
     def _watch(self):
-        while not self._stop.wait(0.05):
+        while not self._stop.wait(0.002):  # a batch that is acknowledged at once is there for some milliseconds only
             self.look()
 
     def stop(self):
