@@ -92,10 +92,10 @@ class Crash(Scratch):
         watch.stop()
         status = self.status()
         sequences = sorted(watch.seen)
-        self.assertEqual(sequences, list(range(1, len(sequences) + 1)), "numbers without a gap")
+        print(f"  {len(sequences)} batches, {sum(watch.seen.values())} samples in the spool; the store: {status}")
+        self.assertEqual(sequences, list(range(1, len(sequences) + 1)), f"numbers without a gap; the store: {status}")
         waiting = [int(p.stem) for p in (self.scratch / "spool").glob("*.batch")]
         self.assertLessEqual(len(waiting), 1, "all is acknowledged; the newest file is only the marker")
-        print(f"  {len(sequences)} batches, {sum(watch.seen.values())} samples in the spool; the store: {status}")
         self.assertEqual(status["batches"], len(sequences))
         self.assertEqual(status["samples"], sum(watch.seen.values()))
         self.assertGreater(status["samples"], 1000)
