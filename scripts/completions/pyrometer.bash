@@ -64,7 +64,7 @@ _pyrometer() {
     up)
       flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --unwind-memory --cache \
         --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
-        --max-tenants --limit --query-timeout --query-memory --tls-cert --tls-key --tls-client-ca --token-file --help"
+        --max-tenants --limit --query-timeout --query-memory --tls-cert --tls-key --tls-client-ca --token-file --tenant-token --help"
       ;;
     agent)
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key -F --frequency --probes --node --spool \
@@ -73,7 +73,7 @@ _pyrometer() {
     store)
       flags="--data --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
         --max-tenants --limit --query-timeout --query-memory --backup --backup-every \
-        --tls-cert --tls-key --tls-client-ca --token-file --help"
+        --tls-cert --tls-key --tls-client-ca --token-file --tenant-token --help"
       ;;
     "store fsck")
       flags="--data --json --help"

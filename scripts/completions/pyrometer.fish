@@ -55,6 +55,7 @@ complete -c pyrometer -n '__fish_seen_subcommand_from up' -l tls-cert -r -F -d '
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l tls-key -r -F -d 'Its private key'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l tls-client-ca -r -F -d 'Agents must show a certificate of this authority'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l token-file -r -F -d 'Every call must carry this file\'s token'
+complete -c pyrometer -n '__fish_seen_subcommand_from up' -l tenant-token -r -d 'File with a token that opens one tenant'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l help -d 'Print the options with an example'
 
 complete -c pyrometer -n '__fish_seen_subcommand_from agent' -l store -r -d 'Address of the store'
@@ -97,6 +98,7 @@ complete -c pyrometer -n '__fish_seen_subcommand_from store' -l tls-cert -r -F -
 complete -c pyrometer -n '__fish_seen_subcommand_from store' -l tls-key -r -F -d 'Its private key'
 complete -c pyrometer -n '__fish_seen_subcommand_from store' -l tls-client-ca -r -F -d 'Agents must show a certificate of this authority'
 complete -c pyrometer -n '__fish_seen_subcommand_from store' -l token-file -r -F -d 'Every call must carry this file\'s token'
+complete -c pyrometer -n '__fish_seen_subcommand_from store' -l tenant-token -r -d 'File with a token that opens one tenant'
 complete -c pyrometer -n '__fish_seen_subcommand_from store' -l help -d 'Print the options with an example'
 
 complete -c pyrometer -n '__fish_seen_subcommand_from store; and __fish_seen_subcommand_from fsck' -l data -r -a '(__fish_complete_directories)' -d 'Folder for data'

@@ -2,6 +2,9 @@
 
 import json
 import signal
+import urllib.error
+import urllib.parse
+import urllib.request
 
 import junit_unittest
 from harness import Daemon, Scratch, WORKLOADS, background, free_port, get_json, http_error, need_bpf, run, wait_for
@@ -94,6 +97,51 @@ class Store(Scratch):
                 self.assert_one_line(run("store", "--data", self.scratch / "data", *arguments), 2, part)
         self.assertFalse((self.scratch / "data").exists())
 
+    def test_tokens_of_tenants_are_read(self):
+        for name in ("all", "red"):
+            (self.scratch / name).write_text(f"token-of-{name}\n")
+        all_, red = ("--token-file", self.scratch / "all"), ("--tenant-token", f"red:{self.scratch}/red")
+        for arguments, part in (((*all_, "--tenant-token", "red"), "write TENANT:FILE"),
+                                ((*all_, "--tenant-token", f"r d:{self.scratch}/red"), "write TENANT:FILE"),
+                                ((*all_, "--tenant-token", f"red:{self.scratch}/all"), "which opens all"),
+                                ((*all_, *red, "--tenant-token", f"blue:{self.scratch}/red"), "of tenant 'red'")):
+            with self.subTest(arguments=arguments):
+                self.assert_one_line(run("store", "--data", self.scratch / "data", *arguments), 2, part)
+        absent = run("store", "--data", self.scratch / "data", *all_, "--tenant-token", "red:/absent")
+        self.assert_one_line(absent, 1, "/absent")
+        self.assertFalse((self.scratch / "data").exists())
+        self.assert_one_line(run("store", "--data", self.scratch / "data", *red), 1, "needs --token-file")
+
+    def test_a_token_opens_its_tenant(self):
+        for name in ("all", "red", "blue"):
+            (self.scratch / name).write_text(f"token-of-{name}\n")
+        self.store("--token-file", self.scratch / "all", "--tenant-token", f"red:{self.scratch}/red", "--tenant-token",
+                   f"blue:{self.scratch}/blue")
+
+        def get(path, name):
+            request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}",
+                                             headers={"Authorization": f"Bearer token-of-{name}"})
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return json.load(reply)
+
+        with background(WORKLOADS / "spin_fp", "0"):
+            # Names no tenant: that of the token is meant.
+            agent = self.agent("--token-file", self.scratch / "red")
+            wait_for(lambda: get("/api/v1/status", "all")["store"]["batches"] >= 1, 60, "a batch")
+            self.assertEqual(agent.stop(signal.SIGTERM), 0, agent.output())
+        self.assertEqual([node["node"] for node in get("/api/v1/nodes", "red")["nodes"]], ["n1"])
+        self.assertEqual(get("/api/v1/nodes", "blue")["nodes"], [])
+        self.assertEqual([tenant["tenant"] for tenant in get("/api/v1/tenants", "red")["tenants"]], ["red"])
+        for path in ("/api/v1/flame?tenant=red", "/api/v1/peers?tenant=red", "/metrics"):
+            with self.assertRaises(urllib.error.HTTPError) as refused:
+                get(path, "blue")
+            self.assertEqual(refused.exception.code, 403, path)
+        self.assertNotEqual(self.types("--token-file", self.scratch / "red"), [])
+        self.assertEqual(self.types("--token-file", self.scratch / "blue"), [])
+        other = run("series", "--store", f"127.0.0.1:{self.grpc}", "--token-file", self.scratch / "blue", "--tenant",
+                    "red", "cpu", "--json")
+        self.assert_one_line(other, 1, "does not open 'red'")
+
     def test_tenants_and_their_limits(self):
         self.store("--limit", "red:max-series=1")
         with background(WORKLOADS / "spin_fp", "0"):
@@ -108,6 +156,35 @@ class Store(Scratch):
         self.assertEqual(get_json(url)["nodes"], [])
         self.assertEqual([node["node"] for node in get_json(url + "?tenant=red")["nodes"]], ["n1"])
         self.assertEqual(http_error(url + "?tenant=no%20name")[0], 400)
+
+    def test_fifty_times_a_second_is_visible(self):
+        """Busy for 20 ms, idle for 20 ms: a 20 ms heat map of the API shows it."""
+        self.store()
+        # Before others: what else runs must not change when it does.
+        with background("nice", "-n", "-19", WORKLOADS / "on_off", "20"):
+            agent = self.agent("--frequency", "499")
+            wait_for(lambda: self.status()["batches"] >= 3, 90, "three batches")
+            self.assertEqual(agent.stop(signal.SIGTERM), 0, agent.output())
+        query = urllib.parse.quote('cpu{comm="on_off"}')
+        url = f"http://127.0.0.1:{self.http}/api/v1/heatmap?query={query}&from=-10m"
+        reply = get_json(url + "&step=1s&cell=20ms")
+        self.assertGreater(reply["samples"], 1000, reply)
+        self.assertEqual(reply["timed"], reply["samples"])
+        self.assertEqual({len(column["cells"]) for column in reply["columns"]}, {50})
+        self.assertEqual(sum(sum(column["cells"]) for column in reply["columns"]), reply["timed"])
+        on = sum(sum(column["cells"][0::2]) for column in reply["columns"])
+        off = sum(sum(column["cells"][1::2]) for column in reply["columns"])
+        # A little spills over where the kernel lets it run late.
+        self.assertGreater(on, 9 * off, f"{on} samples in the cells where it runs, {off} where it sleeps")
+        # Not only in sum: nearly each single busy cell of 20 ms has samples, nearly no idle one has.
+        whole = [column["cells"] for column in reply["columns"] if sum(column["cells"]) > 150]
+        self.assertGreater(len(whole), 10)
+        busy = [cell for cells in whole for cell in cells[0::2]]
+        idle = [cell for cells in whole for cell in cells[1::2]]
+        self.assertGreater(sum(cell > 0 for cell in busy) / len(busy), 0.9)
+        self.assertLess(sum(cell > 1 for cell in idle) / len(idle), 0.2)
+        self.assertEqual(http_error(url + "&cell=500us")[0], 400)
+        self.assertEqual(http_error(url + "&step=1s&cell=30ms")[0], 400)
 
 
 if __name__ == "__main__":

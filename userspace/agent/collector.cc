@@ -52,11 +52,17 @@ void AddProfilePoints(const RawWindow& window, const SamplesBySeries& samples, B
     point.series = builder.Series(series.type, series.labels);
     point.time_ns = window.start_ns();
     point.duration_ns = window.duration_ns();
+    bool timed = true;  // all or none
     for (const auto& [stack, sums] : stacks) {
       point.samples.push_back({stack, sums.count, sums.value});
       // Waits have no common period: their weights differ.
       if (cpu && point.period_ns == 0 && sums.count > 0) point.period_ns = sums.value / sums.count;
+      timed = timed && sums.offsets_ms.size() == sums.count;
+      const size_t before = point.offsets_ms.size();
+      point.offsets_ms.insert(point.offsets_ms.end(), sums.offsets_ms.begin(), sums.offsets_ms.end());
+      std::sort(point.offsets_ms.begin() + static_cast<std::ptrdiff_t>(before), point.offsets_ms.end());
     }
+    if (!timed) point.offsets_ms.clear();
     batch->profiles.push_back(std::move(point));
   }
 }
@@ -433,9 +439,7 @@ void Collector::Process(Work work) {
       const std::string type(group.type.empty() ? profile::kTypeCpu : group.type);
       auto& into = samples[profile::SeriesKey{type, std::move(labels)}];
       for (const auto& [stack, sums] : sums_by_stack) {
-        RawWindow::Sums& sum = into[stacks[stack]];
-        sum.count += sums.count;
-        sum.value += sums.value;
+        into[stacks[stack]].Add(sums);
       }
     }
     AddProfilePoints(window, samples, builder, &batch);

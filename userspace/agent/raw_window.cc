@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "userspace/base/clock.h"
+
 namespace pyrometer::agent {
 
 size_t RawWindow::FrameHash::operator()(const RawFrame& frame) const {
@@ -65,6 +67,22 @@ RecentCallers& RawWindow::RecentCallersOf(uint32_t tid) {
 void RawWindow::Count(std::string_view name, Counts* counts) {
   const auto found = counts->find(name);
   ++(found != counts->end() ? found->second : (*counts)[std::string(name)]);
+}
+
+void RawWindow::Sums::Add(const Sums& more) {
+  count += more.count;
+  value += more.value;
+  offsets_ms.insert(offsets_ms.end(), more.offsets_ms.begin(), more.offsets_ms.end());
+}
+
+void RawWindow::AddSampleAt(const RawGroup& group, profile::StackId stack, uint64_t value, int64_t unix_ns) {
+  Sums& sums = samples_[group][stack];
+  ++sums.count;
+  sums.value += value;
+  ++sample_count_;
+  if (duration_ns_ == 0 || duration_ns_ > kMaxOffsetMs * kNsPerMs) return;
+  const int64_t offset_ms = (unix_ns - start_ns_) / static_cast<int64_t>(kNsPerMs);
+  sums.offsets_ms.push_back(static_cast<uint16_t>(std::clamp<int64_t>(offset_ms, 0, kMaxOffsetMs)));
 }
 
 void RawWindow::AddSample(const RawGroup& group, profile::StackId stack, uint64_t count, uint64_t value) {

@@ -6,7 +6,7 @@
 //   window.AddSample({.cgroup_id = 44, .comm = "shop"}, window.InternStack(frames_leaf_first), 1, 10'101'010);
 //
 // Threads: none shared; the collector guards it. Cost: two hash look-ups per frame that is interned; 24
-// bytes per distinct frame, 32 per stack node, so a window of 2,000 samples is below 1 MiB.
+// bytes per distinct frame, 32 per stack node, 2 per sample, so a window of 2,000 samples is below 1 MiB.
 #pragma once
 
 #include <compare>
@@ -70,9 +70,12 @@ class RawWindow {
  public:
   using Counts = std::map<std::string, uint64_t, std::less<>>;
   static constexpr size_t kMaxRecentThreads = 1024;
+  static constexpr uint64_t kMaxOffsetMs = UINT16_MAX;
   struct Sums {
     uint64_t count = 0;
     uint64_t value = 0;
+    std::vector<uint16_t> offsets_ms;  // of those samples that came with one, in no order
+    void Add(const Sums& more);
   };
   // (cgroup id, v1 id, call name) of exemplars.
   struct CallKey {
@@ -100,6 +103,9 @@ class RawWindow {
   RecentCallers& RecentCallersOf(uint32_t tid);
   void ForgetRecentCallers() { recent_callers_.clear(); }  // no more samples will come
   void AddSample(const RawGroup& group, profile::StackId stack, uint64_t count, uint64_t value);
+  // One sample that was taken at `unix_ns`. When within the window is kept to the millisecond, in windows of up to
+  // kMaxOffsetMs; what lies before its start (a late one) counts as its start.
+  void AddSampleAt(const RawGroup& group, profile::StackId stack, uint64_t value, int64_t unix_ns);
   void AddExemplar(const CallKey& key, RawExemplar exemplar) { exemplars_[key].push_back(std::move(exemplar)); }
   void CountStop(std::string_view reason) { Count(reason, &stops_); }
   void CountMeans(std::string_view name) { Count(name, &means_); }

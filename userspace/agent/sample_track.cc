@@ -49,8 +49,9 @@ bool SampleTrack::FoldOne(Pending& pending, std::span<const uint64_t> addresses,
       MonotonicNowNs() - pending.collected_ns < kTableWaitNs) {
     return false;
   }
-  RawWindow& window = WindowAt(static_cast<int64_t>(pending.time_ns) + monotonic_to_unix_ns);
-  window.AddSample(pending.group, resolver_.Intern(stack, window), 1, pending.period_ns);
+  const int64_t unix_ns = static_cast<int64_t>(pending.time_ns) + monotonic_to_unix_ns;
+  RawWindow& window = WindowAt(unix_ns);
+  window.AddSampleAt(pending.group, resolver_.Intern(stack, window), pending.period_ns, unix_ns);
   window.CountStop(kernel::StopReasonName(stack.user_stop));
   if (stack.user_stop != PYRO_STOP_NOT_TAKEN) window.CountMeans(kernel::LeastMeansName(means));
   ++samples_;

@@ -126,6 +126,11 @@ void AddStoreFlags(CLI::App* command, StoreFlags& flags) {
           "Server to ask for debug files of binaries without names or lines; may repeat (default: none is asked)")
       ->type_name("URL");
   text("--token-file", flags.token_file, "Every call must carry this file's token; needed off loopback", "FILE");
+  command
+      ->add_option("--tenant-token", flags.tenant_tokens,
+                   "File with a token that opens one tenant and nothing else; may repeat. Needs --token-file")
+      ->allow_extra_args(false)
+      ->type_name("TENANT:FILE");
 }
 
 uint64_t DefaultStoreMemory() {
@@ -158,6 +163,26 @@ StatusOr<StoreSettings> ResolveStoreFlags(const StoreFlags& flags) {
   settings.server.query_timeout_ns = *timeout;
   if (!flags.token_file.empty()) {
     ASSIGN_OR_RETURN(settings.server.token, rpc::ReadTokenFile(flags.token_file));
+  }
+  for (const std::string& text : flags.tenant_tokens) {
+    const size_t colon = text.find(':');
+    const std::string tenant = text.substr(0, colon);
+    if (colon == std::string::npos || !store::IsTenantName(tenant)) {
+      return InvalidArgumentError(
+          StrFormat("--tenant-token %s: write TENANT:FILE, for example team-a:/etc/pyrometer/team-a.token", text));
+    }
+    ASSIGN_OR_RETURN(std::string token, rpc::ReadTokenFile(text.substr(colon + 1)));
+    if (token == settings.server.token) {
+      return InvalidArgumentError(
+          StrFormat("--tenant-token %s: this is the token of --token-file, which opens all", text));
+    }
+    for (const rpc::TenantToken& other : settings.server.tenant_tokens) {
+      if (other.token == token && other.tenant != tenant) {
+        return InvalidArgumentError(
+            StrFormat("--tenant-token %s: this is the token of tenant '%s' already", text, other.tenant));
+      }
+    }
+    settings.server.tenant_tokens.push_back({tenant, std::move(token)});
   }
   return settings;
 }

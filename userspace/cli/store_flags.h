@@ -20,7 +20,8 @@ struct StoreFlags {
   // As given: texts, so that one parser serves a flag and its override for a tenant.
   std::string retention = "30d", retention_rollups = "400d", retention_offsets = "1d", retention_bytes = "0";
   std::string max_series = "1000000", max_stacks = "16777216", max_names = "1GiB", max_rate = "0";
-  std::vector<std::string> limits;  // TENANT:NAME=VALUE
+  std::vector<std::string> limits;         // TENANT:NAME=VALUE
+  std::vector<std::string> tenant_tokens;  // TENANT:FILE
   uint32_t max_tenants = 10'000;
   std::string query_timeout = "30s";
   uint64_t query_memory_bytes = 0;  // 0 = a quarter of --memory

@@ -4,6 +4,7 @@
 #include <bit>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <utility>
@@ -39,9 +40,10 @@ StatusOr<std::vector<FlameGraph::Function>> Describe(const store::StoreReader& r
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   ASSIGN_OR_RETURN(const std::vector<std::string> texts, reader.Texts(ids));
-  const auto text = [&](uint32_t id) -> const std::string& {
-    return texts[static_cast<size_t>(std::lower_bound(ids.begin(), ids.end(), id) - ids.begin())];
-  };
+  std::unordered_map<uint32_t, const std::string*> text_of;
+  text_of.reserve(ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) text_of.emplace(ids[i], &texts[i]);
+  const auto text = [&](uint32_t id) -> const std::string& { return *text_of.at(id); };
   std::vector<FlameGraph::Function> functions;
   functions.reserve(symbols.size());
   for (const store::Symbol& symbol : symbols) {
@@ -131,6 +133,7 @@ class FlameMerger {
   struct Hidden {
     uint64_t samples = 0, value = 0;
     uint32_t boxes = 0;
+    uint32_t part = 0;  // one whose labels they have
   };
 
   Status TakePart(size_t part, const store::FunctionTrie& functions, const store::StackSums& sums) {
@@ -161,6 +164,7 @@ class FlameMerger {
   // From the root to the largest box that is known, again and again.
   Status Walk() {
     symbol_ids_.resize(parts_.size());
+    label_sets_.resize(parts_.size());
     many_.resize(1);
     Open root;
     std::vector<Member> all;
@@ -195,6 +199,7 @@ class FlameMerger {
   // Makes it a node, and its children known.
   Status Show(const Open& open) {
     const auto node = static_cast<uint32_t>(flame_.nodes.size());
+    smaller_.emplace_back();
     flame_.nodes.push_back({.parent = open.parent,
                             .function = open.symbol,
                             .inlined = open.inlined && node != 0 && !IsLabel(open.symbol),
@@ -352,7 +357,11 @@ class FlameMerger {
     return OkStatus();
   }
 
-  profile::LabelSetId LabelsOf(uint32_t part) { return flame_.header.dictionary.InternLabelSet(parts_[part].labels); }
+  profile::LabelSetId LabelsOf(uint32_t part) {
+    std::optional<profile::LabelSetId>& known = label_sets_[part];
+    if (!known) known = flame_.header.dictionary.InternLabelSet(parts_[part].labels);
+    return *known;
+  }
 
   enum Why : uint8_t { kSmaller = 0, kOutside = 1 };
   // Sums it up beside what is shown of its parent's children.
@@ -367,8 +376,16 @@ class FlameMerger {
       }
       return;
     }
-    const std::span<const Member> members = MembersOf(open);
-    AddHidden(open.parent, why, LabelsOf(members[0].part), open.samples, open.value, 1);
+    // Below them all have the same, and there are many.
+    if (why == kSmaller) {
+      Hidden& hidden = smaller_[open.parent];
+      hidden.samples = SaturatingAdd(hidden.samples, open.samples);
+      hidden.value = SaturatingAdd(hidden.value, open.value);
+      ++hidden.boxes;
+      hidden.part = MembersOf(open)[0].part;
+      return;
+    }
+    AddHidden(open.parent, why, LabelsOf(MembersOf(open)[0].part), open.samples, open.value, 1);
   }
   void AddHidden(uint32_t parent, Why why, profile::LabelSetId labels, uint64_t samples, uint64_t value,
                  uint32_t boxes) {
@@ -380,6 +397,13 @@ class FlameMerger {
 
   // One node per (parent, reason), one row per label set of it.
   void AddHidden() {
+    for (uint32_t parent = 0; parent < smaller_.size(); ++parent) {
+      const Hidden& hidden = smaller_[parent];
+      if (hidden.boxes != 0) {
+        AddHidden(parent, kSmaller, LabelsOf(hidden.part), hidden.samples, hidden.value, hidden.boxes);
+      }
+    }
+    smaller_ = {};
     uint64_t last = UINT64_MAX;
     for (const auto& [key, hidden] : hidden_) {
       if (key.first != last) {
@@ -402,23 +426,23 @@ class FlameMerger {
   // From ids of symbols to functions, the root's first.
   Status NameNodes() {
     std::vector<store::Symbol> symbols;
-    std::unordered_map<uint32_t, uint32_t> function_of;  // of symbols of the table
+    std::vector<uint32_t> of_symbol(symbols_.size()), of_label(labels_.size());  // 0: not shown yet
     std::vector<std::pair<uint32_t, const std::string*>> shown_labels;
     flame_.nodes[0].function = 0;
     uint32_t next = 1;
     for (size_t i = 1; i < flame_.nodes.size(); ++i) {
       uint32_t& function = flame_.nodes[i].function;
-      const auto [entry, added] = function_of.try_emplace(function, next);
-      if (added) {
-        ++next;
+      uint32_t& known = IsLabel(function) ? of_label[UINT32_MAX - function] : of_symbol[function];
+      if (known == 0) {
+        known = next++;
         if (IsLabel(function)) {
-          shown_labels.emplace_back(entry->second, labels_[UINT32_MAX - function]);
+          shown_labels.emplace_back(known, labels_[UINT32_MAX - function]);
           symbols.emplace_back();
         } else {
           symbols.push_back(symbols_.symbol(function));
         }
       }
-      function = entry->second;
+      function = known;
     }
     ASSIGN_OR_RETURN(std::vector<FlameGraph::Function> described, Describe(engine_.reader(), symbols));
     flame_.functions.push_back({.name = "all", .kind = profile::FrameKind::kSynthetic});
@@ -460,7 +484,10 @@ class FlameMerger {
   uint64_t next_floor_ = 0;
   bool cut_ = false;
   std::unordered_map<uint32_t, size_t> depth_of_way_;  // by node; how many names of the focus lead there
+  std::vector<Hidden> smaller_;                        // by node
+  // What is hidden elsewhere, by parent << 1 | Why and labels; in the end all of it.
   std::map<std::pair<uint64_t, profile::LabelSetId>, Hidden> hidden_;
+  std::vector<std::optional<profile::LabelSetId>> label_sets_;  // by part
 };
 
 }  // namespace

@@ -33,7 +33,7 @@ class QueryService : public v1::Query::Service {
   QueryService(const Authorizer* authorizer, QueryApi* api) : authorizer_(*authorizer), api_(*api) {}
 
   grpc::Status GetStatus(grpc::ServerContext* context, const v1::StatusRequest*, v1::StatusReply* reply) override {
-    return Answer(context, [&]() -> Status {
+    return Answer(context, [&](const Caller&) -> Status {
       ASSIGN_OR_RETURN(const StoreStatus status, api_.GetStatus());
       WriteStoreStatus(status, reply);
       return OkStatus();
@@ -42,9 +42,9 @@ class QueryService : public v1::Query::Service {
 
   grpc::Status MergeProfile(grpc::ServerContext* context, const v1::MergeProfileRequest* request,
                             grpc::ServerWriter<v1::ProfileChunk>* writer) override {
-    return Answer(context, [&]() -> Status {
+    return Answer(context, [&](const Caller& caller) -> Status {
       ASSIGN_OR_RETURN(const profile::Profile profile,
-                       api_.MergeProfile(Mine(context, ReadMergeProfileRequest(*request))));
+                       api_.MergeProfile(Mine(caller, ReadMergeProfileRequest(*request))));
       return EncodeProfile(profile, [&](const v1::ProfileChunk& chunk) -> Status {
         return writer->Write(chunk) ? OkStatus() : CancelledError("the client went away");
       });
@@ -53,8 +53,8 @@ class QueryService : public v1::Query::Service {
 
   grpc::Status TimeSeries(grpc::ServerContext* context, const v1::TimeSeriesRequest* request,
                           v1::TimeSeriesReply* reply) override {
-    return Answer(context, [&]() -> Status {
-      ASSIGN_OR_RETURN(const TimeSeriesReply result, api_.TimeSeries(Mine(context, ReadTimeSeriesRequest(*request))));
+    return Answer(context, [&](const Caller& caller) -> Status {
+      ASSIGN_OR_RETURN(const TimeSeriesReply result, api_.TimeSeries(Mine(caller, ReadTimeSeriesRequest(*request))));
       WriteTimeSeriesReply(result, reply);
       return CheckSize(*reply);
     });
@@ -62,9 +62,9 @@ class QueryService : public v1::Query::Service {
 
   grpc::Status Histograms(grpc::ServerContext* context, const v1::HistogramsRequest* request,
                           v1::HistogramsReply* reply) override {
-    return Answer(context, [&]() -> Status {
+    return Answer(context, [&](const Caller& caller) -> Status {
       ASSIGN_OR_RETURN(const std::vector<LabelledHistogram> result,
-                       api_.Histograms(Mine(context, ReadHistogramsRequest(*request))));
+                       api_.Histograms(Mine(caller, ReadHistogramsRequest(*request))));
       WriteHistogramsReply(result, reply);
       return CheckSize(*reply);
     });
@@ -72,8 +72,8 @@ class QueryService : public v1::Query::Service {
 
   grpc::Status ListNodes(grpc::ServerContext* context, const v1::ListNodesRequest*,
                          v1::ListNodesReply* reply) override {
-    return Answer(context, [&]() -> Status {
-      ASSIGN_OR_RETURN(const std::vector<NodeInfo> nodes, api_.ListNodes(TenantOf(context)));
+    return Answer(context, [&](const Caller& caller) -> Status {
+      ASSIGN_OR_RETURN(const std::vector<NodeInfo> nodes, api_.ListNodes(caller.tenant));
       for (const NodeInfo& node : nodes) WriteNodeInfo(node, reply->add_nodes());
       return CheckSize(*reply);
     });
@@ -81,9 +81,9 @@ class QueryService : public v1::Query::Service {
 
   grpc::Status LabelValues(grpc::ServerContext* context, const v1::LabelValuesRequest* request,
                            v1::LabelValuesReply* reply) override {
-    return Answer(context, [&]() -> Status {
+    return Answer(context, [&](const Caller& caller) -> Status {
       ASSIGN_OR_RETURN(const std::vector<std::string> values,
-                       api_.LabelValues(Mine(context, ReadLabelValuesRequest(*request))));
+                       api_.LabelValues(Mine(caller, ReadLabelValuesRequest(*request))));
       for (const std::string& value : values) reply->add_values(ToUtf8(value));
       return CheckSize(*reply);
     });
@@ -91,8 +91,8 @@ class QueryService : public v1::Query::Service {
 
   grpc::Status StartSession(grpc::ServerContext* context, const v1::SessionSpec* request,
                             v1::SessionInfo* reply) override {
-    return Answer(context, [&]() -> Status {
-      ASSIGN_OR_RETURN(const SessionInfo info, api_.StartSession(Mine(context, ReadSessionSpec(*request))));
+    return Answer(context, [&](const Caller& caller) -> Status {
+      ASSIGN_OR_RETURN(const SessionInfo info, api_.StartSession(Mine(caller, ReadSessionSpec(*request))));
       WriteSessionInfo(info, reply);
       return OkStatus();
     });
@@ -100,7 +100,8 @@ class QueryService : public v1::Query::Service {
 
   grpc::Status StopSession(grpc::ServerContext* context, const v1::StopSessionRequest* request,
                            v1::SessionInfo* reply) override {
-    return Answer(context, [&]() -> Status {
+    return Answer(context, [&](const Caller& caller) -> Status {
+      RETURN_IF_ERROR(CheckSession(caller, request->id()));
       ASSIGN_OR_RETURN(const SessionInfo info, api_.StopSession(request->id()));
       WriteSessionInfo(info, reply);
       return OkStatus();
@@ -109,7 +110,8 @@ class QueryService : public v1::Query::Service {
 
   grpc::Status GetSession(grpc::ServerContext* context, const v1::GetSessionRequest* request,
                           v1::SessionInfo* reply) override {
-    return Answer(context, [&]() -> Status {
+    return Answer(context, [&](const Caller& caller) -> Status {
+      RETURN_IF_ERROR(CheckSession(caller, request->id()));
       ASSIGN_OR_RETURN(const SessionInfo info, api_.GetSession(request->id()));
       WriteSessionInfo(info, reply);
       return OkStatus();
@@ -118,7 +120,8 @@ class QueryService : public v1::Query::Service {
 
   grpc::Status UploadSymbols(grpc::ServerContext* context, grpc::ServerReader<v1::SymbolPiece>* reader,
                              v1::SymbolUpload* reply) override {
-    return Answer(context, [&]() -> Status {
+    return Answer(context, [&](const Caller& caller) -> Status {
+      RETURN_IF_ERROR(caller.grant.RequireAll("symbols"));
       v1::SymbolPiece piece;
       bool more = reader->Read(&piece);
       const std::string name = ToUtf8(piece.name());
@@ -143,28 +146,40 @@ class QueryService : public v1::Query::Service {
 
   grpc::Status ListSessions(grpc::ServerContext* context, const v1::ListSessionsRequest*,
                             v1::ListSessionsReply* reply) override {
-    return Answer(context, [&]() -> Status {
-      ASSIGN_OR_RETURN(const std::vector<SessionInfo> sessions, api_.ListSessions(TenantOf(context)));
+    return Answer(context, [&](const Caller& caller) -> Status {
+      ASSIGN_OR_RETURN(const std::vector<SessionInfo> sessions, api_.ListSessions(caller.tenant));
       for (const SessionInfo& session : sessions) WriteSessionInfo(session, reply->add_sessions());
       return OkStatus();
     });
   }
 
  private:
-  static std::string TenantOf(grpc::ServerContext* context) {
-    const auto found = context->client_metadata().find(kTenantKey);
-    return found == context->client_metadata().end() ? "" : std::string(found->second.data(), found->second.size());
-  }
+  struct Caller {
+    Grant grant;
+    std::string tenant;  // that the call is about
+  };
   template <typename Request>
-  static Request Mine(grpc::ServerContext* context, Request request) {
-    request.tenant = TenantOf(context);
+  static Request Mine(const Caller& caller, Request request) {
+    request.tenant = caller.tenant;
     return request;
+  }
+  // A session of somebody else is none.
+  Status CheckSession(const Caller& caller, const std::string& id) {
+    if (caller.grant.all()) return OkStatus();
+    ASSIGN_OR_RETURN(const SessionInfo info, api_.GetSession(id));
+    return caller.grant.MaySee(info.spec.tenant) ? OkStatus() : NotFoundError(StrFormat("no session %s", ToUtf8(id)));
   }
 
   template <typename Body>
   grpc::Status Answer(grpc::ServerContext* context, Body body) {
-    if (const Status status = authorizer_.Check(context); !status.ok()) return ToGrpc(status);
-    return ToGrpc(body());
+    const StatusOr<Grant> grant = authorizer_.Check(context);
+    if (!grant.ok()) return ToGrpc(grant.status());
+    const auto named = context->client_metadata().find(kTenantKey);
+    const StatusOr<std::string> tenant = grant->TenantFor(
+        named == context->client_metadata().end() ? std::string_view()
+                                                  : std::string_view(named->second.data(), named->second.size()));
+    if (!tenant.ok()) return ToGrpc(tenant.status());
+    return ToGrpc(body(Caller{*grant, *tenant}));
   }
 
   template <typename Reply>
@@ -183,7 +198,9 @@ class QueryService : public v1::Query::Service {
 class RunningServer : public GrpcServer {
  public:
   RunningServer(const Options& options, IngestHandler* ingest, QueryApi* query)
-      : authorizer_(options.token), ingest_(&authorizer_, ingest, options), query_(&authorizer_, query) {}
+      : authorizer_(TokenTable::Of(options.token, options.tenant_tokens)),
+        ingest_(&authorizer_, ingest, options),
+        query_(&authorizer_, query) {}
   ~RunningServer() override { Shutdown(); }
 
   Status Run(const Options& options) {
@@ -269,15 +286,6 @@ StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& options, 
   auto server = std::make_unique<RunningServer>(options, ingest, query);
   RETURN_IF_ERROR(server->Run(options));
   return std::unique_ptr<GrpcServer>(std::move(server));
-}
-
-bool EqualSecrets(std::string_view a, std::string_view b) {
-  unsigned difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const char other = b.empty() ? '\0' : b[i % b.size()];
-    difference |= static_cast<unsigned char>(a[i] ^ other);
-  }
-  return difference == 0;
 }
 
 }  // namespace pyrometer::rpc

@@ -15,11 +15,13 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "userspace/base/status.h"
 #include "userspace/profile/batch.h"
 #include "userspace/rpc/credentials.h"
 #include "userspace/rpc/query_api.h"
+#include "userspace/rpc/tokens.h"
 #include "userspace/rpc/types.h"
 
 namespace pyrometer::rpc {
@@ -64,9 +66,10 @@ class GrpcServer {
     std::string tls_cert_file;   // PEM; with tls_key_file: TLS
     std::string tls_key_file;    // PEM
     std::string client_ca_file;  // PEM; clients must show a certificate of this authority
-    std::string token;           // every call must carry it; "" = none asked
-    int max_threads = 512;       // for questions, and gRPC's own
-    int max_streams = 20'000;    // agents connected at a time
+    std::string token;           // every call must carry it, or one of tenant_tokens; "" and none there = none asked
+    std::vector<TenantToken> tenant_tokens;  // good for one tenant each
+    int max_threads = 512;                   // for questions, and gRPC's own
+    int max_streams = 20'000;                // agents connected at a time
     int ingest_threads = 32;
     uint64_t stream_memory_bytes = 256u << 20;
   };
@@ -81,8 +84,5 @@ class GrpcServer {
   // Ends all streams and calls and waits for their handlers. Idempotent.
   virtual void Shutdown() = 0;
 };
-
-// True when equal; the time taken does not tell where they differ.
-bool EqualSecrets(std::string_view a, std::string_view b);
 
 }  // namespace pyrometer::rpc

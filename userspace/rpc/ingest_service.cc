@@ -33,18 +33,14 @@ constexpr uint64_t kTableShareTolerance = 4;
 
 }  // namespace
 
-Status Authorizer::Check(grpc::ServerContextBase* context) const {
+StatusOr<Grant> Authorizer::Check(grpc::ServerContextBase* context) const {
   context->AddTrailingMetadata(kAnsweredKey, std::string(kVersion));
-  if (token_.empty()) return OkStatus();
+  std::vector<std::string_view> values;
   const auto range = context->client_metadata().equal_range("authorization");
   for (auto entry = range.first; entry != range.second; ++entry) {
-    std::string_view value(entry->second.data(), entry->second.size());
-    constexpr std::string_view kScheme = "Bearer ";
-    if (value.starts_with(kScheme) && EqualSecrets(value.substr(kScheme.size()), token_)) return OkStatus();
+    values.emplace_back(entry->second.data(), entry->second.size());
   }
-  return UnauthenticatedError(range.first == range.second
-                                  ? "this store asks for a token: pass --token-file FILE"
-                                  : "this store knows another token: check the file given by --token-file");
+  return tokens_.Check(values);
 }
 
 // One agent's stream. gRPC calls the On… methods, one at a time per kind; the pool calls Work; others write. It lives
@@ -58,10 +54,12 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
   // Keeps itself alive until OnDone.
   void Begin(std::shared_ptr<AgentStream> self) {
     self_ = std::move(self);
-    if (const Status status = service_.authorizer_.Check(context_); !status.ok()) {
-      End(status);
+    StatusOr<Grant> grant = service_.authorizer_.Check(context_);
+    if (!grant.ok()) {
+      End(grant.status());
       return;
     }
+    grant_ = *std::move(grant);
     if (!service_.Register(this)) {
       End(service_.closing_
               ? UnavailableError("the store is closing")
@@ -171,7 +169,8 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
       return InvalidArgumentError(
           StrFormat("agent id, node name and tenant must have 1 to %d bytes each", kMaxIdBytes));
     }
-    const Hello hello = ReadHello(wire);
+    Hello hello = ReadHello(wire);
+    ASSIGN_OR_RETURN(hello.tenant, grant_.TenantFor(hello.tenant));
     decoder_ = std::make_unique<StreamDecoder>(hello.agent_id, hello.node, hello.tenant);
     ASSIGN_OR_RETURN(const Welcome welcome, service_.handler_.Connected(hello, shared_from_this()));
     connected_ = true;
@@ -268,6 +267,7 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
 
   IngestService& service_;
   grpc::CallbackServerContext* const context_;
+  Grant grant_ = Grant::OneTenant("");  // until the token was looked at
   std::shared_ptr<AgentStream> self_;
   grpc::Alarm hello_alarm_;
   // Of the thread that works on the message.

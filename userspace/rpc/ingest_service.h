@@ -20,14 +20,14 @@
 
 namespace pyrometer::rpc {
 
-// Whether a call carries the store's token.
+// What a call's token is good for.
 class Authorizer {
  public:
-  explicit Authorizer(std::string token) : token_(std::move(token)) {}
-  Status Check(grpc::ServerContextBase* context) const;
+  explicit Authorizer(TokenTable tokens) : tokens_(std::move(tokens)) {}
+  StatusOr<Grant> Check(grpc::ServerContextBase* context) const;
 
  private:
-  const std::string token_;
+  const TokenTable tokens_;
 };
 
 class IngestService : public v1::Ingest::CallbackService {

@@ -4,7 +4,6 @@
 
 #include "ui-export/formats/web_assets.h"
 #include "userspace/base/strings.h"
-#include "userspace/rpc/grpc_server.h"
 
 namespace pyrometer::server {
 namespace {
@@ -80,13 +79,13 @@ HttpReply PageReply(const HttpRequest& request) {
 }
 
 // Header as Cortex, Mimir and Pyroscope have it, or parameter; the header counts.
-StatusOr<std::string> TenantOf(const HttpRequest& request) {
+StatusOr<std::string> TenantOf(const HttpRequest& request, const rpc::Grant& grant) {
   std::string_view tenant = request.Header("x-scope-orgid");
   if (tenant.empty()) tenant = request.Param("tenant");
   if (!store::IsTenantName(tenant)) {
     return InvalidArgumentError(StrFormat("'%s' is no tenant name", ToUtf8(tenant)));
   }
-  return std::string(tenant);
+  return grant.TenantFor(tenant);
 }
 
 }  // namespace
@@ -119,13 +118,6 @@ OrderedJson Number(uint64_t value) {
 
 int64_t ToMs(int64_t time_ns) { return time_ns / static_cast<int64_t>(kNsPerMs); }
 
-bool HttpApi::IsAuthorized(const HttpRequest& request) const {
-  if (context_.token.empty()) return true;
-  constexpr std::string_view kScheme = "Bearer ";
-  const std::string_view header = request.Header("authorization");
-  return header.starts_with(kScheme) && rpc::EqualSecrets(header.substr(kScheme.size()), context_.token);
-}
-
 HttpReply HttpApi::Answer(const HttpRequest& request) const {
   const uint64_t before = MonotonicNowNs();
   HttpReply reply = Dispatch(request);
@@ -143,8 +135,11 @@ HttpReply HttpApi::Dispatch(const HttpRequest& request) const {
     if (method == "GET") return PageReply(request);
     return ErrorReply(405, "unimplemented", "the page is read-only");
   }
-  if (!IsAuthorized(request)) {
-    return ErrorReply(UnauthenticatedError(request.Header("authorization").empty()
+  std::vector<std::string_view> authorization;
+  if (const std::string_view header = request.Header("authorization"); !header.empty()) authorization.push_back(header);
+  const StatusOr<rpc::Grant> grant = context_.tokens.Check(authorization);
+  if (!grant.ok()) {
+    return ErrorReply(UnauthenticatedError(authorization.empty()
                                                ? "this store asks for a token: send it as Authorization: Bearer …"
                                                : "the token is not the store's"));
   }
@@ -155,7 +150,7 @@ HttpReply HttpApi::Dispatch(const HttpRequest& request) const {
       allowed += (allowed.empty() ? "" : ", ") + std::string(route.method);
       continue;
     }
-    const StatusOr<std::string> tenant = TenantOf(request);
+    const StatusOr<std::string> tenant = TenantOf(request, *grant);
     if (!tenant.ok()) return ErrorReply(tenant.status());
     std::unique_ptr<QuestionGate::Pass> pass;
     if (route.reads_data) {
@@ -163,9 +158,11 @@ HttpReply HttpApi::Dispatch(const HttpRequest& request) const {
       if (!entered.ok()) return ErrorReply(entered.status());
       pass = *std::move(entered);
     }
-    const query::Engine engine = context_.engine->For(*tenant, pass == nullptr ? nullptr : pass->budget());
+    query::Engine engine = context_.engine->For(*tenant, pass == nullptr ? nullptr : pass->budget());
+    engine.set_late_names(context_.questions->symbols());
     ApiContext mine = context_;
     mine.engine = &engine;
+    mine.grant = *grant;
     StatusOr<HttpReply> reply = route.call(mine, request);
     return reply.ok() ? *std::move(reply) : ErrorReply(reply.status(), request.Param("query"));
   }

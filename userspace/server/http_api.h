@@ -14,6 +14,7 @@
 
 #include "userspace/query/engine.h"
 #include "userspace/query/selector.h"
+#include "userspace/rpc/tokens.h"
 #include "userspace/server/agent_registry.h"
 #include "userspace/server/counters.h"
 #include "userspace/server/http_message.h"
@@ -33,11 +34,12 @@ struct ApiContext {
   Counters* counters;
   const LatencyTotals* totals;
   std::function<int64_t()> now;  // Unix nanoseconds
-  std::string token;             // "" = none asked
+  rpc::TokenTable tokens;        // none = none asked
   std::string mode;              // "up" or "store"
   std::string node;              // with "up"
   int64_t started_ns = 0;
   QuestionGate* gate = nullptr;
+  rpc::Grant grant = rpc::Grant::All();  // of the caller
 };
 
 class HttpApi {
@@ -48,7 +50,6 @@ class HttpApi {
 
  private:
   HttpReply Dispatch(const HttpRequest& request) const;
-  bool IsAuthorized(const HttpRequest& request) const;
 
   const ApiContext context_;
 };

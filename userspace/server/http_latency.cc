@@ -8,6 +8,7 @@
 #include "userspace/base/strings.h"
 #include "userspace/profile/batch.h"
 #include "userspace/query/peers.h"
+#include "userspace/query/sub_second.h"
 #include "userspace/server/http_api.h"
 #include "userspace/server/profile_types.h"
 
@@ -86,8 +87,30 @@ StatusOr<HttpReply> GetHistograms(const ApiContext& context, const HttpRequest& 
   return JsonReply({{"unit", std::string(TypeInfo(selector.type).unit)}, {"histograms", std::move(list)}});
 }
 
+namespace {
+
+StatusOr<HttpReply> SubSecondMap(const ApiContext& context, const HttpRequest& request,
+                                 const query::Selector& selector) {
+  ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
+  ASSIGN_OR_RETURN(const uint64_t step_ns, request.Duration("step", kNsPerSecond));
+  ASSIGN_OR_RETURN(const uint64_t cell_ns, request.Duration("cell", 20 * kNsPerMs));
+  ASSIGN_OR_RETURN(const query::SubSecondMap map, query::SubSecond(*context.engine, selector, range, step_ns, cell_ns));
+  OrderedJson columns = OrderedJson::array();
+  for (const query::SubSecondMap::Column& column : map.columns) {
+    columns.push_back({{"t", ToMs(column.time_ns)}, {"cells", column.cells}});
+  }
+  return JsonReply({{"stepNs", Number(step_ns)},
+                    {"cellNs", Number(cell_ns)},
+                    {"samples", Number(map.samples)},
+                    {"timed", Number(map.timed)},
+                    {"columns", std::move(columns)}});
+}
+
+}  // namespace
+
 StatusOr<HttpReply> GetHeatmap(const ApiContext& context, const HttpRequest& request) {
   ASSIGN_OR_RETURN(const query::Selector selector, ReadSelector(request, profile::kTypeSyscallLatency));
+  if (TypeInfo(selector.type).kind == TypeKind::kProfile) return SubSecondMap(context, request, selector);
   RETURN_IF_ERROR(CheckHistogramType(selector));
   ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
   ASSIGN_OR_RETURN(const uint64_t step_ns, request.Duration("step", kDefaultStepNs));

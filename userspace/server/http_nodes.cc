@@ -267,7 +267,7 @@ StatusOr<HttpReply> GetStatusCall(const ApiContext& context, const HttpRequest&)
                     {"nowMs", ToMs(context.now())},
                     {"mode", context.mode},
                     {"node", context.node.empty() ? OrderedJson(nullptr) : OrderedJson(context.node)},
-                    {"authRequired", !context.token.empty()},
+                    {"authRequired", !context.tokens.empty()},
                     {"store",
                      {{"bytes", Number(status.bytes)},
                       {"series", Number(status.series)},
@@ -407,6 +407,7 @@ StatusOr<HttpReply> GetTenants(const ApiContext& context, const HttpRequest&) {
   ASSIGN_OR_RETURN(const std::vector<store::TenantInfo> tenants, context.engine->reader().Tenants());
   OrderedJson list = OrderedJson::array();
   for (const store::TenantInfo& tenant : tenants) {
+    if (!context.grant.MaySee(tenant.tenant)) continue;
     list.push_back({{"tenant", tenant.tenant},
                     {"series", Number(tenant.series)},
                     {"stacks", Number(tenant.nodes)},
@@ -442,6 +443,8 @@ StatusOr<HttpReply> StartSessionCall(const ApiContext& context, const HttpReques
 
 StatusOr<HttpReply> StopSessionCall(const ApiContext& context, const HttpRequest& request) {
   const std::string id = request.path.substr(request.path.rfind('/') + 1);
+  ASSIGN_OR_RETURN(const rpc::SessionInfo known, context.sessions->Get(id));
+  if (!context.grant.MaySee(known.spec.tenant)) return NotFoundError(StrFormat("no session %s", ToUtf8(id)));
   ASSIGN_OR_RETURN(const rpc::SessionInfo info, context.sessions->Stop(id));
   return JsonReply(SessionJson(info));
 }

@@ -1,11 +1,13 @@
 // Calls that answer with values over time, flame graphs, tables and files.
 #include <ctime>
+#include <set>
 #include <utility>
 
 #include "ui-export/formats/format.h"
 #include "ui-export/formats/viewer_json.h"
 #include "userspace/base/strings.h"
 #include "userspace/profile/batch.h"
+#include "userspace/query/flame_merge.h"
 #include "userspace/query/function_history.h"
 #include "userspace/server/http_api.h"
 #include "userspace/server/profile_types.h"
@@ -18,6 +20,7 @@ namespace {
 constexpr uint64_t kDefaultMaxNodes = 200'000;
 constexpr uint64_t kMaxMaxNodes = 10'000'000;
 constexpr uint64_t kMaxTopRows = 100'000;
+constexpr size_t kMaxFocus = 16 << 10;  // deeper stacks are not stored
 
 StatusOr<profile::Profile> ReadStacks(const ApiContext& context, const HttpRequest& request,
                                       const query::Selector& selector, const std::vector<std::string>& by) {
@@ -27,6 +30,17 @@ StatusOr<profile::Profile> ReadStacks(const ApiContext& context, const HttpReque
   ASSIGN_OR_RETURN(profile::Profile profile, StacksOf(*context.engine, selector, range, by, min_ns, max_ns));
   if (context.questions->symbols() != nullptr) context.questions->symbols()->Name(&profile);
   return profile;
+}
+
+// Names from the root, one per line: names of functions may hold anything else.
+StatusOr<std::vector<std::string>> ReadFocus(const HttpRequest& request) {
+  std::vector<std::string> focus;
+  if (request.Param("focus").empty()) return focus;
+  for (const std::string_view name : Split(request.Param("focus"), '\n')) focus.emplace_back(name);
+  if (focus.size() > kMaxFocus) {
+    return InvalidArgumentError(StrFormat("focus: %d names, at most %d are taken", focus.size(), kMaxFocus));
+  }
+  return focus;
 }
 
 struct FileKind {
@@ -83,6 +97,21 @@ StatusOr<HttpReply> GetFlame(const ApiContext& context, const HttpRequest& reque
   ASSIGN_OR_RETURN(uint64_t max_nodes, request.Uint("maxNodes", kDefaultMaxNodes, kMaxMaxNodes));
   if (max_nodes == 0) max_nodes = kDefaultMaxNodes;
   const std::vector<std::string> by = request.List("by");
+  ASSIGN_OR_RETURN(const std::vector<std::string> focus, ReadFocus(request));
+  if (TypeInfo(selector.type).kind == TypeKind::kProfile) {
+    ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
+    ASSIGN_OR_RETURN(const profile::FlameGraph flame,
+                     query::MergeFlame(*context.engine, selector, range,
+                                       {.root_labels = by, .max_nodes = max_nodes, .focus = focus}));
+    if (const LateSymbols* symbols = context.questions->symbols(); symbols != nullptr) {
+      std::set<std::string> distinct;
+      for (const profile::FlameGraph::Function& function : flame.functions) distinct.insert(function.build_id);
+      const std::vector<std::string> build_ids(distinct.begin(), distinct.end());
+      symbols->Want(build_ids);
+    }
+    return TextReply(200, "application/json", formats::ViewerJson(flame, selector.ToString()));
+  }
+  if (!focus.empty()) return InvalidArgumentError("focus: only for types of samples");
   ASSIGN_OR_RETURN(profile::Profile profile, ReadStacks(context, request, selector, by));
   if (!by.empty()) profile = RootAtLabels(profile, by);
   profile = LimitNodes(std::move(profile), max_nodes);
@@ -92,8 +121,19 @@ StatusOr<HttpReply> GetFlame(const ApiContext& context, const HttpRequest& reque
 StatusOr<HttpReply> GetTop(const ApiContext& context, const HttpRequest& request) {
   ASSIGN_OR_RETURN(const query::Selector selector, ReadSelector(request, profile::kTypeCpu));
   ASSIGN_OR_RETURN(const uint64_t limit, request.Uint("limit", 100, kMaxTopRows));
-  ASSIGN_OR_RETURN(const profile::Profile profile, ReadStacks(context, request, selector, {}));
-  const query::TopTable table = query::TopFunctions(profile, limit);
+  query::TopTable table;
+  std::string unit;
+  if (TypeInfo(selector.type).kind == TypeKind::kProfile) {
+    ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
+    ASSIGN_OR_RETURN(query::MergedTop top, query::MergeTop(*context.engine, selector, range, limit));
+    if (context.questions->symbols() != nullptr) context.questions->symbols()->Want(top.build_ids);
+    table = std::move(top.table);
+    unit = top.header.value_types[top.header.default_value].unit;
+  } else {
+    ASSIGN_OR_RETURN(const profile::Profile profile, ReadStacks(context, request, selector, {}));
+    table = query::TopFunctions(profile, limit);
+    unit = profile.value_types[profile.default_value].unit;
+  }
   OrderedJson functions = OrderedJson::array();
   for (const query::FunctionCost& row : table.rows) {
     functions.push_back({{"name", row.name},
@@ -103,9 +143,7 @@ StatusOr<HttpReply> GetTop(const ApiContext& context, const HttpRequest& request
                          {"self", row.self},
                          {"total", row.total}});
   }
-  return JsonReply({{"unit", profile.value_types[profile.default_value].unit},
-                    {"total", table.total},
-                    {"functions", std::move(functions)}});
+  return JsonReply({{"unit", unit}, {"total", table.total}, {"functions", std::move(functions)}});
 }
 
 StatusOr<HttpReply> GetFunction(const ApiContext& context, const HttpRequest& request) {

@@ -159,11 +159,48 @@ StatusOr<LateSymbols::File> LateSymbols::Upload::Finish(std::string_view expecte
     const auto [entry, added] =
         owner_.files_.insert_or_assign(id->hex, Entry{.bytes = bytes_, .used = ++owner_.clock_});
     file.replaced = !added;
+    ++owner_.generation_;
   }
   const auto symbols = owner_.symbolizer_->Get(*id, {.path = name_, .root = "", .openers = {}, .image = nullptr});
   file.functions = symbols->index().function_count();
   file.has_lines = symbols->index().has_places();
   return file;
+}
+
+void LateSymbols::Want(std::span<const std::string> build_ids) const {
+  if (!want_) return;
+  for (const std::string& build_id : build_ids) {
+    if (IsBuildId(build_id) && !Has(build_id)) want_(build_id);
+  }
+}
+
+uint64_t LateSymbols::generation() const {
+  const std::lock_guard lock(mutex_);
+  return files_.empty() ? 0 : generation_;
+}
+
+std::vector<LateSymbols::Line> LateSymbols::Find(std::string_view build_id, ElfAddress address, bool has_name) {
+  const std::string id(build_id);
+  {
+    const std::lock_guard lock(mutex_);
+    const auto file = files_.find(id);
+    if (file == files_.end()) return {};
+    file->second.used = ++clock_;
+  }
+  const symbolize::Symbol symbol =
+      symbolizer_->Symbolize({id}, {.path = id, .root = "", .openers = {}, .image = nullptr}, address);
+  // What has a name keeps it unless more than another name is known.
+  if (!symbol.found() || (has_name && symbol.line == 0 && symbol.inlined.empty())) return {};
+  std::vector<Line> lines;
+  const auto add = [&](const symbolize::FunctionName& name, const std::shared_ptr<const std::string>& file,
+                       uint32_t line) {
+    lines.push_back({.name = name.name,
+                     .file = file == nullptr ? std::string() : *file,
+                     .line = name.start_line != 0 ? name.start_line : line});
+  };
+  for (const symbolize::InlinedFrame& inlined : symbol.inlined) add(*inlined.function, inlined.file, inlined.line);
+  add(*symbol.function, symbol.file, symbol.line);
+  return lines;
 }
 
 void LateSymbols::Name(profile::Profile* profile) {

@@ -5,6 +5,7 @@
 //   RETURN_IF_ERROR(upload->Write(bytes)); …
 //   ASSIGN_OR_RETURN(LateSymbols::File file, upload->Finish());      // its build ID
 //   symbols->Name(&profile);                                        // frames without name or line get theirs
+//   engine.set_late_names(symbols.get());                           // the same for flame graphs and tables
 //
 // A file is known by the build ID that is written in it; it may be a debug file or a whole binary. Kept as
 // FOLDER/.build-id/ab/cdef….debug, so that other tools find them too; indexes of what was asked for lie beside. When
@@ -19,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,11 +29,12 @@
 #include "userspace/base/status.h"
 #include "userspace/base/types.h"
 #include "userspace/profile/profile.h"
+#include "userspace/store/reader.h"
 #include "userspace/symbolize/symbolizer.h"
 
 namespace pyrometer::server {
 
-class LateSymbols {
+class LateSymbols : public store::LateNames {
  public:
   struct Options {
     std::string folder;
@@ -50,7 +53,7 @@ class LateSymbols {
 
   // Makes the folder; removes what an interrupted upload left.
   static StatusOr<std::unique_ptr<LateSymbols>> Open(const Options& options);
-  ~LateSymbols();
+  ~LateSymbols() override;
 
   StatusOr<std::unique_ptr<Upload>> Begin(std::string_view name);
   std::vector<File> List() const;
@@ -60,6 +63,11 @@ class LateSymbols {
   // Names native frames that have no name, or no line, from the files that are there; tells `want` of those that are
   // not.
   void Name(profile::Profile* profile);
+  // Tells `want` of those that are not there.
+  void Want(std::span<const std::string> build_ids) const;
+
+  uint64_t generation() const override;
+  std::vector<Line> Find(std::string_view build_id, ElfAddress address, bool has_name) override;
 
  private:
   explicit LateSymbols(const Options& options);
@@ -78,6 +86,7 @@ class LateSymbols {
   std::map<std::string, Entry> files_;  // by build ID
   uint64_t clock_ = 0;
   uint64_t uploads_ = 0;
+  uint64_t generation_ = 1;  // grows when files come or go
 };
 
 // What was not finished leaves nothing.

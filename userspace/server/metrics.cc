@@ -32,6 +32,7 @@ class MetricsText {
 }  // namespace
 
 StatusOr<HttpReply> GetMetrics(const ApiContext& context, const HttpRequest&) {
+  RETURN_IF_ERROR(context.grant.RequireAll("metrics"));
   ASSIGN_OR_RETURN(const store::StoreStats stats, context.engine->reader().Stats());
   const Counters& counters = *context.counters;
   MetricsText out;

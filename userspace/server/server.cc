@@ -52,6 +52,9 @@ Status CheckOptions(const Options& options) {
   if (!options.tls_cert_file.empty()) {
     RETURN_IF_ERROR(CheckTlsFiles(options.tls_cert_file, options.tls_key_file, options.client_ca_file));
   }
+  if (options.token.empty() && !options.tenant_tokens.empty()) {
+    return InvalidArgumentError("--tenant-token needs --token-file as well: the token that opens all tenants");
+  }
   for (const std::string& url : options.debuginfod)
     RETURN_IF_ERROR(WithContext(CheckDebuginfodUrl(url), "--debuginfod"));
   return OkStatus();
@@ -76,7 +79,7 @@ class RunningServer : public Server {
               .counters = &counters_,
               .totals = &totals_,
               .now = options_.now,
-              .token = options_.token,
+              .tokens = rpc::TokenTable::Of(options_.token, options_.tenant_tokens),
               .mode = options_.mode,
               .node = options_.node,
               .started_ns = options_.now(),
@@ -108,6 +111,7 @@ class RunningServer : public Server {
                                                     .tls_key_file = options_.tls_key_file,
                                                     .client_ca_file = options_.client_ca_file,
                                                     .token = options_.token,
+                                                    .tenant_tokens = options_.tenant_tokens,
                                                     .stream_memory_bytes = options_.stream_memory_bytes},
                                                    &ingest_, &questions_));
     return OkStatus();

@@ -23,6 +23,7 @@
 #include "userspace/base/status.h"
 #include "userspace/query/engine.h"
 #include "userspace/rpc/query_api.h"
+#include "userspace/rpc/tokens.h"
 #include "userspace/rpc/types.h"
 #include "userspace/store/store.h"
 
@@ -37,15 +38,16 @@ struct Options {
   std::string http_address = std::string(rpc::kDefaultHttpAddress);  // flag --http; "" = no HTTP
   std::string tls_cert_file;                                         // PEM, flag --tls-cert; for both faces
   std::string tls_key_file;                                          // PEM, flag --tls-key
-  std::string client_ca_file;             // PEM, flag --tls-client-ca: gRPC clients must show a certificate of it
-  std::string token;                      // flag --token-file; every call must carry it. "" = none asked
-  std::string mode = "store";             // "up" or "store", told by /api/v1/status
-  std::string node;                       // with "up": this host's name
-  size_t max_http_threads = 64;           // requests worked on at a time; threads are made on demand
-  size_t max_http_body_bytes = 1u << 20;  // requests; only sessions have a body
-  size_t max_sessions = 100;              // finished ones remembered
-  size_t max_running_sessions = 16;       // per node
-  std::string symbols_folder;             // where uploaded debug files are kept; "" = none are taken
+  std::string client_ca_file;                   // PEM, flag --tls-client-ca: gRPC clients must show a certificate of it
+  std::string token;                            // flag --token-file; every call must carry it. "" = none asked
+  std::vector<rpc::TenantToken> tenant_tokens;  // flag --tenant-token; each good for one tenant. Needs `token`
+  std::string mode = "store";                   // "up" or "store", told by /api/v1/status
+  std::string node;                             // with "up": this host's name
+  size_t max_http_threads = 64;                 // requests worked on at a time; threads are made on demand
+  size_t max_http_body_bytes = 1u << 20;        // requests; only sessions have a body
+  size_t max_sessions = 100;                    // finished ones remembered
+  size_t max_running_sessions = 16;             // per node
+  std::string symbols_folder;                   // where uploaded debug files are kept; "" = none are taken
   std::vector<std::string> debuginfod;  // servers to ask for debug files (debuginfod.h), flag --debuginfod; none = off
   std::function<void(const std::string&)> log;    // one line per event that somebody should know of; may be empty
   uint64_t query_timeout_ns = 30 * kNsPerSecond;  // flag --query-timeout; of one question

@@ -470,9 +470,10 @@ StatusOr<std::vector<profile::StackId>> EmbeddedStore::ResolveStacks(TrieId trie
 
 StatusOr<std::vector<std::vector<Symbol>>> EmbeddedStore::DescribeFrames(const std::vector<uint32_t>& frames,
                                                                          LateNames* late) const {
-  ASSIGN_OR_RETURN(const auto records, name_reader_.Frames(frames));
+  ASSIGN_OR_RETURN(const auto records, name_reader_.WrittenFrames(frames));
   std::vector<FunctionId> function_ids;
   for (const auto& record : records) {
+    if (record == nullptr) continue;
     for (const FrameRecord::Line& line : record->lines) function_ids.push_back(line.function);
   }
   std::sort(function_ids.begin(), function_ids.end());
@@ -481,7 +482,9 @@ StatusOr<std::vector<std::vector<Symbol>>> EmbeddedStore::DescribeFrames(const s
   std::unordered_map<NameId, std::string> build_ids;
   if (late != nullptr) {
     std::vector<NameId> ids;
-    for (const auto& record : records) ids.push_back(record->build_id);
+    for (const auto& record : records) {
+      if (record != nullptr) ids.push_back(record->build_id);
+    }
     std::sort(ids.begin(), ids.end());
     ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
     ASSIGN_OR_RETURN(std::vector<std::string> texts, name_reader_.Names(ids));
@@ -489,6 +492,7 @@ StatusOr<std::vector<std::vector<Symbol>>> EmbeddedStore::DescribeFrames(const s
   }
   std::vector<std::vector<Symbol>> result(records.size());
   for (size_t i = 0; i < records.size(); ++i) {
+    if (records[i] == nullptr) continue;
     const FrameRecord& record = *records[i];
     // What has no name is shown by place, or all alike where there is none to show.
     const bool has_place = record.file != 0 && record.kind != profile::FrameKind::kJit;
@@ -589,9 +593,12 @@ StatusOr<std::shared_ptr<FunctionTrie>> EmbeddedStore::Functions(TrieId trie_id,
         leaves.push_back(trie->leaf_node(static_cast<LeafId>(leaf)));
       }
     }
-    RETURN_IF_ERROR(
-        functions->Extend(nodes, leaf_count, parents, frames, leaves,
-                          [this, late](const std::vector<uint32_t>& ids) { return DescribeFrames(ids, late); }));
+    // The trie has what is staged too. What is not written yet cannot be named, and nobody can have read it.
+    ASSIGN_OR_RETURN(const bool extended, functions->Extend(nodes, leaf_count, parents, frames, leaves,
+                                                            [this, late](const std::vector<uint32_t>& ids) {
+                                                              return DescribeFrames(ids, late);
+                                                            }));
+    if (extended) return functions;
   }
 }
 

@@ -69,12 +69,12 @@ uint32_t FunctionTrie::SymbolIndex(const Symbol& symbol) {
   return entry->second;
 }
 
-Status FunctionTrie::Extend(size_t first_node, size_t first_leaf, const std::vector<NodeId>& parents,
-                            const std::vector<uint32_t>& frames, const std::vector<NodeId>& leaves,
-                            const Describe& describe) {
+StatusOr<bool> FunctionTrie::Extend(size_t first_node, size_t first_leaf, const std::vector<NodeId>& parents,
+                                    const std::vector<uint32_t>& frames, const std::vector<NodeId>& leaves,
+                                    const Describe& describe) {
   CHECK(parents.size() == frames.size());
   const std::unique_lock lock(mutex);
-  if (nodes() != first_node || leaf_count() != first_leaf) return OkStatus();
+  if (nodes() != first_node || leaf_count() != first_leaf) return false;
   std::vector<uint32_t> unknown;
   for (const uint32_t frame : frames) {
     if (frame != 0 && !places_.contains(frame)) unknown.push_back(frame);
@@ -84,6 +84,7 @@ Status FunctionTrie::Extend(size_t first_node, size_t first_leaf, const std::vec
   if (!unknown.empty()) {
     ASSIGN_OR_RETURN(const std::vector<std::vector<Symbol>> described, describe(unknown));
     for (size_t i = 0; i < unknown.size(); ++i) {
+      if (described[i].empty()) continue;
       std::vector<uint32_t>& place = places_[unknown[i]];
       for (const Symbol& symbol : described[i]) place.push_back(SymbolIndex(symbol));
     }
@@ -96,13 +97,19 @@ Status FunctionTrie::Extend(size_t first_node, size_t first_leaf, const std::vec
       continue;
     }
     uint32_t node = function_of_[parents[i]];
-    const std::vector<uint32_t>& place = places_.at(frames[i]);
+    const auto known = places_.find(frames[i]);
+    if (known == places_.end()) break;  // not written yet
+    const std::vector<uint32_t>& place = known->second;
     // Outermost function first; those inside it were inlined.
     for (size_t line = place.size(); line > 0; --line) node = Child(node, place[line - 1], line < place.size());
     function_of_.push_back(node);
   }
-  for (const NodeId node : leaves) leaves_.push_back(node < function_of_.size() ? function_of_[node] : 0);
-  return OkStatus();
+  const bool whole = function_of_.size() == first + parents.size();
+  for (const NodeId node : leaves) {
+    if (!whole && node >= function_of_.size()) break;
+    leaves_.push_back(node < function_of_.size() ? function_of_[node] : 0);
+  }
+  return true;
 }
 
 }  // namespace pyrometer::store

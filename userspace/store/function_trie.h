@@ -43,7 +43,7 @@ struct Symbol {
 
 class FunctionTrie {
  public:
-  // What one frame shows: its functions, innermost first, at least one.
+  // What one frame shows: its functions, innermost first; none when the frame is not written yet.
   using Describe = std::function<StatusOr<std::vector<std::vector<Symbol>>>(const std::vector<uint32_t>& frames)>;
 
   FunctionTrie();
@@ -65,10 +65,13 @@ class FunctionTrie {
   uint64_t bytes() const;
 
   // Adds what the trie has got since: `parents` and `frames` of its nodes from `first_node` on, `leaves` of its leaves
-  // from `first_leaf` on, which the caller read from nodes() and leaf_count(). Does nothing when another thread was
-  // quicker. Takes the mutex. After an error nothing is added.
-  Status Extend(size_t first_node, size_t first_leaf, const std::vector<NodeId>& parents,
-                const std::vector<uint32_t>& frames, const std::vector<NodeId>& leaves, const Describe& describe);
+  // from `first_leaf` on, which the caller read from nodes() and leaf_count(). False, and nothing is added, when
+  // another thread was quicker. What begins with a frame that is not written yet is left for later: no stack that was
+  // read from the disk before is among it, since nodes are written in the order in which they are made. Takes the
+  // mutex. After an error nothing is added.
+  StatusOr<bool> Extend(size_t first_node, size_t first_leaf, const std::vector<NodeId>& parents,
+                        const std::vector<uint32_t>& frames, const std::vector<NodeId>& leaves,
+                        const Describe& describe);
   size_t nodes() const { return function_of_.size(); }
 
   mutable std::shared_mutex mutex;

@@ -302,7 +302,10 @@ StatusOr<std::vector<Value>> NameReader::Read(NameTable table, std::string_view 
     RETURN_IF_ERROR(database_.MultiGet(Family::kNames, keys, &values, &found));
     const std::lock_guard lock(mutex_);
     for (size_t i = begin; i < end; ++i) {
-      if (!found[i - begin]) return Missing(what, ids[absent[i]]);
+      if (!found[i - begin]) {
+        if (what.empty()) continue;
+        return Missing(what, ids[absent[i]]);
+      }
       ASSIGN_OR_RETURN(Value value, decode(std::move(values[i - begin])));
       if (invalidations == invalidations_) cache->Insert(ids[absent[i]], value, size(value));
       result[absent[i]] = std::move(value);
@@ -326,8 +329,18 @@ StatusOr<std::vector<FunctionRecord>> NameReader::Functions(const std::vector<Fu
 }
 
 StatusOr<std::vector<std::shared_ptr<const FrameRecord>>> NameReader::Frames(const std::vector<FrameKeyId>& ids) {
+  return ReadFrames("frame", ids);
+}
+
+StatusOr<std::vector<std::shared_ptr<const FrameRecord>>> NameReader::WrittenFrames(
+    const std::vector<FrameKeyId>& ids) {
+  return ReadFrames("", ids);
+}
+
+StatusOr<std::vector<std::shared_ptr<const FrameRecord>>> NameReader::ReadFrames(std::string_view what,
+                                                                                 const std::vector<FrameKeyId>& ids) {
   return Read(
-      NameTable::kFrames, "frame", ids, &frames_,
+      NameTable::kFrames, what, ids, &frames_,
       [](const std::string& bytes) -> StatusOr<std::shared_ptr<const FrameRecord>> {
         ASSIGN_OR_RETURN(FrameRecord decoded, DecodeFrame(bytes));
         return std::make_shared<const FrameRecord>(std::move(decoded));

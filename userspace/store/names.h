@@ -136,6 +136,8 @@ class NameReader {
   StatusOr<std::vector<std::string>> Names(const std::vector<NameId>& ids);
   StatusOr<std::vector<FunctionRecord>> Functions(const std::vector<FunctionId>& ids);
   StatusOr<std::vector<std::shared_ptr<const FrameRecord>>> Frames(const std::vector<FrameKeyId>& ids);
+  // The same, but null for what is not on disk: ids that were given out and are still to be written.
+  StatusOr<std::vector<std::shared_ptr<const FrameRecord>>> WrittenFrames(const std::vector<FrameKeyId>& ids);
   // 0 when there is none.
   StatusOr<NameId> Find(std::string_view text);
 
@@ -144,10 +146,13 @@ class NameReader {
   uint64_t bytes() const;
 
  private:
-  // Looks `ids` up in `cache`, and what is absent on disk: decode(bytes) -> value, size(value) -> bytes it takes.
+  // Looks `ids` up in `cache`, and what is absent on disk: decode(bytes) -> value, size(value) -> bytes it takes. With
+  // `what` "" what is not there either is left as it is made.
   template <typename Value, typename Decode, typename Size>
   StatusOr<std::vector<Value>> Read(NameTable table, std::string_view what, const std::vector<uint32_t>& ids,
                                     TwoGenerationCache<uint32_t, Value>* cache, Decode decode, Size size);
+  StatusOr<std::vector<std::shared_ptr<const FrameRecord>>> ReadFrames(std::string_view what,
+                                                                       const std::vector<FrameKeyId>& ids);
 
   const Database& database_;
   mutable std::mutex mutex_;

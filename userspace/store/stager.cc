@@ -50,13 +50,17 @@ class BatchStager {
     staged_.epoch = memo_.epoch;
     RETURN_IF_ERROR(FindTenant());
     RETURN_IF_ERROR(FindSeries());
+    if (stale_) return std::move(staged_);
     // Trie by trie.
     std::vector<TrieId> tries;
     for (const profile::ProfilePoint& point : batch_.profiles) tries.push_back(SeriesOf(point.series).trie);
     for (const profile::HistogramPoint& point : batch_.histograms) tries.push_back(SeriesOf(point.series).trie);
     std::sort(tries.begin(), tries.end());
     tries.erase(std::unique(tries.begin(), tries.end()), tries.end());
-    for (const TrieId trie : tries) RETURN_IF_ERROR(StageTrie(trie));
+    for (const TrieId trie : tries) {
+      RETURN_IF_ERROR(StageTrie(trie));
+      if (stale_) return std::move(staged_);
+    }
     for (const profile::CounterPoint& point : batch_.counters) {
       PutTotal(point.series, PointKind::kCounter, {point.time_ns, point.duration_ns, 0, point.value}, NextOrdinal());
     }
@@ -65,6 +69,13 @@ class BatchStager {
   }
 
  private:
+  // With the log's lock, each time that it was taken: whether a write failed since the batch's first id was looked up.
+  // Nothing may be defined by ids that are lost. What is staged so far is thrown away then, as its epoch says.
+  bool IsStale() {
+    stale_ = log_.epoch.load() != memo_.epoch;
+    return stale_;
+  }
+
   uint64_t NextOrdinal() { return stager_.next_ordinal_.fetch_add(1, std::memory_order_relaxed); }
   const SeriesWriter::Found& SeriesOf(uint32_t index) const { return memo_.series[index]; }
 
@@ -103,6 +114,7 @@ class BatchStager {
     for (const profile::CounterPoint& point : batch_.counters) look(point.series);
     if (!unknown.empty()) {
       const std::lock_guard lock(log_.mutex);
+      if (IsStale()) return OkStatus();
       for (const uint32_t index : unknown) {
         if (memo_.series[index].id == 0) RETURN_IF_ERROR(DefineSeries(index));
       }
@@ -183,7 +195,9 @@ class BatchStager {
     comms_.clear();
     if (!unknown_.empty() || HasExemplars()) {
       const std::lock_guard lock(log_.mutex);
+      if (IsStale()) return OkStatus();
       RETURN_IF_ERROR(DefineStacks());
+      if (stale_) return OkStatus();
       RETURN_IF_ERROR(DefineComms());
     }
     const uint64_t folded_before = staged_.usage.folded_samples;
@@ -232,8 +246,13 @@ class BatchStager {
     std::sort(unknown_.begin(), unknown_.end());
     unknown_.erase(std::unique(unknown_.begin(), unknown_.end()), unknown_.end());
     const TenantLimits& limits = stager_.tenants_.Limits(memo_.tenant);
-    const uint64_t text_before = log_.names.added_text_bytes;
-    const FrameKeyId frame_before = log_.names.next_frame;
+    uint64_t text_before = log_.names.added_text_bytes;
+    FrameKeyId frame_before = log_.names.next_frame;
+    const auto count = [&](uint64_t nodes) {
+      CountNew({.nodes = nodes,
+                .frames = log_.names.next_frame - frame_before,
+                .name_bytes = log_.names.added_text_bytes - text_before});
+    };
     // Frames first: they need names, and those the disk.
     std::vector<profile::StackId> path;
     for (const profile::StackId leaf : unknown_) {
@@ -244,6 +263,13 @@ class BatchStager {
           const TenantUsage usage = stager_.tenants_.Usage(memo_.tenant);
           const uint64_t text = usage.name_bytes + (log_.names.added_text_bytes - text_before);
           RETURN_IF_ERROR(DefineFrame(frame, text >= limits.max_name_bytes));
+          if (log_.mutex.contended()) {
+            count(0);
+            log_.mutex.Yield();
+            if (IsStale()) return OkStatus();
+            text_before = log_.names.added_text_bytes;
+            frame_before = log_.names.next_frame;
+          }
         }
         if (!visited_.insert(stack).second) break;
       }
@@ -283,9 +309,7 @@ class BatchStager {
       if (end != begin) record = trie_->EncodeFresh(begin, end);
     }
     const uint64_t added = end.first_node - begin.first_node;
-    CountNew({.nodes = added,
-              .frames = log_.names.next_frame - frame_before,
-              .name_bytes = log_.names.added_text_bytes - text_before});
+    count(added);
     log_.pending_nodes += added;
     log_.pending_leaves += end.first_leaf - begin.first_leaf;
     if (record.empty()) return OkStatus();
@@ -477,6 +501,7 @@ class BatchStager {
   std::unordered_set<profile::StackId> visited_;
   std::unordered_map<std::string, NameId> comms_;
   bool frames_unknown_ = false;
+  bool stale_ = false;
 };
 
 StatusOr<StagedBatch> Stager::Stage(const profile::BatchView& batch, Memo* memo) {

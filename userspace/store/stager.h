@@ -7,7 +7,9 @@
 // write fails, everything given out since the last good one is forgotten: the epoch rises, memos of the old epoch are
 // void, and batches that were staged in it are staged again.
 //
-// What is known already needs no lock of that kind: a stream's memo maps the stream's ids to the store's.
+// What is known already needs no lock of that kind: a stream's memo maps the stream's ids to the store's. New names are
+// looked up on the disk with the lock held, a batch of 100,000 for a second: between two of them it is left to others
+// that wait, so that a tenant who sends such batches delays nobody else.
 #pragma once
 
 #include <rocksdb/write_batch.h>
@@ -21,6 +23,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "userspace/base/yielding_mutex.h"
 #include "userspace/profile/batch.h"
 #include "userspace/store/chunk.h"
 #include "userspace/store/database.h"
@@ -37,7 +40,7 @@ struct DefinitionLog {
   DefinitionLog(const Database* database, uint64_t budget_bytes)
       : names(database, budget_bytes / 2), series(database, &names, budget_bytes / 4) {}
 
-  std::mutex mutex;
+  YieldingMutex mutex;
   NameWriter names;
   SeriesWriter series;
   std::atomic<uint64_t> epoch{1};  // read without the lock; then checked again when the batch is written

@@ -25,6 +25,28 @@ TEST(RawWindow, FoldsEqualStacksOfOneGroup) {
   EXPECT_EQ(sums.begin()->second.value, 30u);
 }
 
+TEST(RawWindow, KeepsWhenSamplesWereTaken) {
+  constexpr int64_t kStart = 1'000'000'000'000;
+  RawWindow window(kStart, 10'000'000'000);
+  const profile::StackId stack = window.InternStack(std::vector<RawFrame>{{.kind = FrameKind::kKernel, .address = 1}});
+  window.AddSampleAt({}, stack, 10, kStart + 20'999'999);
+  window.AddSampleAt({}, stack, 10, kStart);
+  window.AddSampleAt({}, stack, 10, kStart - 5'000'000);  // came late
+  const RawWindow::Sums& sums = window.samples().begin()->second.begin()->second;
+  EXPECT_EQ(sums.count, 3u);
+  EXPECT_EQ(sums.value, 30u);
+  EXPECT_EQ(sums.offsets_ms, (std::vector<uint16_t>{20, 0, 0}));
+  EXPECT_EQ(window.sample_count(), 3u);
+  RawWindow::Sums both = sums;
+  both.Add(sums);
+  EXPECT_EQ(both.count, 6u);
+  EXPECT_EQ(both.offsets_ms.size(), 6u);
+  // 16 bits of milliseconds do not hold windows of a minute and more.
+  RawWindow minutes(kStart, 70'000'000'000);
+  minutes.AddSampleAt({}, minutes.InternStack(std::vector<RawFrame>{}), 10, kStart + 1);
+  EXPECT_TRUE(minutes.samples().begin()->second.begin()->second.offsets_ms.empty());
+}
+
 TEST(RawWindow, CodeMadeByTwoProcessesIsNotTheSame) {
   RawWindow window(0, 10);
   const uint32_t a = window.OriginOf(ProcessKey{1, 100});

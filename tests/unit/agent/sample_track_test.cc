@@ -43,6 +43,9 @@ TEST_F(SampleTrackTest, CutsWindowsByTheTimeOfTheSample) {
   ASSERT_EQ(closed.size(), 1u);
   EXPECT_EQ(closed[0].start_ns(), 1000 * kSecond);
   EXPECT_EQ(closed[0].sample_count(), 2u);
+  for (const auto& [stack, sums] : closed[0].samples().begin()->second) {
+    EXPECT_EQ(sums.offsets_ms.size(), sums.count);
+  }
   // A late sample of a window that is gone is not lost: the oldest open window takes it.
   Add(track, 9 * kSecond);
   track.Fold(1000 * kSecond, UINT64_MAX);

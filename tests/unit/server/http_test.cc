@@ -211,6 +211,19 @@ TEST_F(HttpTest, Flame) {
   EXPECT_GT(GetJson("/api/v1/flame?query=syscall_latency")["samples"]["node"].size(), 0u);
   EXPECT_EQ(GetJson("/api/v1/flame?query=syscall_latency&by=service")["labelSets"], json({{{"service", "shop"}}}));
   EXPECT_EQ(GetJson("/api/v1/flame?from=-2h&to=-1h")["samples"]["node"].size(), 0u);
+  // Zoomed in: the way, what lies beside it in one sum, and what is below.
+  const json focus = GetJson("/api/v1/flame?by=service&focus=" + Encode("shop\nmain\nwork"));
+  std::map<std::string, int64_t> below;
+  int64_t all = 0;
+  for (size_t i = 0; i < focus["samples"]["node"].size(); ++i) {
+    const size_t frame = focus["nodes"]["frame"][focus["samples"]["node"][i].get<size_t>()];
+    const int64_t count = focus["samples"]["values"][0][i];
+    below[focus["strings"][focus["frames"]["name"][frame].get<size_t>()].get<std::string>()] += count;
+    all += count;
+  }
+  EXPECT_EQ(below, (std::map<std::string, int64_t>{{"(outside the focus)", 30}, {"hot_a", 180}, {"hot_b", 120}}));
+  EXPECT_EQ(all, 330);
+  EXPECT_EQ(Error("/api/v1/flame?query=syscall_latency&focus=x", 400)["code"], "invalid_argument");
   EXPECT_EQ(Error("/api/v1/flame?query=tcp_connections", 400)["code"], "invalid_argument");
 }
 
@@ -282,6 +295,17 @@ TEST_F(HttpTest, Heatmap) {
   ASSERT_EQ(reply["columns"].size(), 3u);
   EXPECT_EQ(reply["columns"][0]["t"], WindowStart(3) / 1'000'000);
   EXPECT_EQ(reply["columns"][0]["buckets"][0][2], 98);
+}
+
+TEST_F(HttpTest, HeatmapOfSamples) {
+  // These agents send no times.
+  const json reply = GetJson("/api/v1/heatmap?query=cpu");
+  EXPECT_EQ(reply["stepNs"], kNsPerSecond);
+  EXPECT_EQ(reply["cellNs"], 20'000'000);
+  EXPECT_EQ(reply["samples"], 330);
+  EXPECT_EQ(reply["timed"], 0);
+  EXPECT_EQ(reply["columns"], json::array());
+  EXPECT_EQ(Error("/api/v1/heatmap?query=cpu&cell=30ms", 400)["code"], "invalid_argument");
 }
 
 TEST_F(HttpTest, Exemplars) {
@@ -586,6 +610,65 @@ TEST(HttpTokenTest, EveryCallAsksForIt) {
   EXPECT_EQ(Ask(port, {.path = "/metrics", .headers = {{"Authorization", "Bearer right"}}}).status, 200);
   EXPECT_NE(Ask(port, {.path = "/"}).status, 401) << "the page asks for the token itself";
   EXPECT_EQ(Post(port, "{}").status, 401);
+}
+
+TEST(HttpTokenTest, TokensOfTenantsOpenThatTenantOnly) {
+  LiveStore store({.token = "everything", .tenant_tokens = {{"red", "r3d"}, {"blue", "b1ue"}}});
+  const uint16_t port = store.http_port();
+  const auto get = [port](const std::string& path, const std::string& token) {
+    return Ask(port, {.path = path, .headers = {{"Authorization", "Bearer " + token}}});
+  };
+  // An agent that names no tenant belongs to its token's.
+  Agent red("n1"), blue("n2"), thief("n3");
+  ASSERT_TRUE(red.Connect(store.grpc(), {.token = "r3d"}).ok());
+  ASSERT_TRUE(blue.Connect(store.grpc(), {.token = "b1ue", .tenant = "blue"}).ok());
+  EXPECT_EQ(thief.Connect(store.grpc(), {.token = "r3d", .tenant = "blue"}).code(), StatusCode::kPermissionDenied);
+  EXPECT_EQ(thief.Connect(store.grpc(), {.token = "guess"}).code(), StatusCode::kUnauthenticated);
+  for (Agent* agent : {&red, &blue}) {
+    ASSERT_TRUE(agent->client().Send(WindowBatch(*agent, 1, WindowStart(1))).ok());
+    ASSERT_TRUE(agent->Wait([agent] { return agent->acks.size() == 1; }));
+  }
+  const auto nodes = [](const TestReply& reply) {
+    std::vector<std::string> names;
+    const json body = reply.Json();  // a loop over a part of a temporary outlives it
+    for (const json& node : body["nodes"]) names.push_back(node["node"]);
+    return names;
+  };
+  EXPECT_THAT(nodes(get("/api/v1/nodes", "r3d")), ElementsAre("n1"));
+  EXPECT_THAT(nodes(get("/api/v1/nodes?tenant=red", "r3d")), ElementsAre("n1"));
+  EXPECT_THAT(nodes(get("/api/v1/nodes", "b1ue")), ElementsAre("n2"));
+  EXPECT_THAT(nodes(get("/api/v1/nodes?tenant=blue", "everything")), ElementsAre("n2"));
+  for (const char* call : {"nodes", "flame", "top", "series", "export", "labels", "sessions"}) {
+    const TestReply other = get(std::string("/api/v1/") + call + "?tenant=blue", "r3d");
+    EXPECT_EQ(other.status, 403) << call;
+    EXPECT_EQ(other.Json()["error"]["code"], "permission_denied") << call;
+  }
+  EXPECT_EQ(get("/api/v1/tenants", "r3d").Json()["tenants"].size(), 1u);
+  std::set<std::string> tenants;
+  const json all = get("/api/v1/tenants", "everything").Json();
+  for (const json& one : all["tenants"]) tenants.insert(one["tenant"]);
+  EXPECT_TRUE(tenants.contains("red") && tenants.contains("blue")) << all;  // beside the default one
+  EXPECT_EQ(get("/metrics", "r3d").status, 403);
+
+  // Sessions, over gRPC and HTTP.
+  const auto red_client = rpc::QueryClient::Connect(store.grpc(), {.token = "r3d"});
+  const auto blue_client = rpc::QueryClient::Connect(store.grpc(), {.token = "b1ue"});
+  ASSERT_TRUE(red_client.ok() && blue_client.ok());
+  const auto session = (*blue_client)->StartSession({.node = "n2", .duration_ns = kNsPerSecond});
+  ASSERT_TRUE(session.ok()) << session.status();
+  EXPECT_EQ((*red_client)->GetSession(session->spec.id).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ((*red_client)->StopSession(session->spec.id).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(Ask(port, {.method = "DELETE",
+                       .path = "/api/v1/sessions/" + session->spec.id,
+                       .headers = {{"Authorization", "Bearer r3d"}}})
+                .status,
+            404);
+  EXPECT_TRUE((*blue_client)->GetSession(session->spec.id).ok());
+  EXPECT_EQ((*red_client)->StartSession({.node = "n2", .duration_ns = kNsPerSecond}).status().code(),
+            StatusCode::kNotFound);
+  // Symbols are everybody's.
+  EXPECT_EQ((*red_client)->UploadSymbols("x", [] { return std::string(); }).status().code(),
+            StatusCode::kPermissionDenied);
 }
 
 TEST(HttpPortTest, GrpcClientsAreToldWhatItIs) {

@@ -1,7 +1,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <map>
+#include <shared_mutex>
 #include <thread>
 
 #include "tests/unit/store/store_testing.h"
@@ -504,6 +506,87 @@ TEST(Append, ConcurrentAgentsAndResends) {
   store.reset();
   store = MustOpen(folder.path());
   EXPECT_EQ(StackSampleSum(*store), expected);
+}
+
+// While stacks are being made known, those that are written have their functions: a batch that is staged and not
+// written yet is in the trie already.
+TEST(Append, FunctionsOfWhatIsWrittenWhileMoreCome) {
+  const TempFolder folder;
+  auto store = MustOpen(folder.path());
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 2; ++t) {
+    threads.emplace_back([&, t] {
+      const std::string agent = "agent" + std::to_string(t);
+      for (uint64_t sequence = 1; sequence <= 300; ++sequence) {
+        BatchBuilder b(agent, sequence);
+        std::vector<std::pair<profile::StackId, uint64_t>> samples;
+        for (int i = 0; i < 20; ++i) {
+          samples.emplace_back(b.Stack({"main", agent + "_" + std::to_string(sequence) + "_" + std::to_string(i)}), 1);
+        }
+        b.Cpu(b.Series("cpu", {{"node", agent}, {"service", "s"}}), kT0, samples);
+        ASSERT_TRUE(store->Append(b.batch).ok());
+      }
+    });
+  }
+  std::thread reader([&] {
+    while (!stop) {
+      for (const Series& series : Value(store->FindSeries({.type = "cpu"}))) {
+        const StackSums sums = store->SumStacks(StacksOf(series), {}).value();
+        const auto functions = store->Functions(series.trie);
+        ASSERT_TRUE(functions.ok()) << functions.status();
+        const std::shared_lock lock((*functions)->mutex);
+        for (const StackSum& row : sums.sums) {
+          ASSERT_LT(row.leaf, (*functions)->leaf_count());
+          ASSERT_NE((*functions)->leaf(row.leaf), 0u);
+        }
+      }
+    }
+  });
+  for (std::thread& thread : threads) thread.join();
+  stop = true;
+  reader.join();
+  EXPECT_EQ(StackSampleSum(*store), 2u * 300 * 20);
+}
+
+// Between two new names a batch lets others define theirs: each tenant still pays for its own.
+TEST(Append, TenantsWhoDefineAtTheSameTimePayForTheirOwn) {
+  constexpr int kTenants = 3, kBatches = 4, kStacks = 1000;
+  const TempFolder folder;
+  auto store = MustOpen(folder.path());
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kTenants; ++t) {
+    threads.emplace_back([&, t] {
+      const std::string tenant = "tenant" + std::to_string(t);
+      for (uint64_t sequence = 1; sequence <= kBatches; ++sequence) {
+        BatchBuilder b(tenant, sequence);
+        b.batch.tenant = tenant;
+        profile::Dictionary& d = b.batch.dictionary;
+        const profile::MappingId mapping = d.InternMapping({.build_id = d.InternString("aa" + std::to_string(t))});
+        std::vector<std::pair<profile::StackId, uint64_t>> samples;
+        for (uint64_t i = sequence * kStacks; i < (sequence + 1) * kStacks; ++i) {
+          const profile::FunctionId function =
+              d.InternFunction({.name = d.InternString(tenant + "_" + std::to_string(i))});
+          samples.emplace_back(d.InternStack(profile::kEmptyStack, d.InternFrame({.kind = profile::FrameKind::kNative,
+                                                                                  .mapping = mapping,
+                                                                                  .address = ElfAddress(i),
+                                                                                  .lines = {{.function = function}}})),
+                               1);
+        }
+        b.Cpu(b.Series("cpu", {{"node", tenant}, {"service", "s"}}), kT0, samples);
+        ASSERT_TRUE(store->Append(b.batch).ok());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::vector<TenantInfo> tenants = store->Tenants().value();
+  std::erase_if(tenants, [](const TenantInfo& tenant) { return tenant.tenant.empty(); });
+  ASSERT_EQ(tenants.size(), size_t{kTenants});
+  for (const TenantInfo& tenant : tenants) {
+    EXPECT_EQ(tenant.frames, uint64_t{kBatches * kStacks}) << tenant.tenant;
+    EXPECT_EQ(tenant.nodes, uint64_t{kBatches * kStacks}) << tenant.tenant;
+    EXPECT_EQ(tenant.samples, uint64_t{kBatches * kStacks}) << tenant.tenant;
+  }
 }
 
 }  // namespace
