@@ -16,6 +16,7 @@ PYRO_INLINE void pyro_octave_max(struct pyro_octave* octave, __u64 value, __u32 
 }
 
 PYRO_INLINE void pyro_octave_add(struct pyro_octave* octave, __u32 sub, __u64 value, __u32 epoch) {
+  PYRO_OPAQUE(sub);
   octave->counts[sub & (PYRO_SUB_BUCKETS - 1)]++;
   octave->sum += value;
   pyro_octave_max(octave, value, epoch);
@@ -23,6 +24,7 @@ PYRO_INLINE void pyro_octave_add(struct pyro_octave* octave, __u32 sub, __u64 va
 
 #ifdef __bpf__
 PYRO_INLINE void pyro_octave_add_atomic(struct pyro_octave* octave, __u32 sub, __u64 value, __u32 epoch) {
+  PYRO_OPAQUE(sub);
   __sync_fetch_and_add(&octave->counts[sub & (PYRO_SUB_BUCKETS - 1)], 1);
   __sync_fetch_and_add(&octave->sum, value);
   pyro_octave_max(octave, value, epoch);

@@ -37,8 +37,6 @@
 #define PYRO_READ_USER(to, bytes, from) bpf_probe_read_user((to), (bytes), (const void*)(from))
 // A function verified once, on its own, and not again at each turn of the loop that calls it.
 #define PYRO_VERIFIED_ALONE __attribute__((noinline))
-// Keeps the compiler from dropping a mask whose bound it can prove and the verifier cannot.
-#define PYRO_OPAQUE(value) asm volatile("" : "+r"(value))
 
 // Only a template; user space puts segments in, 4 MiB each, as tables need them. Sized before load: the memory cap.
 struct {
@@ -81,7 +79,6 @@ const __u32* pyro_native_segment(__u32 segment);                // NULL: no such
 const struct pyro_unwind_rule* pyro_native_rule(__u32 id);      // NULL: no such rule
 #define PYRO_READ_USER(to, bytes, from) pyro_native_read_user((to), (bytes), (from))
 #define PYRO_VERIFIED_ALONE static inline
-#define PYRO_OPAQUE(value) ((void)(value))
 #define PYRO_SEGMENT(segment) pyro_native_segment(segment)
 #define PYRO_LONG(words) pyro_native_long(words)
 PYRO_INLINE __u64 pyro_native_long(const __u32* words) { return words[0] | (__u64)words[1] << 32; }

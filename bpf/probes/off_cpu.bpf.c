@@ -430,6 +430,11 @@ PYRO_INLINE void pyro_switched_out(void* ctx, struct task_struct* task, int pree
   *(volatile __u64*)&own->off_ns = now;
 }
 
+PYRO_INLINE void pyro_add_waited(struct pyro_task_state* own, __u64 cause, __u64 ns) {
+  PYRO_OPAQUE(cause);
+  if (cause < PYRO_WAIT_CAUSES) own->waited_ns[cause] += ns;
+}
+
 PYRO_INLINE void pyro_switched_in(void* ctx, struct task_struct* task, __u64 now) {
   struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
   if (!own || !own->off_ns) return;
@@ -449,8 +454,8 @@ PYRO_INLINE void pyro_switched_in(void* ctx, struct task_struct* task, __u64 now
   pyro_add_queue(&owner, queued);
   if (own->call_ns) {
     own->waited = 1;
-    if (own->blocked) own->waited_ns[cause] += wake - off;
-    own->waited_ns[queue] += queued;
+    if (own->blocked) pyro_add_waited(own, cause, wake - off);
+    pyro_add_waited(own, queue, queued);
   }
   if (!pyro_sampling) return;
   if (own->blocked && !own->wake_ns && pyro_draw(wake - off, wait.period_ns)) {
