@@ -1,5 +1,6 @@
 #include "userspace/unwind/cfi.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <optional>
@@ -12,6 +13,8 @@ namespace {
 
 constexpr size_t kMaxRemembered = 64;       // [largest seen: 2]
 constexpr size_t kMaxExpressionBytes = 64;  // [PLT: 11]
+constexpr uint64_t kLeastFdeBytes = 24;     // [libLLVM: 53 on average]
+constexpr uint64_t kMaxReservedFdes = 1u << 20;
 
 // DW_CFA_*: DWARF 5 §7.24 and the LSB.
 enum : uint8_t {
@@ -221,6 +224,8 @@ Status CfiReader::Scan() {
   if (bytes.size() > std::numeric_limits<uint32_t>::max()) {
     return ResourceExhaustedError("call frame information of more than 4 GiB is not read");
   }
+  // A vector that doubles would touch twice the memory; what is reserved and not needed is not touched at all.
+  fdes_.reserve(std::min<uint64_t>(bytes.size() / kLeastFdeBytes, kMaxReservedFdes));
   uint64_t at = 0;
   while (at < bytes.size()) {
     const uint64_t entry = at;
