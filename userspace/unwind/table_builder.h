@@ -12,7 +12,7 @@
 // A file with nothing of it all gives a table without parts. An error means that the file could not be read, or is
 // no x86-64 ELF file.
 //
-// Threads: any; meant for one of low priority. Cost: libLLVM-14 (95,000 functions, 820,000 rows) 45 ms and 60 MB
+// Threads: any; meant for one of low priority. Cost: libLLVM-14 (95,000 functions, 820,000 rows) 33 ms and 60 MB
 // while building (tests/bench/unwind_bench.cc).
 // Limits on what a stranger's file can make of it: kMaxFdes functions, kMaxRows rows; what is beyond is left out and
 // counted, never an error. Overlapping FDEs are cut, so that rows cannot outnumber instruction bytes.
