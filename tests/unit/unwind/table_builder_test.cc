@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <link.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <random>
@@ -525,6 +526,34 @@ TEST(Builder, FunctionsFarApart) {
   ExpectSound(*table);
   EXPECT_EQ(table->parts.size(), 2u);
   EXPECT_LT(table->word_count(), 1000u) << "nothing is paid for the nothing between";
+}
+
+// Linkers write entries in the order of their inputs. Both ways of sorting them: by radix within 4 GiB, else by
+// comparison.
+TEST(Builder, FunctionsInAnyOrder) {
+  for (const uint64_t span : {uint64_t{0x50000000}, uint64_t{0x300000000}}) {
+    constexpr uint64_t kFunctions = 5000;
+    const uint64_t step = (span - 0x2000) / kFunctions & ~uint64_t{15};
+    std::vector<uint64_t> order(kFunctions);
+    for (uint64_t i = 0; i < kFunctions; ++i) order[i] = i;
+    std::shuffle(order.begin(), order.end(), std::mt19937_64(1));
+    std::string cfi = Entry(0, CieBody());
+    for (const uint64_t i : order) {
+      // DW_CFA_def_cfa_offset, different in neighbours.
+      const std::string rule{'\x0e', static_cast<char>(16 + i % 100)};
+      cfi += Fde(static_cast<uint32_t>(cfi.size()) + 4, 0x1000 + i * step, 16, rule);
+    }
+    const auto table = BuildFrom(MakeElf(cfi, span));
+    ASSERT_TRUE(table.ok()) << table.status();
+    ExpectSound(*table);
+    EXPECT_EQ(table->stats.functions, kFunctions);
+    EXPECT_EQ(table->stats.overlapping, 0u);
+    for (uint64_t i = 0; i < kFunctions; ++i) {
+      const UnwindRule* rule = FindRule(*table, ElfAddress(0x1000 + i * step + 8));
+      ASSERT_NE(rule, nullptr) << i;
+      ASSERT_EQ(rule->offset, static_cast<int32_t>(16 + i % 100)) << i << " of " << span;
+    }
+  }
 }
 
 TEST(Builder, FunctionsOutsideOfTheCodeAreLeftOut) {
