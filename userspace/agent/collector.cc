@@ -165,22 +165,9 @@ std::vector<ProbeReport> Collector::Probes() const {
 }
 
 Status Collector::StartSession(const SessionSpec& spec) {
-  ASSIGN_OR_RETURN(kernel::SampleTarget target, ResolveTarget(spec.target, node_));
-  kernel::CpuSampler::Options sampling;
-  sampling.frequency_hz = spec.frequency_hz == 0 ? options_.frequency_hz : spec.frequency_hz;
-  sampling.target = std::move(target);
-  sampling.unwind = node_.unwind_maps();
-  auto session = std::make_unique<Session>();
-  session->spec = spec;
-  if (spec.waits) {
-    ASSIGN_OR_RETURN(session->waits, WaitTrack::Start(&node_, &resolver_, -1, sampling.target));
-  }
-  if (spec.cpu) {
-    ASSIGN_OR_RETURN(session->sampler, kernel::CpuSampler::Start(sampling));
-  }
-  session->track = std::make_unique<SampleTrack>(&resolver_, options_.window_ns);
-  session->started_ns = UnixNowNs();
-  session->until_monotonic_ns = MonotonicNowNs() + spec.duration_ns;
+  ASSIGN_OR_RETURN(auto session,
+                   Session::Start(spec, {.frequency_hz = options_.frequency_hz, .window_ns = options_.window_ns},
+                                  &node_, &resolver_));
   const std::lock_guard lock(mutex_);
   new_sessions_.push_back(std::move(session));
   return OkStatus();
@@ -189,26 +176,12 @@ Status Collector::StartSession(const SessionSpec& spec) {
 Status Collector::StopSession(const std::string& id) {
   const std::lock_guard lock(mutex_);
   for (auto& session : new_sessions_) {
-    if (session->spec.id == id) return session->stop = true, OkStatus();
+    if (session->id() == id) return session->RequestStop(), OkStatus();
   }
   const auto found = sessions_.find(id);
   if (found == sessions_.end()) return NotFoundError(StrFormat("no session '%s' runs on this node", id));
-  found->second->stop = true;
+  found->second->RequestStop();
   return OkStatus();
-}
-
-Status Collector::Session::Poll(int64_t offset_ns) {
-  if (sampler != nullptr) {
-    RETURN_IF_ERROR(
-        sampler->Poll(milliseconds(0), [this](const kernel::CpuSample& sample) { track->Collect(sample); }));
-  }
-  if (waits == nullptr) return OkStatus();
-  return waits->Poll(offset_ns, [this](int64_t unix_ns) -> RawWindow& { return track->WindowAt(unix_ns); });
-}
-
-void Collector::Session::StopProbes() {
-  if (sampler != nullptr) (void)sampler->Stop();
-  if (waits != nullptr) (void)waits->Stop();
 }
 
 void Collector::CollectLoop() {
@@ -242,23 +215,20 @@ void Collector::CollectLoop() {
     }
     {
       const std::lock_guard lock(mutex_);
-      for (auto& session : new_sessions_) sessions_[session->spec.id] = std::move(session);
+      for (auto& session : new_sessions_) sessions_[session->id()] = std::move(session);
       new_sessions_.clear();
       const uint64_t now = MonotonicNowNs();
-      for (auto& [id, session] : sessions_) {
-        if (session->stop || now >= session->until_monotonic_ns) {
-          session->StopProbes();
-          session->drained = true;
-        }
-        if (!session->Poll(MonotonicToUnixOffsetNs()).ok()) session->stop = true;
-      }
+      for (auto& [id, session] : sessions_) session->Step(now, MonotonicToUnixOffsetNs());
     }
     if (const Status status = node_.PollEvents(kPollInterval); !status.ok()) ReportProblem("process_events", status);
     const int64_t offset_ns = MonotonicToUnixOffsetNs();
     track_->Fold(offset_ns, node_.known_until_ns());
     {
       const std::lock_guard lock(mutex_);
-      for (auto& [id, session] : sessions_) session->track->Fold(offset_ns, node_.known_until_ns());
+      // Nothing of a session that has ended may wait for a later round: there is none.
+      for (auto& [id, session] : sessions_) {
+        session->track().Fold(offset_ns, node_.known_until_ns(), /*last=*/session->ended());
+      }
     }
     PollSlowCalls(offset_ns);
     PollWaits(offset_ns);
@@ -280,10 +250,11 @@ void Collector::CollectLoop() {
   const std::optional<uint64_t> expected = TakeExpected();
   {
     const std::lock_guard lock(mutex_);
+    for (auto& session : new_sessions_) sessions_[session->id()] = std::move(session);
+    new_sessions_.clear();
     for (auto& [id, session] : sessions_) {
-      session->StopProbes();
-      (void)session->Poll(MonotonicToUnixOffsetNs());
-      session->stop = session->drained = true;
+      session->RequestStop();
+      session->Step(MonotonicNowNs(), MonotonicToUnixOffsetNs());
     }
   }
   (void)node_.PollEvents(milliseconds(5));
@@ -294,8 +265,8 @@ void Collector::CollectLoop() {
       track_->Fold(offset_ns, node_.known_until_ns(), last);
       size_t waiting = track_->waiting();
       for (auto& [id, session] : sessions_) {
-        session->track->Fold(offset_ns, node_.known_until_ns(), last);
-        waiting += session->track->waiting();
+        session->track().Fold(offset_ns, node_.known_until_ns(), last);
+        waiting += session->track().waiting();
       }
       return waiting;
     };
@@ -341,24 +312,19 @@ void Collector::PollWaits(int64_t offset_ns) {
   if (!status.ok()) ReportProblem("off_cpu", status);
 }
 
-void Collector::PollSessions(bool final, Work* work) {
+void Collector::PollSessions(Work* work) {
   const int64_t now_ns = UnixNowNs();
   const std::lock_guard lock(mutex_);
   for (auto entry = sessions_.begin(); entry != sessions_.end();) {
     Session& session = *entry->second;
-    const bool ended = session.drained || final;
-    auto windows = ended ? session.track->TakeAll(now_ns) : session.track->TakeClosed(now_ns, kWindowGraceNs);
-    for (RawWindow& window : windows) work->session_windows.emplace_back(session.spec.id, std::move(window));
+    const bool ended = session.ended();
+    auto windows = ended ? session.track().TakeAll(now_ns) : session.track().TakeClosed(now_ns, kWindowGraceNs);
+    for (RawWindow& window : windows) work->session_windows.emplace_back(session.id(), std::move(window));
     if (!ended) {
       ++entry;
       continue;
     }
-    SessionReport report;
-    report.id = session.spec.id;
-    report.state = session.stop ? SessionState::kStopped : SessionState::kDone;
-    report.samples = session.track->samples() + (session.waits == nullptr ? 0 : session.waits->samples());
-    report.started_ns = session.started_ns;
-    work->finished.push_back(std::move(report));
+    work->finished.push_back(session.Report());
     entry = sessions_.erase(entry);
   }
 }
@@ -375,7 +341,7 @@ std::optional<uint64_t> Collector::TakeExpected() {
 void Collector::CutWindows(int64_t now_ns) {
   const auto window_ns = static_cast<int64_t>(options_.window_ns);
   Work work;
-  PollSessions(/*final=*/false, &work);
+  PollSessions(&work);
   if (now_ns >= window_start_ns_ + window_ns + static_cast<int64_t>(kWindowGraceNs)) {
     work.windows = track_->TakeClosed(now_ns, kWindowGraceNs);
     work.drain = true;
@@ -389,7 +355,7 @@ void Collector::CutWindows(int64_t now_ns) {
 
 void Collector::CutLastWindows(int64_t ended_ns, std::optional<uint64_t> expected) {
   Work work;
-  PollSessions(/*final=*/true, &work);
+  PollSessions(&work);
   work.windows = track_->TakeAll(ended_ns);
   work.drain = true;
   work.start_ns = window_start_ns_;
@@ -510,7 +476,8 @@ void Collector::Deliver(profile::Batch batch, std::vector<SessionReport> finishe
     lost_batches_["spool not writable"] += waiting_.front().batch.SampleTotal();
     for (SessionReport& report : waiting_.front().finished) {
       report.state = SessionState::kFailed;
-      report.error = "the spool cannot be written, see the probe 'spool'";
+      if (!report.error.empty()) report.error += "; ";
+      report.error += "the spool cannot be written, see the probe 'spool'";
       if (on_session_) on_session_(report);
     }
     waiting_.pop_front();
@@ -725,29 +692,6 @@ void Collector::Stop() {
   stopping_ = true;
   collect_thread_.join();
   name_thread_.join();
-}
-
-StatusOr<kernel::SampleTarget> ResolveTarget(const TargetSpec& spec, Node& node) {
-  kernel::SampleTarget target;
-  if (spec.pid != 0) {
-    if (::access(StrFormat("/proc/%d", spec.pid).c_str(), F_OK) != 0) {
-      return NotFoundError(StrFormat("no process %d runs here; `ps -e` lists those that do", spec.pid));
-    }
-    target.kind = kernel::SampleTarget::Kind::kProcesses;
-    target.tgids = {spec.pid};
-    return target;
-  }
-  if (!spec.container.empty()) {
-    target.kind = kernel::SampleTarget::Kind::kCgroups;
-    RETURN_IF_ERROR(node.FindContainer(spec.container, &target));
-    return target;
-  }
-  if (!spec.cgroup.empty()) {
-    target.kind = kernel::SampleTarget::Kind::kCgroups;
-    RETURN_IF_ERROR(node.FindCgroup(spec.cgroup, &target));
-    return target;
-  }
-  return target;
 }
 
 }  // namespace pyrometer::agent

@@ -486,6 +486,22 @@ await check('sessions: start, watch, stop, open', async () => {
   await done(page);
 });
 
+await check('sessions: one that failed says why, and what it took can be opened', async () => {
+  const before = mock.state.sessions;
+  const failed = (id, samples, error) => ({ id, node: 'eu-1', target: '', probes: ['cpu'], state: 'failed', startedMs: Date.now() - 60_000, durationNs: 30e9, samples, error });
+  mock.state.sessions = [failed('s90a7', 412, 'the session ended early, its probe cpu_sampler failed: cannot read samples: Input/output error'), failed('s91a7', 0, 'no process 7 runs here')];
+  const page = await open('?view=sessions', { mock });
+  const rows = page.locator('table[aria-label=Sessions] tbody tr');
+  await textIs(rows.nth(0), /failed[\s\S]*cannot read samples: Input\/output error[\s\S]*412[\s\S]*Flame graph/);
+  await textIs(rows.nth(1), /failed[\s\S]*no process 7 runs here/);
+  assert.equal(await rows.nth(1).locator('a').count(), 0);
+  await rows.nth(0).locator('text=Flame graph').click();
+  await graphReady(page);
+  await paramIs(page, 'q', 'cpu{session="s90a7"}');
+  mock.state.sessions = before;
+  await done(page);
+});
+
 await check('status: store, nodes, probes', async () => {
   const page = await open('?view=status', { mock, scheme: 'dark' });
   await page.waitForSelector('.probes');
