@@ -71,6 +71,23 @@ struct pyro_syscall_exemplar {
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_exemplar) == 128, "pyro_syscall_exemplar");
 
+// One call that has not returned, as the iterator pyro_open_calls writes them one behind the other.
+struct pyro_open_call {
+  struct pyro_owner owner;
+  __u64 start_time_ns;  // group leader's start, CLOCK_BOOTTIME
+  __u64 call_ns;        // entry of the call, CLOCK_MONOTONIC; of an older one, when the probe was attached
+  __u64 off_ns;         // when the thread left its CPU; 0: it runs, or off_cpu does not
+  __u32 tgid;
+  __u32 tid;
+  __s32 nr;
+  __u32 flags;  // PYRO_SYSCALL_*
+  __u8 cause;   // enum pyro_wait_cause: of the blocked part, or how it queues; meaningless without off_ns
+  __u8 older;   // 1: entered before the probe was attached, seen because its thread is blocked
+  __u8 pad[6];
+  char comm[PYRO_COMM_BYTES];
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_open_call) == 80, "pyro_open_call");
+
 // Per-CPU counters. Every sys_exit adds to exactly one of recorded, folded, lost and no_entry.
 struct pyro_syscall_counters {
   __u64 recorded;           // in a histogram under its own key

@@ -407,11 +407,15 @@ PYRO_INLINE int pyro_counts_task(struct task_struct* task) { return task->pid &&
 
 PYRO_INLINE void pyro_switched_out(void* ctx, struct task_struct* task, int preempted, __u64 state, __u64 now) {
   if (!preempted && (state & PYRO_TASK_DEAD)) return;
-  struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+  struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
   if (!own) {
-    struct pyro_off_cpu_counters* counters = pyro_counts();
-    if (counters) counters->storage_lost++;
-    return;
+    own = bpf_task_storage_get(&pyro_task_states, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+    if (!own) {
+      struct pyro_off_cpu_counters* counters = pyro_counts();
+      if (counters) counters->storage_lost++;
+      return;
+    }
+    own->nr = PYRO_NR_NONE_SEEN;
   }
   if (own->off_ns) {
     struct pyro_off_cpu_counters* counters = pyro_counts();
@@ -518,29 +522,5 @@ int BPF_PROG(pyro_lock_end, void* lock, int result) {
   struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, bpf_get_current_task_btf(), 0, 0);
   // A spinning lock may be contended while it waits for a sleeping one.
   if (own && own->lock == (__u64)lock) own->lock = 0;
-  return 0;
-}
-
-// ---- what has not ended -----------------------------------------------------------------------------------
-
-SEC("iter/task")
-int pyro_open_calls(struct bpf_iter__task* ctx) {
-  struct task_struct* task = ctx->task;
-  struct seq_file* seq = ctx->meta->seq;
-  if (!task) return 0;
-  struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
-  if (!own || (!own->call_ns && !own->off_ns)) return 0;
-  struct pyro_open_call call = {};
-  pyro_owner_of(task, &call.owner);
-  call.start_time_ns = task->group_leader->start_boottime;
-  call.call_ns = own->call_ns;
-  call.off_ns = own->off_ns;
-  call.tgid = task->tgid;
-  call.tid = task->pid;
-  call.nr = own->nr;
-  call.flags = own->flags;
-  call.cause = own->blocked && !own->wake_ns ? own->cause : own->queue;
-  bpf_probe_read_kernel(call.comm, sizeof(call.comm), task->comm);
-  bpf_seq_write(seq, &call, sizeof(call));
   return 0;
 }

@@ -21,6 +21,12 @@ const volatile __u32 pyro_split = 0;  // 1: pyro_task_states is off_cpu's too
 
 // Number of the current window; user space raises it when it drains.
 __u32 pyro_epoch = 1;
+// When the probe was attached, CLOCK_MONOTONIC; written by user space just before.
+__u64 pyro_attached_ns = 0;
+
+#define PYRO_PF_IO_WORKER 0x10u      // task_struct::flags: a thread of io_uring's
+#define PYRO_PF_USER_WORKER 0x4000u  // a thread that a driver runs in the name of a process
+#define PYRO_TASK_BLOCKED 3u         // task_struct::__state: interruptible, uninterruptible; not stopped, not traced
 
 // Histograms. Entries made here when first needed, deleted by user space when long idle. The entries
 // of the fold key are made by user space before attaching. Size set before load; allocated when used.
@@ -248,6 +254,7 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
   struct pyro_task_state* start = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
   if (!start || start->call_ns == 0) {
     counters->no_entry++;
+    if (start) start->nr = -1;  // an older call is over
     return 0;
   }
   __u64 now = bpf_ktime_get_ns();
@@ -282,5 +289,43 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
     pyro_send_exemplar(&key.call, start, now, latency, result);
   }
   pyro_clear_waits(start);
+  return 0;
+}
+
+// ---- what has not returned --------------------------------------------------------------------------------
+
+SEC("iter/task")
+int pyro_open_calls(struct bpf_iter__task* ctx) {
+  struct task_struct* task = ctx->task;
+  struct seq_file* seq = ctx->meta->seq;
+  if (!task || (task->flags & (PYRO_PF_KTHREAD | PYRO_PF_IO_WORKER | PYRO_PF_USER_WORKER))) return 0;
+  struct pyro_open_call call = {};
+  struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
+  if (own) {
+    call.call_ns = *(volatile __u64*)&own->call_ns;
+    call.nr = own->nr;
+    call.flags = own->flags;
+    call.off_ns = own->off_ns;
+    call.cause = own->blocked && !own->wake_ns ? own->cause : own->queue;
+    // It may run meanwhile, return and enter another: an old age must not meet a new number.
+    if (*(volatile __u64*)&own->call_ns != call.call_ns) return 0;
+  }
+  if (!call.call_ns) {
+    if (own && call.nr != PYRO_NR_NONE_SEEN) return 0;
+    if (!(task->__state & PYRO_TASK_BLOCKED)) return 0;
+    struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
+    __s64 nr = (__s64)regs->orig_ax;
+    call.flags = task->thread_info.status & PYRO_TS_COMPAT ? PYRO_SYSCALL_COMPAT : 0;
+    if (nr < 0 || pyro_never_returns((__s32)nr, call.flags)) return 0;
+    call.nr = (__s32)nr;
+    call.call_ns = pyro_attached_ns;
+    call.older = 1;
+  }
+  pyro_owner_of(task, &call.owner);
+  call.start_time_ns = task->group_leader->start_boottime;
+  call.tgid = task->tgid;
+  call.tid = task->pid;
+  bpf_probe_read_kernel(call.comm, sizeof(call.comm), task->comm);
+  bpf_seq_write(seq, &call, sizeof(call));
   return 0;
 }

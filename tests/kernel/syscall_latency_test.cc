@@ -2,6 +2,7 @@
 #include "userspace/kernel/syscall_latency.h"
 
 #include <gmock/gmock.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -265,6 +266,80 @@ TEST_F(SyscallLatencyTest, ExemplarsKeepToTheirBudget) {
   EXPECT_EQ(c.exemplars_taken, 5u);
   EXPECT_GE(c.exemplars_limited, 20u);
   EXPECT_EQ(c.exemplars_taken, c.exemplars_delivered + c.exemplars_dropped);
+}
+
+TEST_F(SyscallLatencyTest, CallsThatHaveNotReturned) {
+  TestCgroup old_cgroup("older"), cgroup("open");
+  Child older({Workload("waits"), "sleep", "1", "1000"}), child({Workload("waits"), "sleep", "1", "1000"});
+  ASSERT_TRUE(old_cgroup.Add(older.pid()));
+  ASSERT_TRUE(cgroup.Add(child.pid()));
+  older.Go();
+  older.WaitUntilBlockedIn({SYS_select, SYS_pselect6});
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  ASSERT_TRUE((*probe)->OpenCallsStatus().ok()) << (*probe)->OpenCallsStatus();
+  child.Go();
+  child.WaitUntilBlockedIn({SYS_select, SYS_pselect6});
+  std::this_thread::sleep_for(300ms);
+  struct Seen {
+    std::string call, comm;
+    uint32_t tgid = 0;
+    uint64_t age_ns = 0, calls = 0;
+    bool older = false;
+  };
+  Seen of_old, of_child;
+  const auto look = [&] {
+    of_old = of_child = {};
+    return (*probe)->ReadOpenCalls([&](const OpenCall& call) {
+      EXPECT_FALSE(call.waits) << "nobody but off_cpu knows";
+      if (call.key.cgroup_id != cgroup.id() && call.key.cgroup_id != old_cgroup.id()) return;
+      Seen& seen = call.key.cgroup_id == cgroup.id() ? of_child : of_old;
+      seen = {SyscallName(call.key), std::string(call.comm), call.process.tgid,
+              call.age_ns,           seen.calls + 1,         call.older};
+    });
+  };
+  const uint64_t begun_ns = MonotonicNowNs();
+  const Status read = look();
+  ASSERT_TRUE(read.ok()) << read;
+  std::printf("[ measured ] a visit of all threads %llu us; ages %llu and (older) %llu ms\n",
+              static_cast<unsigned long long>((MonotonicNowNs() - begun_ns) / 1000),
+              static_cast<unsigned long long>(of_child.age_ns / kNsPerMs),
+              static_cast<unsigned long long>(of_old.age_ns / kNsPerMs));
+  EXPECT_EQ(of_child.calls, 1u);
+  EXPECT_THAT(of_child.call, ::testing::AnyOf("select", "pselect6"));
+  EXPECT_EQ(of_child.comm, "waits");
+  EXPECT_EQ(of_child.tgid, static_cast<uint32_t>(child.pid()));
+  EXPECT_FALSE(of_child.older);
+  EXPECT_GE(of_child.age_ns, 300 * kNsPerMs);
+  // Its true age is not known: what is, is how long we have been looking.
+  EXPECT_EQ(of_old.calls, 1u);
+  EXPECT_THAT(of_old.call, ::testing::AnyOf("select", "pselect6"));
+  EXPECT_TRUE(of_old.older);
+  EXPECT_GE(of_old.age_ns, of_child.age_ns);
+  EXPECT_LT(of_old.age_ns, 60 * kNsPerSecond);
+
+  for (Child* one : {&older, &child}) {
+    one->CloseInput();
+    EXPECT_EQ(one->Wait(), 0);
+  }
+  ASSERT_TRUE(look().ok());
+  EXPECT_EQ(of_old.calls + of_child.calls, 0u);
+}
+
+TEST_F(SyscallLatencyTest, AThreadThatIsStoppedIsInNoCall) {
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("stopped");
+  Child child({Workload("waits"), "--stop", "sleep", "1", "1000"});
+  ASSERT_TRUE(cgroup.Add(child.pid()));
+  child.Go();
+  child.CloseInput();
+  ASSERT_TRUE(child.WaitStopped());
+  uint64_t open = 0;
+  ASSERT_TRUE((*probe)->ReadOpenCalls([&](const OpenCall& call) { open += call.key.cgroup_id == cgroup.id(); }).ok());
+  EXPECT_EQ(open, 0u);
+  child.Signal(SIGCONT);
+  EXPECT_EQ(child.Wait(), 0);
 }
 
 }  // namespace

@@ -128,8 +128,9 @@ Status Collector::StartProbes() {
   }
   if (options_.syscalls) {
     auto probe = kernel::SyscallLatency::Start({.unwind = node_.unwind_maps(), .split = options_.waits});
+    const Status open_calls = probe.ok() ? (*probe)->OpenCallsStatus() : OkStatus();
+    note("syscall_latency", probe.status(), std::string(Message(open_calls)));
     if (probe.ok()) syscalls_ = *std::move(probe);
-    note("syscall_latency", probe.status());
   } else {
     unused("syscall_latency");
   }
@@ -241,13 +242,15 @@ void Collector::CollectLoop() {
     (void)sampler_->Stop();
     (void)sampler_->Poll(milliseconds(0), [&](const kernel::CpuSample& sample) { track_->Collect(sample); });
   }
+  Work ending;
+  ending.open_calls = TakeOpenCalls();  // while the probe still sees what returns
   // Off-CPU first: it writes what system calls read.
   if (waits_ != nullptr) (void)waits_->Stop();
   if (syscalls_ != nullptr) (void)syscalls_->Stop();
   if (tcp_ != nullptr) (void)tcp_->Stop();
   // Of the time that was sampled; making tables and names takes a while yet.
   const int64_t ended_ns = UnixNowNs();
-  const std::optional<uint64_t> expected = TakeExpected();
+  ending.expected = TakeExpected();
   {
     const std::lock_guard lock(mutex_);
     for (auto& session : new_sessions_) sessions_[session->id()] = std::move(session);
@@ -279,7 +282,7 @@ void Collector::CollectLoop() {
   }
   PollSlowCalls(offset_ns);
   PollWaits(offset_ns);
-  CutLastWindows(ended_ns, expected);
+  CutLastWindows(ended_ns, std::move(ending));
   const std::lock_guard lock(queue_mutex_);
   queue_closed_ = true;
   queue_changed_.notify_all();
@@ -338,6 +341,16 @@ std::optional<uint64_t> Collector::TakeExpected() {
   return ExpectedSamples(used_ns, frequency_hz_.load());
 }
 
+std::map<kernel::SyscallKey, profile::Histogram> Collector::TakeOpenCalls() {
+  std::map<kernel::SyscallKey, profile::Histogram> ages;
+  // Where this kernel does not let us, the probe's state has said so since the start.
+  if (syscalls_ == nullptr || !syscalls_->OpenCallsStatus().ok()) return ages;
+  const Status status =
+      syscalls_->ReadOpenCalls([&](const kernel::OpenCall& call) { ages[call.key].Record(call.age_ns); });
+  if (!status.ok()) ReportProblem("syscall_latency", status);
+  return ages;
+}
+
 void Collector::CutWindows(int64_t now_ns) {
   const auto window_ns = static_cast<int64_t>(options_.window_ns);
   Work work;
@@ -349,18 +362,17 @@ void Collector::CutWindows(int64_t now_ns) {
     window_start_ns_ = now_ns - now_ns % window_ns;
     work.duration_ns = static_cast<uint64_t>(window_start_ns_ - work.start_ns);
     work.expected = TakeExpected();
+    work.open_calls = TakeOpenCalls();
   }
   if (work.drain || !work.session_windows.empty() || !work.finished.empty()) Queue(std::move(work));
 }
 
-void Collector::CutLastWindows(int64_t ended_ns, std::optional<uint64_t> expected) {
-  Work work;
+void Collector::CutLastWindows(int64_t ended_ns, Work work) {
   PollSessions(&work);
   work.windows = track_->TakeAll(ended_ns);
   work.drain = true;
   work.start_ns = window_start_ns_;
   work.duration_ns = static_cast<uint64_t>(std::max<int64_t>(1, ended_ns - window_start_ns_));
-  work.expected = expected;
   Queue(std::move(work));
 }
 
@@ -513,6 +525,21 @@ void Collector::AddSums(const Work& work, profile::Batch* batch) {
         for (const auto& [error, count] : point.errors) same->errors[error] += count;
       }
     }
+  }
+  // Keys that differ in what labels do not show (the v1 cgroup id) are one series.
+  std::map<profile::LabelSet, profile::Histogram> open_calls;
+  for (const auto& [key, ages] : work.open_calls) {
+    open_calls[node_.LabelsOf(key.cgroup_id, key.cgroup_v1_id, "")
+                   .With(profile::kLabelSyscall, kernel::SyscallName(key))]
+        .Merge(ages);
+  }
+  for (auto& [labels, ages] : open_calls) {
+    profile::HistogramPoint point;
+    point.series = builder.Series(profile::kTypeSyscallOpen, labels);
+    point.time_ns = work.start_ns;
+    point.duration_ns = work.duration_ns;
+    point.histogram = std::move(ages);
+    batch->histograms.push_back(std::move(point));
   }
   if (waits_ != nullptr) {
     const Status status = waits_->AddSums(work.start_ns, work.duration_ns, builder, batch);

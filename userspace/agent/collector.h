@@ -99,6 +99,7 @@ class Collector {
     int64_t start_ns = 0;  // of the window that the sums belong to
     uint64_t duration_ns = 0;
     std::optional<uint64_t> expected;  // samples, by the machine's CPU time; unset when only a part is sampled
+    std::map<kernel::SyscallKey, profile::Histogram> open_calls;  // their ages when the windows ended
   };
 
   Collector(const Options& options, Node* node, Sink sink, SessionListener on_session);
@@ -108,8 +109,9 @@ class Collector {
   void PollSlowCalls(int64_t offset_ns);
   void PollWaits(int64_t offset_ns);
   std::optional<uint64_t> TakeExpected();
+  std::map<kernel::SyscallKey, profile::Histogram> TakeOpenCalls();
   void CutWindows(int64_t now_ns);
-  void CutLastWindows(int64_t ended_ns, std::optional<uint64_t> expected);
+  void CutLastWindows(int64_t ended_ns, Work work);
   void Queue(Work work);
   void PollSessions(Work* work);
   void Process(Work work);
@@ -137,7 +139,7 @@ class Collector {
   std::unique_ptr<kernel::CpuSampler> sampler_;
   std::unique_ptr<SampleTrack> track_;
   std::unique_ptr<kernel::TcpLatency> tcp_;
-  std::unique_ptr<kernel::SyscallLatency> syscalls_;  // PollExemplars there, Drain on pyro-name
+  std::unique_ptr<kernel::SyscallLatency> syscalls_;  // PollExemplars and ReadOpenCalls there, Drain on pyro-name
   std::unique_ptr<WaitTrack> waits_;                  // Poll there, AddSums on pyro-name
   int64_t window_start_ns_ = 0;
   std::optional<uint64_t> machine_cpu_ns_;  // when samples were last expected; unset when only a part is sampled

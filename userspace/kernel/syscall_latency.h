@@ -17,6 +17,9 @@
 // Which part of that time the calls waited, and for what, is added when an OffCpu probe runs beside (Options::split); a
 // call that does not wait costs nothing more then.
 //
+// Calls that have not returned are in no window: ReadOpenCalls has them with their age, also those that are older than
+// the probe if their thread is blocked.
+//
 // Does not promise: kernel stacks in exemplars (at the return there is none left to see), calls of
 // user-mode helpers before the first Drain in their right order.
 //
@@ -92,6 +95,19 @@ struct SlowCall {
   WaitTimes waited_ns{};  // of latency_ns, in whole microseconds; with Options::split
 };
 
+// A call that has not returned, as it is now. Views are valid during the callback only.
+struct OpenCall {
+  SyscallKey key;
+  ProcessKey process;
+  uint32_t tid = 0;
+  std::string_view comm;
+  uint64_t age_ns = 0;  // of an older one: since the probe was attached, so at least this
+  bool older = false;   // entered before the probe was attached
+  bool waits = false;   // with Options::split: its thread does not run, for wait_age_ns so far, because of `cause`
+  uint64_t wait_age_ns = 0;
+  WaitCause cause = PYRO_WAIT_OTHER;
+};
+
 struct SyscallCounters {
   uint64_t recorded = 0;       // in a histogram under their own key
   uint64_t folded = 0;         // in the fold key's histogram
@@ -128,6 +144,12 @@ class SyscallLatency {
   virtual Status Drain(const std::function<void(const SyscallWindow&)>& callback) = 0;
   // Hands over the slow calls there are; does not wait.
   virtual Status PollExemplars(const std::function<void(const SlowCall&)>& callback) = 0;
+  // All calls that are open now, of all threads in our PID namespace. Any thread, and while the probe is attached: it
+  // does not see afterwards what returns. FAILED_PRECONDITION with the reason where this kernel does not let us. Cost:
+  // one visit of every thread of the machine, about 0.2 µs each.
+  virtual Status ReadOpenCalls(const std::function<void(const OpenCall&)>& callback) = 0;
+  // Why ReadOpenCalls fails; OK where it does not.
+  virtual Status OpenCallsStatus() const = 0;
   // Detaches. What was counted stays for a last Drain.
   virtual Status Stop() = 0;
   virtual SyscallCounters Counters() const = 0;
