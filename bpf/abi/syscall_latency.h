@@ -51,6 +51,27 @@ struct pyro_syscall_slow {
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_slow) == 16, "pyro_syscall_slow");
 
+// pyro_call_descriptors: which argument of a call is a descriptor worth naming, by number: 0 none, 1 … 6 the first to
+// sixth, PYRO_DESCRIPTOR_RETURNED what the call returned.
+#define PYRO_DESCRIPTOR_RETURNED 7u
+
+enum pyro_descriptor_kind {
+  PYRO_DESCRIPTOR_NONE = 0,    // the call has none, or it was closed
+  PYRO_DESCRIPTOR_FILE = 1,    // inode tells which, /proc the name
+  PYRO_DESCRIPTOR_SOCKET = 2,  // peer
+};
+
+// What is behind the descriptor of a call, at its end.
+struct pyro_descriptor {
+  __s32 fd;       // meaningless with PYRO_DESCRIPTOR_NONE
+  __u8 kind;      // enum pyro_descriptor_kind
+  __u8 family;    // AF_* of a socket
+  __u16 port;     // of an internet socket's peer, host order; 0: it has none
+  __u64 inode;    // of a file
+  __u8 peer[16];  // address, network order; of AF_INET the first 4 bytes
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_descriptor) == 32, "pyro_descriptor");
+
 // One slow call, on the ring: this header, then user_frames addresses (u64, leaf first); with raw_bytes, then registers
 // and stack as behind struct pyro_cpu_sample.
 struct pyro_syscall_exemplar {
@@ -68,8 +89,10 @@ struct pyro_syscall_exemplar {
   char comm[PYRO_COMM_BYTES];
   __u32 waited_us[PYRO_WAIT_CAUSES];  // of the latency, by cause; all 0 without off_cpu
   __u32 pad;
+  __u64 arguments[6];  // of a 64-bit call, as passed in registers: what they point to is never read
+  struct pyro_descriptor descriptor;
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_exemplar) == 128, "pyro_syscall_exemplar");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_exemplar) == 208, "pyro_syscall_exemplar");
 
 // One call that has not returned, as the iterator pyro_open_calls writes them one behind the other.
 struct pyro_open_call {

@@ -30,6 +30,7 @@
 #include "bpf/abi/off_cpu.h"
 
 #include "bpf/abi/histogram.h"
+#include "bpf/lib/descriptor.h"
 #include "bpf/lib/octave.h"
 #include "bpf/lib/owner.h"
 #include "bpf/lib/program.h"
@@ -60,13 +61,6 @@ __u32 pyro_epoch = 1;
 #define PYRO_TASK_UNINTERRUPTIBLE 0x2u
 #define PYRO_TASK_DEAD 0x80u
 #define PYRO_LOCK_SPINS 1u  // LCB_F_SPIN of contention_begin
-#define PYRO_S_IFMT 0170000u
-#define PYRO_S_IFSOCK 0140000u
-#define PYRO_S_IFREG 0100000u
-#define PYRO_S_IFBLK 0060000u
-#define PYRO_S_IFDIR 0040000u
-#define PYRO_AF_UNIX 1u
-#define PYRO_AF_NETLINK 16u
 
 // Totals. Preallocated, as the run queue is locked: 24-byte keys, 16 bytes per CPU. Written here; the entries of the
 // fold key are made by user space before attaching, idle ones deleted by it.
@@ -147,11 +141,8 @@ PYRO_NOINLINE int pyro_in_fault(void* ctx) {
 
 // By what a descriptor of the current task is.
 PYRO_NOINLINE int pyro_cause_of_fd(struct task_struct* task, __u32 fd) {
-  struct fdtable* table = BPF_CORE_READ(task, files, fdt);
-  struct file* file = 0;
-  if (!table || fd >= BPF_CORE_READ(table, max_fds)) return PYRO_WAIT_OTHER;
-  struct file** files = BPF_CORE_READ(table, fd);
-  if (bpf_probe_read_kernel(&file, sizeof(file), files + fd) || !file) return PYRO_WAIT_OTHER;
+  struct file* file = pyro_file_of(task, fd);
+  if (!file) return PYRO_WAIT_OTHER;
   __u32 kind = BPF_CORE_READ(file, f_inode, i_mode) & PYRO_S_IFMT;
   if (kind == PYRO_S_IFSOCK) {
     struct socket* socket = BPF_CORE_READ(file, private_data);

@@ -7,6 +7,7 @@
 // With off_cpu attached beside (pyro_split), what each call waited for is in its task's storage when it ends, written
 // while the task did not run. A call that did not wait, and any call without off_cpu, pays nothing for it.
 #include "bpf/abi/syscall_latency.h"
+#include "bpf/lib/descriptor.h"
 #include "bpf/lib/octave.h"
 #include "bpf/lib/owner.h"
 #include "bpf/lib/program.h"
@@ -16,6 +17,8 @@
 const volatile __u64 pyro_exemplar_min_ns = 1000000;               // faster calls are never exemplars
 const volatile __u32 pyro_max_user_frames = PYRO_MAX_USER_FRAMES;  // of exemplars; 0 … PYRO_MAX_USER_FRAMES
 const volatile __u64 pyro_wake_bytes = 1 << 19;                    // ring fill that wakes the reader
+
+const volatile __u8 pyro_call_descriptors[PYRO_CALL_CAUSES] = {};  // by number: abi/syscall_latency.h
 
 const volatile __u32 pyro_split = 0;  // 1: pyro_task_states is off_cpu's too
 
@@ -172,6 +175,63 @@ PYRO_INLINE __u32 pyro_microseconds(__u64 ns) {
   return us > 0xffffffffull ? 0xffffffffu : (__u32)us;
 }
 
+// Which call it was: arguments, and what its descriptor is. Of 64-bit calls.
+PYRO_NOINLINE int pyro_take_arguments(struct task_struct* task, struct pyro_syscall_exemplar* exemplar) {
+  struct pyro_descriptor* descriptor = &exemplar->descriptor;
+  __builtin_memset(exemplar->arguments, 0, sizeof(exemplar->arguments));
+  __builtin_memset(descriptor, 0, sizeof(*descriptor));
+  __u32 nr = exemplar->call.nr;
+  if (exemplar->call.flags || nr >= PYRO_CALL_CAUSES) return 0;
+  struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
+  __u64 first = regs->di, second = regs->si, third = regs->dx, fourth = regs->r10, fifth = regs->r8, sixth = regs->r9;
+  __s64 returned = exemplar->result;
+  // Values from here on: the verifier wants no load through one of several pointers.
+  PYRO_OPAQUE(first);
+  PYRO_OPAQUE(second);
+  PYRO_OPAQUE(third);
+  PYRO_OPAQUE(fourth);
+  PYRO_OPAQUE(fifth);
+  PYRO_OPAQUE(sixth);
+  PYRO_OPAQUE(returned);
+  exemplar->arguments[0] = first;
+  exemplar->arguments[1] = second;
+  exemplar->arguments[2] = third;
+  exemplar->arguments[3] = fourth;
+  exemplar->arguments[4] = fifth;
+  exemplar->arguments[5] = sixth;
+  __u8 which = pyro_call_descriptors[nr & (PYRO_CALL_CAUSES - 1)];
+  __s32 fd = which == 1                          ? (__s32)first
+             : which == 2                        ? (__s32)second
+             : which == 3                        ? (__s32)third
+             : which == 4                        ? (__s32)fourth
+             : which == 5                        ? (__s32)fifth
+             : which == 6                        ? (__s32)sixth
+             : which == PYRO_DESCRIPTOR_RETURNED ? (__s32)returned
+                                                 : -1;
+  if (fd < 0) return 0;
+  struct file* file = pyro_file_of(task, fd);
+  if (!file) return 0;
+  descriptor->fd = fd;
+  descriptor->kind = PYRO_DESCRIPTOR_FILE;
+  descriptor->inode = BPF_CORE_READ(file, f_inode, i_ino);
+  if ((BPF_CORE_READ(file, f_inode, i_mode) & PYRO_S_IFMT) != PYRO_S_IFSOCK) return 0;
+  struct socket* socket = BPF_CORE_READ(file, private_data);
+  struct sock* sock = BPF_CORE_READ(socket, sk);
+  if (!sock) return 0;
+  descriptor->kind = PYRO_DESCRIPTOR_SOCKET;
+  descriptor->family = BPF_CORE_READ(sock, __sk_common.skc_family);
+  if (descriptor->family != PYRO_AF_INET && descriptor->family != PYRO_AF_INET6) return 0;
+  __u16 port = BPF_CORE_READ(sock, __sk_common.skc_dport);
+  descriptor->port = (__u16)(port << 8 | port >> 8);
+  if (descriptor->family == PYRO_AF_INET) {
+    __u32 address = BPF_CORE_READ(sock, __sk_common.skc_daddr);
+    __builtin_memcpy(descriptor->peer, &address, sizeof(address));
+  } else {
+    BPF_CORE_READ_INTO(descriptor->peer, sock, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+  }
+  return 0;
+}
+
 PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const struct pyro_task_state* state,
                                      __u64 end_ns, __u64 latency_ns, __s64 result) {
   struct task_struct* task = bpf_get_current_task_btf();
@@ -193,6 +253,7 @@ PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const 
     exemplar->waited_us[i] = pyro_split ? pyro_microseconds(state->waited_ns[i]) : 0;
   }
   exemplar->pad = 0;
+  pyro_take_arguments(task, exemplar);
 
   walk->count = walk->means = 0;
   walk->stop = PYRO_STOP_NO_USER_STACK;

@@ -16,6 +16,7 @@
 #include "tests/kernel/harness.h"
 #include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
+#include "userspace/kernel/call_arguments.h"
 
 namespace pyrometer::kernel {
 namespace {
@@ -338,6 +339,62 @@ TEST_F(SyscallLatencyTest, AThreadThatIsStoppedIsInNoCall) {
   uint64_t open = 0;
   ASSERT_TRUE((*probe)->ReadOpenCalls([&](const OpenCall& call) { open += call.key.cgroup_id == cgroup.id(); }).ok());
   EXPECT_EQ(open, 0u);
+  child.Signal(SIGCONT);
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+// What the slow calls of one name say of themselves.
+std::vector<std::pair<std::string, CallDescriptor>> SlowCallsOf(SyscallLatency& probe, const TestCgroup& cgroup,
+                                                                std::string_view name) {
+  std::vector<std::pair<std::string, CallDescriptor>> calls;
+  EXPECT_TRUE(probe
+                  .PollExemplars([&](const SlowCall& call) {
+                    if (call.key.cgroup_id != cgroup.id() || SyscallName(call.key) != name) return;
+                    calls.emplace_back(CallText(call, "FILE"), call.descriptor);
+                  })
+                  .ok());
+  return calls;
+}
+
+TEST_F(SyscallLatencyTest, SlowCallsSayOnWhichSocketTheyWaited) {
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("socket");
+  Child child({Workload("waits"), "tcp", "3", "20000"});
+  ASSERT_TRUE(cgroup.Add(child.pid()));
+  child.Go();
+  child.CloseInput();
+  EXPECT_EQ(child.Wait(), 0);
+  const auto calls = SlowCallsOf(**probe, cgroup, "recvfrom");
+  ASSERT_EQ(calls.size(), 3u);
+  for (const auto& [text, descriptor] : calls) {
+    EXPECT_EQ(descriptor.kind, PYRO_DESCRIPTOR_SOCKET);
+    EXPECT_THAT(text, ::testing::MatchesRegex(R"(recvfrom\([0-9]+ → 127\.0\.0\.1:[1-9][0-9]+, …, 1, 0x0\) = 1)"));
+  }
+}
+
+TEST_F(SyscallLatencyTest, SlowCallsSayOnWhichFileTheyWaited) {
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("file");
+  Child child({Workload("waits"), "--stop", "pipe", "3", "20000"});
+  ASSERT_TRUE(cgroup.Add(child.pid()));
+  child.Go();
+  child.CloseInput();
+  // Its pipes are still open when it stops itself at the end.
+  ASSERT_TRUE(child.WaitStopped());
+  const auto calls = SlowCallsOf(**probe, cgroup, "read");
+  ASSERT_GE(calls.size(), 3u);
+  size_t pipes = 0;
+  for (const auto& [text, descriptor] : calls) {
+    EXPECT_EQ(descriptor.kind, PYRO_DESCRIPTOR_FILE);
+    EXPECT_THAT(text, ::testing::MatchesRegex(R"(read\([0-9]+ → FILE, …, [0-9]+\) = [0-9]+)"));
+    char link[64] = {};
+    const std::string path = StrFormat("/proc/%d/fd/%d", child.pid(), descriptor.fd);
+    if (readlink(path.c_str(), link, sizeof(link) - 1) < 0) continue;
+    pipes += link == StrFormat("pipe:[%d]", descriptor.inode);
+  }
+  EXPECT_GE(pipes, 3u);
   child.Signal(SIGCONT);
   EXPECT_EQ(child.Wait(), 0);
 }

@@ -9,9 +9,11 @@
 
 #include "userspace/agent/batch_builder.h"
 #include "userspace/agent/cpu_time.h"
+#include "userspace/agent/descriptor_name.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
 #include "userspace/base/thread.h"
+#include "userspace/kernel/call_arguments.h"
 
 namespace pyrometer::agent {
 namespace {
@@ -39,6 +41,15 @@ uint64_t ResidentBytes() {
   const auto fields = Split(*statm, ' ');
   const auto pages = fields.size() > 1 ? ParseUint64(fields[1]) : std::nullopt;
   return pages.value_or(0) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+// The name of a file is in /proc only, and for as long as it is open.
+std::string TextOf(const kernel::SlowCall& call) {
+  std::string file;
+  if (call.descriptor.kind == PYRO_DESCRIPTOR_FILE) {
+    file = DescriptorName(call.process.tgid, call.tid, call.descriptor.fd, call.descriptor.inode);
+  }
+  return kernel::CallText(call, file);
 }
 
 // Label sets equal after naming (two comms of one cgroup may map to one service) must give one point.
@@ -303,7 +314,7 @@ void Collector::PollSlowCalls(int64_t offset_ns) {
     profile::StackId id = resolver_.Intern(stack, window);
     if (waits_ != nullptr) id = WaitTrack::WithCause(call, id, window);
     window.AddExemplar({call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)},
-                       {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid});
+                       {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid, TextOf(call)});
   });
   if (!status.ok()) ReportProblem("syscall_latency", status);
 }
@@ -431,7 +442,7 @@ void Collector::Process(Work work) {
       point.duration_ns = window.duration_ns();
       for (const RawExemplar& exemplar : exemplars) {
         point.exemplars.push_back({static_cast<int64_t>(exemplar.time_ns) + offset_ns, exemplar.value,
-                                   stacks[exemplar.stack], ToUtf8(exemplar.comm), exemplar.tid});
+                                   stacks[exemplar.stack], ToUtf8(exemplar.comm), exemplar.tid, exemplar.call});
       }
       batch.histograms.push_back(std::move(point));
     }

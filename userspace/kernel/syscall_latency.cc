@@ -17,6 +17,7 @@
 #include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
 #include "userspace/kernel/bpf_loader.h"
+#include "userspace/kernel/call_arguments.h"
 #include "userspace/kernel/decode.h"
 #include "userspace/kernel/octave_reader.h"
 #include "userspace/kernel/unwind_maps.h"
@@ -356,6 +357,7 @@ bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   if (size < sizeof(pyro_syscall_exemplar)) return false;
   const auto* record = static_cast<const pyro_syscall_exemplar*>(data);
   if (record->user_frames > PYRO_MAX_USER_FRAMES || record->user_stop >= PYRO_STOP_COUNT ||
+      record->descriptor.kind > PYRO_DESCRIPTOR_SOCKET ||
       !DecodeStackCopy(record + 1, size - sizeof(*record), record->user_frames, record->raw_bytes, out.raw_registers,
                        out.raw_stack)) {
     return false;
@@ -371,6 +373,13 @@ bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   out.user_stop = static_cast<StopReason>(record->user_stop);
   out.means = record->means;
   for (size_t i = 0; i < PYRO_WAIT_CAUSES; ++i) out.waited_ns[i] = uint64_t{record->waited_us[i]} * 1000;
+  std::copy(std::begin(record->arguments), std::end(record->arguments), out.arguments.begin());
+  out.descriptor = {.kind = static_cast<pyro_descriptor_kind>(record->descriptor.kind),
+                    .fd = record->descriptor.fd,
+                    .inode = record->descriptor.inode,
+                    .family = record->descriptor.family,
+                    .port = record->descriptor.port};
+  std::copy(std::begin(record->descriptor.peer), std::end(record->descriptor.peer), out.descriptor.peer.begin());
   return true;
 }
 
@@ -381,20 +390,21 @@ StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& o
   ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
   const uint32_t ring_bytes = RingBytes(options.ring_bytes);
   const auto load = [&](bool open_calls) {
-    return LoadSkeleton<Skeleton>(kProbe, syscall_latency_bpf__open, syscall_latency_bpf__load,
-                                  [&](syscall_latency_bpf& s) {
-                                    s.rodata->pyro_exemplar_min_ns = options.exemplar_min_ns;
-                                    s.rodata->pyro_max_user_frames = options.max_user_frames;
-                                    s.rodata->pyro_wake_bytes = ring_bytes / 2;
-                                    s.rodata->pyro_v1_controller = MountedV1Controller();
-                                    s.rodata->pyro_split = options.split ? 1 : 0;
-                                    if (!options.split) bpf_map__set_max_entries(s.maps.pyro_syscall_waits, 1);
-                                    bpf_map__set_max_entries(s.maps.pyro_syscall_octaves,
-                                                             std::max(options.max_octaves, 1u) + PYRO_LATENCY_OCTAVES);
-                                    bpf_map__set_max_entries(s.maps.pyro_exemplars, ring_bytes);
-                                    bpf_program__set_autoload(s.progs.pyro_open_calls, open_calls);
-                                    return ShareUnwindMaps(options.unwind.get(), PYRO_MAX_RAW_STACK_BYTES, s);
-                                  });
+    return LoadSkeleton<Skeleton>(
+        kProbe, syscall_latency_bpf__open, syscall_latency_bpf__load, [&](syscall_latency_bpf& s) {
+          s.rodata->pyro_exemplar_min_ns = options.exemplar_min_ns;
+          s.rodata->pyro_max_user_frames = options.max_user_frames;
+          s.rodata->pyro_wake_bytes = ring_bytes / 2;
+          s.rodata->pyro_v1_controller = MountedV1Controller();
+          s.rodata->pyro_split = options.split ? 1 : 0;
+          std::copy(DescriptorByCall().begin(), DescriptorByCall().end(), s.rodata->pyro_call_descriptors);
+          if (!options.split) bpf_map__set_max_entries(s.maps.pyro_syscall_waits, 1);
+          bpf_map__set_max_entries(s.maps.pyro_syscall_octaves,
+                                   std::max(options.max_octaves, 1u) + PYRO_LATENCY_OCTAVES);
+          bpf_map__set_max_entries(s.maps.pyro_exemplars, ring_bytes);
+          bpf_program__set_autoload(s.progs.pyro_open_calls, open_calls);
+          return ShareUnwindMaps(options.unwind.get(), PYRO_MAX_RAW_STACK_BYTES, s);
+        });
   };
   StatusOr<Skeleton> skeleton = load(true);
   Status open_calls;

@@ -28,6 +28,7 @@
 // CPU and octave in use. Start takes about 100 ms.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -37,6 +38,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bpf/abi/syscall_latency.h"
 #include "userspace/base/status.h"
 #include "userspace/base/types.h"
 #include "userspace/kernel/cpu_sample.h"
@@ -78,6 +80,16 @@ struct SyscallWindow {
   uint64_t waited_calls = 0;  // calls that waited at all
 };
 
+// What was behind the descriptor of a call when it ended, for the calls that call_arguments.h knows.
+struct CallDescriptor {
+  pyro_descriptor_kind kind = PYRO_DESCRIPTOR_NONE;
+  int32_t fd = -1;
+  uint64_t inode = 0;              // of a file
+  uint8_t family = 0;              // AF_* of a socket
+  uint16_t port = 0;               // of an internet socket's peer; 0: it has none
+  std::array<uint8_t, 16> peer{};  // its address; of AF_INET the first 4 bytes
+};
+
 // One slow call; views are valid during the callback only.
 struct SlowCall {
   SyscallKey key;
@@ -92,7 +104,9 @@ struct SlowCall {
   uint8_t means = 0;  // these three as in CpuSample
   const pyro_raw_registers* raw_registers = nullptr;
   std::string_view raw_stack;
-  WaitTimes waited_ns{};  // of latency_ns, in whole microseconds; with Options::split
+  WaitTimes waited_ns{};                // of latency_ns, in whole microseconds; with Options::split
+  std::array<uint64_t, 6> arguments{};  // as passed; all 0 for 32-bit calls
+  CallDescriptor descriptor;
 };
 
 // A call that has not returned, as it is now. Views are valid during the callback only.

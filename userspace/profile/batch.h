@@ -86,6 +86,8 @@ struct Exemplar {
   StackId stack = kEmptyStack;
   std::string comm;
   uint32_t tid = 0;
+  // The call with what its arguments say, for reading: "read(7 → 10.0.0.3:5432, …, 4096) = 512". "": not known.
+  std::string call;
 };
 
 struct HistogramPoint {

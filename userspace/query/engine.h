@@ -87,6 +87,7 @@ struct ExemplarRow {
   std::string comm;
   uint32_t tid = 0;
   profile::LabelSet labels;  // of the series
+  std::string call;          // profile::Exemplar::call
 };
 
 struct ExemplarResult {

@@ -127,6 +127,7 @@ StatusOr<HttpReply> GetExemplars(const ApiContext& context, const HttpRequest& r
                     {"durationNs", Number(row.value)},
                     {"comm", row.comm},
                     {"tid", row.tid},
+                    {"call", row.call},
                     {"labels", LabelsJson(row.labels)},
                     {"frames", std::move(frames)}});
   }

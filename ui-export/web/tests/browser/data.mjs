@@ -383,7 +383,8 @@ export function exemplars(minNs, maxNs, now) {
     maker.samples.node.push(at);
     maker.samples.values[0].push(1);
     maker.samples.values[1].push(durationNs);
-    return { timeMs: now - i * 17_000, durationNs, comm: 'checkout', tid: 4200 + (i % 5), labels: { 'container.name': 'checkout' }, frames };
+    const call = { '[poll]': 'epoll_wait(4 → anon_inode:[eventpoll], …, 512, -1) = 1', '[lock]': '', '[block_io]': 'read(31 → /var/lib/checkout/tax/rates-2024-q3-with-a-long-name.bin, …, 65536) = 65536' }[frames[0]];
+    return { timeMs: now - i * 17_000, durationNs, comm: 'checkout', tid: 4200 + (i % 5), call, labels: { 'container.name': 'checkout' }, frames };
   }).sort((a, b) => b.durationNs - a.durationNs);
   return { exemplars: list, flame: maker.finish('slow calls', [{ type: 'samples', unit: 'count' }, { type: 'duration', unit: 'nanoseconds' }]) };
 }

@@ -421,6 +421,7 @@ await check('system calls: table, histogram, slow bucket, exemplar stacks', asyn
   await page.click('.exemplar-list tbody tr >> nth=0');
   await page.waitForSelector('.stack li');
   await textIs(page.locator('.exemplar-list tbody'), /\b(poll|lock|disk)\b/);
+  await textIs(page.locator('.exemplar-list tbody'), /read\(31 → \/var\/lib\/checkout\/tax\/rates-2024-q3-with-a-long-name\.bin, …, 65536\) = 65536/);
   await graphReady(page);
   await page.waitForTimeout(500);
   await page.screenshot({ path: join(shots, 'syscalls-slow.png'), fullPage: true });
