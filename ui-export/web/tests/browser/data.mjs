@@ -331,6 +331,7 @@ export function openCalls(filter) {
 const kPeers = [
   ['checkout', '10.42.1.17:5432', 'out', 0.38e6, 0, 1.9e9, 2.2e8], ['checkout', '10.42.1.9:6379', 'out', 0.11e6, 0, 8.1e7, 9.3e7], ['checkout', '203.0.113.80:443', 'out', 24.6e6, 142, 6.4e6, 3.1e7],
   ['checkout', '10.42.0.2', 'in', 0.41e6, 3, 7.7e8, 1.2e8], ['recommender', '10.42.1.9:6379', 'out', 0.42e6, 0, 5e6, 4.4e7], ['fluent-bit', '198.51.100.7:24224', 'out', 31.8e6, 18, 9.1e7, 1.1e5], ['postgres', '10.42.0.31', 'in', 0.36e6, 0, 2.2e8, 1.9e9],
+  ['recommender', '[2001:db8:85a3:8d3:1319:8a2e:370:7348]:50443', 'out', 2.4e6, 1204, 9.31e11, 8.88e11],
 ];
 
 export function peers() {

@@ -476,6 +476,24 @@ await check('network: peers and their histogram', async () => {
   await done(page);
 });
 
+await check('network: all columns fit, the least of them fold', async () => {
+  for (const [width, folds] of [[1280, true], [1400, true], [1600, false]]) {
+    const page = await open('?view=network', { mock, width, height: 900 });
+    await page.waitForSelector('.data-table tbody tr');
+    const table = await page.evaluate(() => {
+      const t = document.querySelector('.data-table'), last = [...t.querySelectorAll('tbody tr:first-child td')].filter((d) => d.offsetParent).at(-1);
+      return { cut: last.getBoundingClientRect().right - t.getBoundingClientRect().right, over: t.scrollWidth - t.clientWidth, heads: [...t.querySelectorAll('th')].filter((h) => h.offsetParent).map((h) => h.innerText.trim()) };
+    });
+    assert.ok(table.over <= 0 && table.cut <= 0, `${width}: ${JSON.stringify(table)}`);
+    assert.equal(table.heads.includes('Measured'), !folds, table.heads.join());
+    assert.ok(table.heads.includes('Received') && table.heads.includes('Opened'));
+    const peer = page.locator('.data-table .cut[title^="[2001"]');
+    assert.equal(await peer.getAttribute('title'), '[2001:db8:85a3:8d3:1319:8a2e:370:7348]:50443');
+    await shot(page, `network-${width}`);
+    await done(page);
+  }
+});
+
 await check('sessions: start, watch, stop, open', async () => {
   const page = await open('?view=sessions', { mock });
   await page.waitForSelector('text=No session yet');
