@@ -47,9 +47,11 @@ PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_waits) == 8 + 8 * PYRO_WAIT_CAUSES
 // Value of pyro_syscall_slow: when a call of this key is slow enough for an exemplar.
 struct pyro_syscall_slow {
   __u64 threshold_ns;
-  __s64 budget;  // exemplars left in this window; user space refills, the probe takes one each
+  __s64 budget;   // exemplars left in this window; user space refills, the probe takes one each
+  __u64 sure_ns;  // a call that lasted this long is taken without a draw
+  __u64 draw;     // others with probability draw / 2^32
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_slow) == 16, "pyro_syscall_slow");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_slow) == 32, "pyro_syscall_slow");
 
 // pyro_call_descriptors: which argument of a call is a descriptor worth naming, by number: 0 none, 1 … 6 the first to
 // sixth, PYRO_DESCRIPTOR_RETURNED what the call returned.

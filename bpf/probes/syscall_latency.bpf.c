@@ -297,6 +297,11 @@ PYRO_INLINE int pyro_wants_exemplar(const struct pyro_syscall_key* call, __u64 l
     if (!slow) return 0;
   }
   if (latency_ns < slow->threshold_ns) return 0;
+  // Drawn, so that those of a whole window are alike in chance: the first ones would tell of its beginning only.
+  if (latency_ns < slow->sure_ns && bpf_get_prandom_u32() >= slow->draw) {
+    counters->exemplars_limited++;
+    return 0;
+  }
   // Read first: a spent budget is then not written by every CPU at every slow call.
   if (slow->budget <= 0 || __sync_fetch_and_add(&slow->budget, -1) <= 0) {
     counters->exemplars_limited++;

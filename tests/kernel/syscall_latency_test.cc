@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <map>
@@ -341,6 +342,58 @@ TEST_F(SyscallLatencyTest, AThreadThatIsStoppedIsInNoCall) {
   EXPECT_EQ(open, 0u);
   child.Signal(SIGCONT);
   EXPECT_EQ(child.Wait(), 0);
+}
+
+TEST_F(SyscallLatencyTest, ExemplarsAreDrawnFromTheWholeWindowAndTheSlowestIsThere) {
+  constexpr uint32_t kWanted = 40, kSleeps = 500;
+  auto probe = SyscallLatency::Start({.exemplar_quantile = 0, .exemplars_per_key = kWanted});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("drawn");
+  const auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), Workload("waits"));
+    Child child(std::move(arguments));
+    ASSERT_TRUE(cgroup.Add(child.pid()));
+    child.Go();
+    child.CloseInput();
+    EXPECT_EQ(child.Wait(), 0);
+  };
+  // One window to learn from: as many sleeps of more than a millisecond, the longest of 9.
+  run({"sleep", StrFormat("%d", kSleeps - 20), "1200"});
+  run({"sleep", "20", "9000"});
+  uint64_t slowest_ns = 0;
+  const auto drain = [&] {
+    return (*probe)->Drain([&](const SyscallWindow& w) {
+      if (w.key.cgroup_id == cgroup.id() && SyscallName(w.key) == "nanosleep") slowest_ns = w.latency.max_ns;
+    });
+  };
+  ASSERT_TRUE((*probe)->PollExemplars([](const SlowCall&) {}).ok());
+  ASSERT_TRUE(drain().ok());
+  // Then one sleep of 300 ms, and 22 × 23 of 1.2 and 6.
+  const uint64_t begun_ns = MonotonicNowNs();
+  run({"mixture", "23", "1200"});
+  const uint64_t ended_ns = MonotonicNowNs();
+  std::vector<double> places;
+  uint64_t longest_ns = 0;
+  ASSERT_TRUE((*probe)
+                  ->PollExemplars([&](const SlowCall& call) {
+                    if (call.key.cgroup_id != cgroup.id() || SyscallName(call.key) != "nanosleep") return;
+                    longest_ns = std::max(longest_ns, call.latency_ns);
+                    places.push_back(static_cast<double>(call.time_ns - begun_ns) /
+                                     static_cast<double>(ended_ns - begun_ns));
+                  })
+                  .ok());
+  ASSERT_TRUE(drain().ok());
+  EXPECT_EQ(longest_ns, slowest_ns);
+  EXPECT_GE(longest_ns, 300 * kNsPerMs);
+  // 40 of 507 are expected, give or take 6.
+  EXPECT_GE(places.size(), kWanted / 2);
+  EXPECT_LE(places.size(), kWanted * 2);
+  const double last = *std::max_element(places.begin(), places.end());
+  const auto late = std::count_if(places.begin(), places.end(), [](double place) { return place > 0.6; });
+  std::printf("[ measured ] %zu exemplars of 507 calls, %lld of them in the last 40 %% of the time, the last at %.2f\n",
+              places.size(), static_cast<long long>(late), last);
+  EXPECT_GE(last, 0.8);
+  EXPECT_GE(late, static_cast<long>(places.size() / 6));
 }
 
 // What the slow calls of one name say of themselves.

@@ -56,7 +56,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
         return ErrnoError(errno, "cannot prepare the waits of system calls");
       }
     }
-    RETURN_IF_ERROR(SetThreshold(kFoldKey, options_.exemplar_min_ns, options_.exemplars_per_window_new_key));
+    RETURN_IF_ERROR(SetSlow(kFoldKey, SlowOfNewKeys()));
     ring_.Reset(ring_buffer__new(bpf_map__fd(skeleton_->maps.pyro_exemplars), OnExemplar, this, nullptr));
     if (!ring_) return ErrnoError(errno, "cannot map the exemplar ring");
     if (open_calls_status_.ok()) {
@@ -119,7 +119,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
       callback(window);
     }
     ForgetIdleThresholds();
-    return SetThreshold(kFoldKey, options_.exemplar_min_ns, options_.exemplars_per_window_new_key);
+    return SetSlow(kFoldKey, SlowOfNewKeys());
   }
 
   Status PollExemplars(const std::function<void(const SlowCall&)>& callback) override {
@@ -292,8 +292,15 @@ class SyscallLatencyImpl final : public SyscallLatency {
     return OkStatus();
   }
 
-  Status SetThreshold(const pyro_syscall_key& key, uint64_t threshold_ns, uint32_t budget) {
-    const pyro_syscall_slow slow = {.threshold_ns = threshold_ns, .budget = budget};
+  // Nothing is known of how many slow calls they will make: first come, first served.
+  pyro_syscall_slow SlowOfNewKeys() const {
+    return {.threshold_ns = options_.exemplar_min_ns,
+            .budget = options_.exemplars_per_window_new_key,
+            .sure_ns = options_.exemplar_min_ns,
+            .draw = 0};
+  }
+
+  Status SetSlow(const pyro_syscall_key& key, const pyro_syscall_slow& slow) {
     if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_slow), &key, &slow, BPF_ANY) != 0) {
       return ErrnoError(errno, "cannot set an exemplar threshold");
     }
@@ -305,10 +312,21 @@ class SyscallLatencyImpl final : public SyscallLatency {
     // one has the same threshold.
     const uint64_t threshold = std::max(options_.exemplar_min_ns, window.latency.Quantile(options_.exemplar_quantile));
     const pyro_syscall_key key = ToAbi(window.key);
+    // As many as in the last window are expected again.
+    uint64_t expected = 0;
+    for (const auto& bucket : window.latency.buckets) {
+      if (bucket.index >= pyro_bucket_index(threshold)) expected += bucket.count;
+    }
+    const double chance = std::min(
+        1.0, static_cast<double>(options_.exemplars_per_key) / static_cast<double>(std::max<uint64_t>(expected, 1)));
     const auto known = thresholds_.find(key);
     if (known == thresholds_.end() && window.latency.max_ns < options_.exemplar_min_ns) return;
     // No room is no loss: the key then shares the budget of new keys.
-    if (SetThreshold(key, threshold, options_.exemplars_per_key).ok()) thresholds_[key] = 0;
+    const pyro_syscall_slow slow = {.threshold_ns = threshold,
+                                    .budget = int64_t{options_.exemplars_per_key} * kExemplarBurst,
+                                    .sure_ns = std::max(threshold, window.latency.max_ns),
+                                    .draw = static_cast<uint64_t>(chance * 0x1p32)};
+    if (SetSlow(key, slow).ok()) thresholds_[key] = 0;
   }
 
   void ForgetIdleThresholds() {

@@ -10,9 +10,10 @@
 // the return of a new child from fork are not in any histogram; Counters() has them by name. When
 // there are more keys than `max_octaves`, further ones are counted under the key `folded`.
 //
-// Slow calls leave an exemplar with the caller's user stack, taken at the return of the call: slower
-// than the key's own 99th percentile of the last window (at least exemplar_min_ns), and at most
-// exemplars_per_key of them per window and key.
+// Slow calls leave an exemplar with the caller's user stack, taken at the return of the call: of those slower than the
+// key's own 99th percentile of the last window (at least exemplar_min_ns) about exemplars_per_key per window and key,
+// each with the same chance; and those at least as slow as the slowest of the last window. When suddenly many more
+// calls are slow than in the last window, the first ones win: never more than kExemplarBurst times as many.
 //
 // Which part of that time the calls waited, and for what, is added when an OffCpu probe runs beside (Options::split); a
 // call that does not wait costs nothing more then.
@@ -122,6 +123,8 @@ struct OpenCall {
   WaitCause cause = PYRO_WAIT_OTHER;
 };
 
+inline constexpr uint32_t kExemplarBurst = 4;
+
 struct SyscallCounters {
   uint64_t recorded = 0;       // in a histogram under their own key
   uint64_t folded = 0;         // in the fold key's histogram
@@ -142,7 +145,7 @@ class SyscallLatency {
     uint32_t max_octaves = 16384;                 // map entries, 168 B per CPU each, allocated when used
     uint64_t exemplar_min_ns = 1'000'000;         // no exemplars of calls faster than this; 0: all are candidates
     double exemplar_quantile = 0.99;              // of the key's last window
-    uint32_t exemplars_per_key = 4;               // per window
+    uint32_t exemplars_per_key = 4;               // per window, about
     uint32_t exemplars_per_window_new_key = 256;  // for all keys without a last window together
     uint32_t ring_bytes = 1 << 20;
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;
