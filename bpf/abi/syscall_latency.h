@@ -28,6 +28,23 @@ struct pyro_syscall_octave_key {
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_octave_key) == 32, "pyro_syscall_octave_key");
 
+// Places for the octaves that are counted most: pyro_hot_octaves, a per-CPU array of struct pyro_octave, by the place
+// that bpf/lib/hot_octaves.h gives a key, and pyro_hot_keys, who has the place. A key whose place is another's counts
+// in the hash. A key may have counts in both: its window is their sum.
+enum pyro_hot_state {
+  PYRO_HOT_FREE = 0,     // the next key that comes by takes it
+  PYRO_HOT_TAKEN = 1,    // by a CPU that is writing its key
+  PYRO_HOT_USED = 2,     // counted in, by who compares equal
+  PYRO_HOT_CLOSING = 3,  // by user space: nobody begins to count in it any more
+};
+
+struct pyro_hot_key {
+  struct pyro_syscall_octave_key key;
+  __u32 state;  // enum pyro_hot_state
+  __u32 pad;
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_hot_key) == 40, "pyro_hot_key");
+
 // Key of pyro_syscall_errors -> per-CPU __u64 count.
 struct pyro_syscall_error_key {
   struct pyro_syscall_key call;

@@ -1,13 +1,15 @@
 // Latency of every system call, counted per (cgroup, call) in per-CPU histograms.
 //
-// Hot path, per call: one task storage look-up and a clock read at entry; the same, one hash look-up and
-// a few additions at exit. Tracepoints run with preemption off and system calls do not nest, so
-// per-CPU values need no atomic operations: counts are exact.
+// Hot path, per call: one task storage look-up and a clock read at entry; the same and a few additions at exit, in an
+// array, or behind a hash look-up for keys that share their place there with one that came first (hot_octaves.h).
+// Tracepoints run with preemption off and system calls do not nest, so per-CPU values need no atomic operations: counts
+// are exact.
 //
 // With off_cpu attached beside (pyro_split), what each call waited for is in its task's storage when it ends, written
 // while the task did not run. A call that did not wait, and any call without off_cpu, pays nothing for it.
 #include "bpf/abi/syscall_latency.h"
 #include "bpf/lib/descriptor.h"
+#include "bpf/lib/hot_octaves.h"
 #include "bpf/lib/octave.h"
 #include "bpf/lib/owner.h"
 #include "bpf/lib/program.h"
@@ -20,6 +22,9 @@ const volatile __u64 pyro_wake_bytes = 1 << 19;                    // ring fill 
 
 const volatile __u8 pyro_call_descriptors[PYRO_CALL_CAUSES] = {};  // by number: abi/syscall_latency.h
 
+// 64 less the binary logarithm of the number of places in pyro_hot_octaves; 0: none is used.
+const volatile __u32 pyro_hot_shift = 0;
+
 const volatile __u32 pyro_split = 0;  // 1: pyro_task_states is off_cpu's too
 
 // Number of the current window; user space raises it when it drains.
@@ -31,7 +36,25 @@ __u64 pyro_attached_ns = 0;
 #define PYRO_PF_USER_WORKER 0x4000u  // a thread that a driver runs in the name of a process
 #define PYRO_TASK_BLOCKED 3u         // task_struct::__state: interruptible, uninterruptible; not stopped, not traced
 
-// Histograms. Entries made here when first needed, deleted by user space when long idle. The entries
+// Who counts in which place of pyro_hot_octaves. Free places are taken here; user space closes those that are idle or
+// that keep out a busier key, and frees them a window later, when no CPU can be counting in them. Sizes set before
+// load.
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __type(key, __u32);
+  __type(value, struct pyro_hot_key);
+} pyro_hot_keys SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct pyro_octave);
+} pyro_hot_octaves SEC(".maps");
+
+// All other histograms. Entries made here when first needed, deleted by user space when long idle. The entries
 // of the fold key are made by user space before attaching. Size set before load; allocated when used.
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
@@ -111,9 +134,27 @@ int BPF_PROG(pyro_sys_enter, struct pt_regs* regs, long nr) {
   return 0;
 }
 
+PYRO_INLINE struct pyro_octave* pyro_hot_octave_of(const struct pyro_syscall_octave_key* key) {
+  if (!pyro_hot_shift) return 0;
+  __u32 place = pyro_hot_place(key, pyro_hot_shift);
+  struct pyro_hot_key* hot = bpf_map_lookup_elem(&pyro_hot_keys, &place);
+  if (!hot) return 0;
+  volatile __u32* state = &hot->state;
+  if (*state == PYRO_HOT_USED) {
+    if (!pyro_same_octave_key(&hot->key, key)) return 0;
+  } else {
+    if (*state != PYRO_HOT_FREE || __sync_val_compare_and_swap(&hot->state, PYRO_HOT_FREE, PYRO_HOT_TAKEN)) return 0;
+    hot->key = *key;
+    *state = PYRO_HOT_USED;  // after the key: x86 and the JIT keep the order of stores
+  }
+  return bpf_map_lookup_elem(&pyro_hot_octaves, &place);
+}
+
 PYRO_INLINE struct pyro_octave* pyro_octave_of(struct pyro_syscall_octave_key* key, int* folded) {
   *folded = 0;
-  struct pyro_octave* octave = bpf_map_lookup_elem(&pyro_syscall_octaves, key);
+  struct pyro_octave* octave = pyro_hot_octave_of(key);
+  if (octave) return octave;
+  octave = bpf_map_lookup_elem(&pyro_syscall_octaves, key);
   if (octave) return octave;
   struct pyro_octave fresh = {};
   bpf_map_update_elem(&pyro_syscall_octaves, key, &fresh, BPF_NOEXIST);

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <unordered_map>
 #include <utility>
 
@@ -19,6 +21,7 @@
 #include "userspace/kernel/bpf_loader.h"
 #include "userspace/kernel/call_arguments.h"
 #include "userspace/kernel/decode.h"
+#include "userspace/kernel/hot_octaves.h"
 #include "userspace/kernel/octave_reader.h"
 #include "userspace/kernel/unwind_maps.h"
 #include "userspace/kernel/v1_controller.h"
@@ -42,6 +45,11 @@ class SyscallLatencyImpl final : public SyscallLatency {
         open_calls_status_(std::move(open_calls)) {}
 
   Status Begin() {
+    if (options_.hot_octaves != 0) {
+      ASSIGN_OR_RETURN(hot_, HotOctaves::Map(bpf_map__fd(skeleton_->maps.pyro_hot_keys),
+                                             bpf_map__fd(skeleton_->maps.pyro_hot_octaves), options_.hot_octaves, cpus_,
+                                             options_.idle_windows_before_eviction));
+    }
     // The fold key's entries must exist before the first call can need them.
     const std::vector<pyro_octave> zero(cpus_);
     for (uint32_t octave = 0; octave < PYRO_LATENCY_OCTAVES; ++octave) {
@@ -78,10 +86,15 @@ class SyscallLatencyImpl final : public SyscallLatency {
     std::atomic_ref<uint32_t>(skeleton_->data->pyro_epoch).store(closing + 1, std::memory_order_relaxed);
 
     std::map<SyscallKey, std::map<uint32_t, OctaveDelta>> octaves;
+    const auto add = [&](const pyro_syscall_octave_key& key, const OctaveDelta& delta) {
+      MergeOctave(delta, octaves[ToSyscallKey(key.call)][key.octave]);
+    };
+    if (hot_) RETURN_IF_ERROR(hot_->Read(closing, add));
     RETURN_IF_ERROR(octaves_.Read(
         closing,
         [&](const pyro_syscall_octave_key& key, const OctaveDelta& delta) {
-          octaves[ToSyscallKey(key.call)].emplace(key.octave, delta);
+          add(key, delta);
+          if (hot_) hot_->MakeRoom(key, std::accumulate(delta.counts.begin(), delta.counts.end(), uint64_t{0}));
         },
         [](const pyro_syscall_octave_key& key) { return (key.call.flags & PYRO_SYSCALL_FOLDED) == 0; }));
     std::map<SyscallKey, std::vector<SyscallError>> errors;
@@ -344,6 +357,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
   Skeleton skeleton_;
   const size_t cpus_;
   OctaveReader<pyro_syscall_octave_key> octaves_;
+  std::unique_ptr<HotOctaves> hot_;  // null: none
   std::unordered_map<pyro_syscall_error_key, ErrorsSeen, BytesHash, BytesEqual> errors_;
   std::unordered_map<pyro_syscall_key, WaitsSeen, BytesHash, BytesEqual> waits_;
   std::unordered_map<pyro_syscall_key, uint32_t, BytesHash, BytesEqual> thresholds_;  // -> Drains since last use
@@ -405,6 +419,9 @@ StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& o
   if (options.max_user_frames > PYRO_MAX_USER_FRAMES) {
     return InvalidArgumentError(StrFormat("at most %d user frames can be taken", PYRO_MAX_USER_FRAMES));
   }
+  if (options.hot_octaves != 0 && (options.hot_octaves < 2 || !std::has_single_bit(options.hot_octaves))) {
+    return InvalidArgumentError("hot_octaves must be 0 or a power of two from 2");
+  }
   ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
   const uint32_t ring_bytes = RingBytes(options.ring_bytes);
   const auto load = [&](bool open_calls) {
@@ -419,6 +436,11 @@ StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& o
           if (!options.split) bpf_map__set_max_entries(s.maps.pyro_syscall_waits, 1);
           bpf_map__set_max_entries(s.maps.pyro_syscall_octaves,
                                    std::max(options.max_octaves, 1u) + PYRO_LATENCY_OCTAVES);
+          if (options.hot_octaves != 0) {
+            s.rodata->pyro_hot_shift = HotOctaves::Shift(options.hot_octaves);
+            bpf_map__set_max_entries(s.maps.pyro_hot_keys, options.hot_octaves);
+            bpf_map__set_max_entries(s.maps.pyro_hot_octaves, options.hot_octaves);
+          }
           bpf_map__set_max_entries(s.maps.pyro_exemplars, ring_bytes);
           bpf_program__set_autoload(s.progs.pyro_open_calls, open_calls);
           return ShareUnwindMaps(options.unwind.get(), PYRO_MAX_RAW_STACK_BYTES, s);

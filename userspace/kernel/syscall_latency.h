@@ -142,10 +142,11 @@ struct SyscallCounters {
 class SyscallLatency {
  public:
   struct Options {
-    uint32_t max_octaves = 16384;                 // map entries, 168 B per CPU each, allocated when used
-    uint64_t exemplar_min_ns = 1'000'000;         // no exemplars of calls faster than this; 0: all are candidates
-    double exemplar_quantile = 0.99;              // of the key's last window
-    uint32_t exemplars_per_key = 4;               // per window, about
+    uint32_t max_octaves = 16384;          // map entries, 168 B per CPU each, allocated when used
+    uint32_t hot_octaves = 1024;           // beside those, 152 B per CPU each, found without a hash; a power of 2
+    uint64_t exemplar_min_ns = 1'000'000;  // no exemplars of calls faster than this; 0: all are candidates
+    double exemplar_quantile = 0.99;       // of the key's last window
+    uint32_t exemplars_per_key = 4;        // per window, about
     uint32_t exemplars_per_window_new_key = 256;  // for all keys without a last window together
     uint32_t ring_bytes = 1 << 20;
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;
