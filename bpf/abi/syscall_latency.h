@@ -28,14 +28,15 @@ struct pyro_syscall_octave_key {
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_octave_key) == 32, "pyro_syscall_octave_key");
 
-// Places for the octaves that are counted most: pyro_hot_octaves, a per-CPU array of struct pyro_octave, by the place
-// that bpf/lib/hot_octaves.h gives a key, and pyro_hot_keys, who has the place. A key whose place is another's counts
-// in the hash. A key may have counts in both: its window is their sum.
+// Places for the octaves that are counted most: pyro_hot_octaves, a per-CPU array of struct pyro_octave, and
+// pyro_hot_keys, who has which: bpf/lib/hot_octaves.h gives a key a set of PYRO_HOT_WAYS neighbouring places. A key
+// whose places are others' counts in the hash. A key may have counts in both: its window is their sum.
+#define PYRO_HOT_WAYS 4
+
 enum pyro_hot_state {
-  PYRO_HOT_FREE = 0,     // the next key that comes by takes it
-  PYRO_HOT_TAKEN = 1,    // by a CPU that is writing its key
-  PYRO_HOT_USED = 2,     // counted in, by who compares equal
-  PYRO_HOT_CLOSING = 3,  // by user space: nobody begins to count in it any more
+  PYRO_HOT_FREE = 0,     // nobody's, or a CPU that has set the tag is writing its key
+  PYRO_HOT_USED = 1,     // counted in, by who compares equal
+  PYRO_HOT_CLOSING = 2,  // by user space: nobody begins to count in it any more
 };
 
 struct pyro_hot_key {
@@ -44,6 +45,12 @@ struct pyro_hot_key {
   __u32 pad;
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_hot_key) == 40, "pyro_hot_key");
+
+// Value of pyro_hot_keys, by set; way w of set s counts in entry s * PYRO_HOT_WAYS + w of pyro_hot_octaves.
+struct pyro_hot_set {
+  __u64 tags[PYRO_HOT_WAYS];  // hash of the way's key; 0: the next key that comes by takes it
+  struct pyro_hot_key ways[PYRO_HOT_WAYS];
+};
 
 // Key of pyro_syscall_errors -> per-CPU __u64 count.
 struct pyro_syscall_error_key {

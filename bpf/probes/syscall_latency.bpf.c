@@ -22,7 +22,7 @@ const volatile __u64 pyro_wake_bytes = 1 << 19;                    // ring fill 
 
 const volatile __u8 pyro_call_descriptors[PYRO_CALL_CAUSES] = {};  // by number: abi/syscall_latency.h
 
-// 64 less the binary logarithm of the number of places in pyro_hot_octaves; 0: none is used.
+// 64 less the binary logarithm of the number of sets in pyro_hot_keys; 0: none is used.
 const volatile __u32 pyro_hot_shift = 0;
 
 const volatile __u32 pyro_split = 0;  // 1: pyro_task_states is off_cpu's too
@@ -44,7 +44,7 @@ struct {
   __uint(max_entries, 1);
   __uint(map_flags, BPF_F_MMAPABLE);
   __type(key, __u32);
-  __type(value, struct pyro_hot_key);
+  __type(value, struct pyro_hot_set);
 } pyro_hot_keys SEC(".maps");
 
 struct {
@@ -136,18 +136,27 @@ int BPF_PROG(pyro_sys_enter, struct pt_regs* regs, long nr) {
 
 PYRO_INLINE struct pyro_octave* pyro_hot_octave_of(const struct pyro_syscall_octave_key* key) {
   if (!pyro_hot_shift) return 0;
-  __u32 place = pyro_hot_place(key, pyro_hot_shift);
-  struct pyro_hot_key* hot = bpf_map_lookup_elem(&pyro_hot_keys, &place);
-  if (!hot) return 0;
-  volatile __u32* state = &hot->state;
-  if (*state == PYRO_HOT_USED) {
-    if (!pyro_same_octave_key(&hot->key, key)) return 0;
-  } else {
-    if (*state != PYRO_HOT_FREE || __sync_val_compare_and_swap(&hot->state, PYRO_HOT_FREE, PYRO_HOT_TAKEN)) return 0;
-    hot->key = *key;
-    *state = PYRO_HOT_USED;  // after the key: x86 and the JIT keep the order of stores
+  __u64 tag = pyro_hot_tag(key);
+  __u32 place = pyro_hot_set_of(tag, pyro_hot_shift);
+  struct pyro_hot_set* set = bpf_map_lookup_elem(&pyro_hot_keys, &place);
+  if (!set) return 0;
+  place *= PYRO_HOT_WAYS;
+#pragma unroll
+  for (__u32 way = 0; way < PYRO_HOT_WAYS; way++, place++) {
+    struct pyro_hot_key* hot = &set->ways[way];
+    __u64 whose = *(volatile __u64*)&set->tags[way];
+    if (whose == tag) {
+      if (*(volatile __u32*)&hot->state == PYRO_HOT_USED && pyro_same_octave_key(&hot->key, key)) {
+        return bpf_map_lookup_elem(&pyro_hot_octaves, &place);
+      }
+    } else if (!whose) {
+      if (__sync_val_compare_and_swap(&set->tags[way], 0, tag)) return 0;
+      hot->key = *key;
+      *(volatile __u32*)&hot->state = PYRO_HOT_USED;  // after the key: x86 and the JIT keep the order of stores
+      return bpf_map_lookup_elem(&pyro_hot_octaves, &place);
+    }
   }
-  return bpf_map_lookup_elem(&pyro_hot_octaves, &place);
+  return 0;
 }
 
 PYRO_INLINE struct pyro_octave* pyro_octave_of(struct pyro_syscall_octave_key* key, int* folded) {

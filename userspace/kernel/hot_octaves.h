@@ -12,6 +12,7 @@
 #pragma once
 
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -30,7 +31,7 @@ inline constexpr uint64_t kHotterBy = 4;
 
 class HotOctaves {
  public:
-  // `places`: entries of both maps, a power of two and at least 2.
+  // `places`: entries of the map of octaves; a power of two, at least 2 * PYRO_HOT_WAYS.
   static StatusOr<std::unique_ptr<HotOctaves>> Map(int keys_fd, int octaves_fd, uint32_t places, size_t cpus,
                                                    uint32_t idle_limit);
   ~HotOctaves();
@@ -43,8 +44,11 @@ class HotOctaves {
   // The key was called so many times in the window that was just read, and was counted in the hash.
   void MakeRoom(const pyro_syscall_octave_key& key, uint64_t calls);
 
+  static constexpr bool Possible(uint32_t places) { return std::has_single_bit(places) && places >= 2 * PYRO_HOT_WAYS; }
   // For pyro_hot_shift.
-  static uint32_t Shift(uint32_t places);
+  static constexpr uint32_t Shift(uint32_t places) {
+    return 65 - static_cast<uint32_t>(std::bit_width(places / PYRO_HOT_WAYS));
+  }
 
  private:
   struct Place {
@@ -53,12 +57,14 @@ class HotOctaves {
     uint32_t idle = 0;   // Reads without change
   };
 
-  HotOctaves(pyro_hot_key* keys, size_t mapped_bytes, int octaves_fd, uint32_t places, size_t cpus,
+  HotOctaves(pyro_hot_set* sets, size_t mapped_bytes, int octaves_fd, uint32_t places, size_t cpus,
              uint32_t idle_limit);
 
   void Close(std::atomic_ref<uint32_t> state);
 
-  pyro_hot_key* keys_;  // shared with the kernel
+  pyro_hot_key& KeyAt(uint32_t place) { return sets_[place / PYRO_HOT_WAYS].ways[place % PYRO_HOT_WAYS]; }
+
+  pyro_hot_set* sets_;  // shared with the kernel
   size_t mapped_bytes_;
   int octaves_fd_;
   size_t cpus_;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -419,8 +418,8 @@ StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& o
   if (options.max_user_frames > PYRO_MAX_USER_FRAMES) {
     return InvalidArgumentError(StrFormat("at most %d user frames can be taken", PYRO_MAX_USER_FRAMES));
   }
-  if (options.hot_octaves != 0 && (options.hot_octaves < 2 || !std::has_single_bit(options.hot_octaves))) {
-    return InvalidArgumentError("hot_octaves must be 0 or a power of two from 2");
+  if (options.hot_octaves != 0 && !HotOctaves::Possible(options.hot_octaves)) {
+    return InvalidArgumentError("hot_octaves must be 0 or a power of two from 8");
   }
   ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
   const uint32_t ring_bytes = RingBytes(options.ring_bytes);
@@ -438,7 +437,7 @@ StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& o
                                    std::max(options.max_octaves, 1u) + PYRO_LATENCY_OCTAVES);
           if (options.hot_octaves != 0) {
             s.rodata->pyro_hot_shift = HotOctaves::Shift(options.hot_octaves);
-            bpf_map__set_max_entries(s.maps.pyro_hot_keys, options.hot_octaves);
+            bpf_map__set_max_entries(s.maps.pyro_hot_keys, options.hot_octaves / PYRO_HOT_WAYS);
             bpf_map__set_max_entries(s.maps.pyro_hot_octaves, options.hot_octaves);
           }
           bpf_map__set_max_entries(s.maps.pyro_exemplars, ring_bytes);
