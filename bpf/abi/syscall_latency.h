@@ -137,7 +137,8 @@ struct pyro_open_call {
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_open_call) == 80, "pyro_open_call");
 
-// Per-CPU counters. Every sys_exit adds to exactly one of recorded, folded, lost and no_entry.
+// Per-CPU counters. Every sys_exit adds to exactly one of recorded, folded, lost, no_entry and
+// paused.
 struct pyro_syscall_counters {
   __u64 recorded;           // in a histogram under its own key
   __u64 folded;             // in the histogram of the fold key: no room for another key
@@ -151,5 +152,6 @@ struct pyro_syscall_counters {
   __u64 exemplars_dropped;  // of those: ring full
   __u64 exemplars_limited;  // slow calls not chosen: budget of the window spent
   __u64 waits_lost;         // calls whose waits were added nowhere (the fold entry was missing)
+  __u64 paused;             // exits of calls that were entered, or ended, while user space wanted none counted
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_counters) == 96, "pyro_syscall_counters");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_counters) == 104, "pyro_syscall_counters");

@@ -29,6 +29,10 @@ const volatile __u32 pyro_split = 0;  // 1: pyro_task_states is off_cpu's too
 
 // Number of the current window; user space raises it when it drains.
 __u32 pyro_epoch = 1;
+// Calls are counted that are entered while pyro_counting is 1 and end before user space raises pyro_generation: exact
+// instants, where attaching and detaching takes milliseconds.
+__u32 pyro_counting = 1;
+__u32 pyro_generation = 1;
 // When the probe was attached, CLOCK_MONOTONIC; written by user space just before.
 __u64 pyro_attached_ns = 0;
 
@@ -111,12 +115,19 @@ PYRO_INLINE int pyro_never_returns(__s32 nr, __u32 compat) {
   return compat ? nr == 1 || nr == 252 : nr == 60 || nr == 231;
 }
 
+PYRO_INLINE void pyro_clear_waits(struct pyro_task_state* state) {
+  if (!pyro_split || !state->waited) return;
+  state->waited = 0;
+  for (__u32 i = 0; i < PYRO_WAIT_CAUSES; i++) state->waited_ns[i] = 0;
+}
+
 SEC("tp_btf/sys_enter")
 int BPF_PROG(pyro_sys_enter, struct pt_regs* regs, long nr) {
   struct task_struct* task = bpf_get_current_task_btf();
   __u32 flags = task->thread_info.status & PYRO_TS_COMPAT ? PYRO_SYSCALL_COMPAT : 0;
   __u32 zero = 0;
 
+  if (!*(volatile __u32*)&pyro_counting) return 0;
   if (pyro_never_returns((__s32)nr, flags)) {
     struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
     if (counters) counters->never_returns++;
@@ -127,6 +138,11 @@ int BPF_PROG(pyro_sys_enter, struct pt_regs* regs, long nr) {
     struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
     if (counters) counters->start_lost++;
     return 0;
+  }
+  __u32 generation = *(volatile __u32*)&pyro_generation;
+  if (start->generation != generation) {
+    pyro_clear_waits(start);  // of a call whose end was not seen
+    start->generation = generation;
   }
   start->nr = (__s32)nr;
   start->flags = flags;
@@ -189,12 +205,6 @@ PYRO_INLINE void pyro_count_error(const struct pyro_syscall_key* call, __u32 err
   } else {
     counters->errors_lost++;
   }
-}
-
-PYRO_INLINE void pyro_clear_waits(struct pyro_task_state* state) {
-  if (!pyro_split || !state->waited) return;
-  state->waited = 0;
-  for (__u32 i = 0; i < PYRO_WAIT_CAUSES; i++) state->waited_ns[i] = 0;
 }
 
 // The waits go where the call's latency went, so that they never exceed the histogram's sum.
@@ -368,9 +378,16 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
   struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
   if (!counters) return 0;
   struct pyro_task_state* start = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
-  if (!start || start->call_ns == 0) {
-    counters->no_entry++;
-    if (start) start->nr = -1;  // an older call is over
+  if (!start || start->call_ns == 0 || start->generation != *(volatile __u32*)&pyro_generation) {
+    if (!*(volatile __u32*)&pyro_counting || (start && start->call_ns)) {
+      counters->paused++;
+    } else {
+      counters->no_entry++;
+    }
+    if (start) {
+      start->nr = -1;  // an older call is over
+      start->call_ns = 0;
+    }
     return 0;
   }
   __u64 now = bpf_ktime_get_ns();
@@ -417,17 +434,20 @@ int pyro_open_calls(struct bpf_iter__task* ctx) {
   if (!task || (task->flags & (PYRO_PF_KTHREAD | PYRO_PF_IO_WORKER | PYRO_PF_USER_WORKER))) return 0;
   struct pyro_open_call call = {};
   struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
+  int seen = own && own->generation == *(volatile __u32*)&pyro_generation;
   if (own) {
+    call.off_ns = own->off_ns;
+    call.cause = own->blocked && !own->wake_ns ? own->cause : own->queue;
+  }
+  if (own && seen) {
     call.call_ns = *(volatile __u64*)&own->call_ns;
     call.nr = own->nr;
     call.flags = own->flags;
-    call.off_ns = own->off_ns;
-    call.cause = own->blocked && !own->wake_ns ? own->cause : own->queue;
     // It may run meanwhile, return and enter another: an old age must not meet a new number.
     if (*(volatile __u64*)&own->call_ns != call.call_ns) return 0;
   }
   if (!call.call_ns) {
-    if (own && call.nr != PYRO_NR_NONE_SEEN) return 0;
+    if (seen && call.nr != PYRO_NR_NONE_SEEN) return 0;
     if (!(task->__state & PYRO_TASK_BLOCKED)) return 0;
     struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
     __s64 nr = (__s64)regs->orig_ax;

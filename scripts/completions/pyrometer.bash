@@ -62,13 +62,13 @@ _pyrometer() {
   fi
   case $command in
     up)
-      flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --unwind-memory --cache \
+      flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --syscall-budget --unwind-memory --cache \
         --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
         --max-tenants --limit --query-timeout --query-memory --tls-cert --tls-key --tls-client-ca --token-file --tenant-token --help"
       ;;
     agent)
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key -F --frequency --probes --node --spool \
-        --spool-size --cpu-budget --unwind-memory --cache --help"
+        --spool-size --cpu-budget --syscall-budget --unwind-memory --cache --help"
       ;;
     store)
       flags="--data --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \

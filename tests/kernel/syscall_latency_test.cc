@@ -261,6 +261,69 @@ TEST_F(SyscallLatencyTest, PlacesOfHotHistogramsChangeHandsWithoutLosingACall) {
   EXPECT_FALSE(SyscallLatency::Start({.hot_octaves = 24}).ok());
 }
 
+TEST_F(SyscallLatencyTest, PausedItCountsNothingAndNoCallAcrossAPause) {
+  auto started = SyscallLatency::Start({});
+  ASSERT_TRUE(started.ok()) << started.status();
+  SyscallLatency& probe = **started;
+  TestCgroup cgroup("paused");
+  const auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), Workload("syscall_mix_static"));
+    auto child = std::make_unique<Child>(std::move(arguments));
+    EXPECT_TRUE(cgroup.Add(child->pid()));
+    child->Go();
+    return child;
+  };
+  Totals totals;
+  const auto drain = [&] {
+    ASSERT_TRUE(probe
+                    .Drain([&](const SyscallWindow& w) {
+                      if (w.key.cgroup_id == cgroup.id()) totals.Add(w);
+                    })
+                    .ok());
+  };
+  EXPECT_EQ(run({"1000", "0", "0", "0"})->Wait(), 0);
+  // One call of 20 ms is open when it pauses, and ends meanwhile; the next ones are entered before it resumes.
+  const uint64_t before = MonotonicNowNs();
+  auto sleeper = run({"0", "30", "0", "7"});
+  sleeper->WaitUntilBlockedIn({SYS_nanosleep});
+  const auto slice = probe.Pause(0);
+  ASSERT_TRUE(slice.ok()) << slice.status();
+  EXPECT_LT(slice->begin_ns, before);
+  EXPECT_LT(before, slice->entries_end_ns);
+  EXPECT_LE(slice->entries_end_ns, slice->end_ns);
+  drain();
+  const uint64_t sleeps = totals.count["nanosleep"];
+  EXPECT_LT(sleeps, 30u);
+  EXPECT_EQ(run({"5000", "0", "0", "0"})->Wait(), 0);
+  drain();
+  EXPECT_EQ(totals.count["getppid"], 1000u);
+  EXPECT_EQ(totals.count["nanosleep"], sleeps);
+
+  std::this_thread::sleep_for(50ms);
+  ASSERT_TRUE(probe.Resume().ok());
+  EXPECT_EQ(sleeper->Wait(), 0);
+  EXPECT_EQ(run({"300", "0", "0", "0"})->Wait(), 0);
+  // With a tail: a call that is open when the slice ends has its end seen.
+  auto last = run({"0", "1", "0", "0"});
+  last->WaitUntilBlockedIn({SYS_nanosleep});
+  const uint64_t sleeps_before_tail = [&] {
+    drain();
+    return totals.count["nanosleep"];
+  }();
+  const auto tail = probe.Pause(200'000'000);
+  ASSERT_TRUE(tail.ok()) << tail.status();
+  EXPECT_GE(tail->end_ns - tail->entries_end_ns, 200'000'000u);
+  EXPECT_EQ(last->Wait(), 0);
+  drain();
+  EXPECT_EQ(totals.count["getppid"], 1300u);
+  EXPECT_EQ(totals.errors["close"][EBADF], 7u);
+  EXPECT_EQ(totals.count["nanosleep"], sleeps_before_tail + 1);
+  // Each of 20 ms; across the pause it would be 70 and more.
+  EXPECT_LT(totals.max_ns["nanosleep"], 60'000'000u);
+  EXPECT_LT(totals.count["nanosleep"], 31u);
+  EXPECT_GT(probe.Counters().paused, 0u);
+}
+
 TEST_F(SyscallLatencyTest, CompatCallsHaveTheirOwnNumbers) {
 #ifdef __x86_64__
   auto probe = SyscallLatency::Start({});

@@ -147,7 +147,15 @@ Status Collector::StartProbes() {
     auto probe = kernel::SyscallLatency::Start({.unwind = node_.unwind_maps(), .split = options_.waits});
     const Status open_calls = probe.ok() ? (*probe)->OpenCallsStatus() : OkStatus();
     note("syscall_latency", probe.status(), std::string(Message(open_calls)));
-    if (probe.ok()) syscalls_ = *std::move(probe);
+    if (probe.ok()) {
+      syscalls_ = *std::move(probe);
+      whole_syscalls_ = probes_["syscall_latency"];
+      if (options_.syscall_budget_cores > 0) {
+        duty_ = std::make_unique<DutyCycle>(
+            syscalls_.get(),
+            DutyCycle::Options{.budget_cores = options_.syscall_budget_cores, .window_ns = options_.window_ns});
+      }
+    }
   } else {
     unused("syscall_latency");
   }
@@ -263,6 +271,7 @@ void Collector::CollectLoop() {
   ending.open_calls = TakeOpenCalls();  // while the probe still sees what returns
   // Off-CPU first: it writes what system calls read.
   if (waits_ != nullptr) (void)waits_->Stop();
+  if (duty_ != nullptr) duty_->Stop();
   if (syscalls_ != nullptr) (void)syscalls_->Stop();
   if (tcp_ != nullptr) (void)tcp_->Stop();
   // Of the time that was sampled; making tables and names takes a while yet.
@@ -511,35 +520,63 @@ void Collector::Deliver(profile::Batch batch, std::vector<SessionReport> finishe
   }
 }
 
+Status Collector::AddSystemCalls(const Work& work, BatchBuilder& builder, profile::Batch* batch) {
+  std::optional<MeasuredSlices> measured;
+  if (duty_ != nullptr) {
+    ASSIGN_OR_RETURN(measured, duty_->EndWindow());
+  }
+  uint64_t calls = 0;
+  std::map<profile::LabelSet, profile::HistogramPoint> points;
+  RETURN_IF_ERROR(syscalls_->Drain([&](const kernel::SyscallWindow& drained) {
+    kernel::SyscallWindow window = drained;
+    if (measured) calls_too_long_ += duty_->Scale(*measured, window);
+    calls += window.latency.count;
+    const profile::LabelSet labels =
+        node_.LabelsOf(window.key.cgroup_id, window.key.cgroup_v1_id, "")
+            .With(profile::kLabelSyscall, window.key.folded ? "[folded]" : kernel::SyscallName(window.key));
+    profile::HistogramPoint& point = points[labels];
+    point.histogram.Merge(FromKernel(window.latency));
+    for (const kernel::SyscallError& error : window.errors) point.errors[error.error] += error.count;
+    if (waits_ != nullptr) waits_->AddCall(labels, window);
+  }));
+  for (auto& [labels, point] : points) {
+    point.series = builder.Series(profile::kTypeSyscallLatency, labels);
+    point.time_ns = work.start_ns;
+    point.duration_ns = work.duration_ns;
+    // Slow calls of this window have a point already (see Process): one series, one window, one point.
+    const auto same = std::find_if(batch->histograms.begin(), batch->histograms.end(), [&](const auto& other) {
+      return other.series == point.series && other.time_ns == point.time_ns;
+    });
+    if (same == batch->histograms.end()) {
+      batch->histograms.push_back(std::move(point));
+    } else {
+      same->histogram.Merge(point.histogram);
+      for (const auto& [error, count] : point.errors) same->errors[error] += count;
+    }
+  }
+  if (duty_ == nullptr) return OkStatus();
+  const double share = duty_->BeginWindow(calls);
+  const std::lock_guard lock(mutex_);
+  ProbeReport& report = probes_["syscall_latency"];
+  if (share >= 1) {
+    report = whole_syscalls_;
+  } else {
+    report = {
+        "syscall_latency", "degraded",
+        StrFormat("system calls are timed %.0f %% of the time and their counts estimated from it: timing all %.0f a "
+                  "second takes %.2f cores, the budget is %.2f (--syscall-budget)",
+                  share * 100, static_cast<double>(calls) * 1e9 / static_cast<double>(options_.window_ns),
+                  static_cast<double>(calls) * kCallCostNs / static_cast<double>(options_.window_ns),
+                  options_.syscall_budget_cores)};
+  }
+  return OkStatus();
+}
+
 void Collector::AddSums(const Work& work, profile::Batch* batch) {
   BatchBuilder builder(batch);
   if (syscalls_ != nullptr) {
-    std::map<profile::LabelSet, profile::HistogramPoint> points;
-    const Status status = syscalls_->Drain([&](const kernel::SyscallWindow& window) {
-      const profile::LabelSet labels =
-          node_.LabelsOf(window.key.cgroup_id, window.key.cgroup_v1_id, "")
-              .With(profile::kLabelSyscall, window.key.folded ? "[folded]" : kernel::SyscallName(window.key));
-      profile::HistogramPoint& point = points[labels];
-      point.histogram.Merge(FromKernel(window.latency));
-      for (const kernel::SyscallError& error : window.errors) point.errors[error.error] += error.count;
-      if (waits_ != nullptr) waits_->AddCall(labels, window);
-    });
+    const Status status = AddSystemCalls(work, builder, batch);
     if (!status.ok()) ReportProblem("syscall_latency", status);
-    for (auto& [labels, point] : points) {
-      point.series = builder.Series(profile::kTypeSyscallLatency, labels);
-      point.time_ns = work.start_ns;
-      point.duration_ns = work.duration_ns;
-      // Slow calls of this window have a point already (see Process): one series, one window, one point.
-      const auto same = std::find_if(batch->histograms.begin(), batch->histograms.end(), [&](const auto& other) {
-        return other.series == point.series && other.time_ns == point.time_ns;
-      });
-      if (same == batch->histograms.end()) {
-        batch->histograms.push_back(std::move(point));
-      } else {
-        same->histogram.Merge(point.histogram);
-        for (const auto& [error, count] : point.errors) same->errors[error] += count;
-      }
-    }
   }
   // Keys that differ in what labels do not show (the v1 cgroup id) are one series.
   std::map<profile::LabelSet, profile::Histogram> open_calls;
@@ -685,6 +722,8 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
     uncounted("no entry seen", calls.no_entry);
     uncounted("entry not remembered", calls.start_lost);
     uncounted("never returns", calls.never_returns);
+    uncounted("outside of slices", calls.paused);
+    uncounted("too long for a slice", calls_too_long_);
     add("pyrometer_syscalls_folded", node, increase("syscalls folded", calls.folded));
   }
   if (tcp_ != nullptr) {

@@ -16,7 +16,8 @@
 // when none runs does Start fail.
 //
 // Budget: when this process's own CPU time stays above `cpu_budget_cores` for three windows, the always-on
-// frequency is halved (never below 9 Hz), and Probes() says so; it does not rise again by itself.
+// frequency is halved (never below 9 Hz), and Probes() says so; it does not rise again by itself. What timing system
+// calls costs those who make them has a budget of its own, `syscall_budget_cores`.
 #pragma once
 
 #include <atomic>
@@ -31,6 +32,7 @@
 #include <thread>
 #include <vector>
 
+#include "userspace/agent/duty_cycle.h"
 #include "userspace/agent/node.h"
 #include "userspace/agent/sample_track.h"
 #include "userspace/agent/session.h"
@@ -67,6 +69,9 @@ class Collector {
     // as drops. May be null.
     std::function<std::map<std::string, uint64_t>()> lost_samples;
     double cpu_budget_cores = 0.25;  // 0 = no budget; measured at 99 Hz: tests/bench/overhead
+    // CPU time that timing system calls may cost the calling threads, all CPUs together; beyond it they are timed part
+    // of the time and the rest is estimated (duty_cycle.h). 0: all are counted, whatever it costs.
+    double syscall_budget_cores = 0;
   };
   // Takes a finished window, gives it agent_id and sequence, and returns the latter. On failure (disk
   // full) the batch is kept and offered again with the next window, at most kMaxWaitingBatches of them.
@@ -119,6 +124,7 @@ class Collector {
   void AddSums(const Work& work, profile::Batch* batch);
   void AddAccounting(const Work& work, profile::Batch* batch);
   void WatchBudget();
+  Status AddSystemCalls(const Work& work, BatchBuilder& builder, profile::Batch* batch);
   void ReportProblem(const std::string& probe, const Status& status);
 
   const Options options_;
@@ -140,6 +146,7 @@ class Collector {
   std::unique_ptr<SampleTrack> track_;
   std::unique_ptr<kernel::TcpLatency> tcp_;
   std::unique_ptr<kernel::SyscallLatency> syscalls_;  // PollExemplars and ReadOpenCalls there, Drain on pyro-name
+  std::unique_ptr<DutyCycle> duty_;                   // null: all calls are timed; pyro-name's, but for its Stop
   std::unique_ptr<WaitTrack> waits_;                  // Poll there, AddSums on pyro-name
   int64_t window_start_ns_ = 0;
   std::optional<uint64_t> machine_cpu_ns_;  // when samples were last expected; unset when only a part is sampled
@@ -156,6 +163,8 @@ class Collector {
   std::deque<Waiting> waiting_;
   uint64_t last_cpu_ns_ = 0;
   int windows_over_budget_ = 0;
+  ProbeReport whole_syscalls_;   // of syscall_latency, when all calls are timed
+  uint64_t calls_too_long_ = 0;  // for the slices that they were in
 
   std::mutex sampler_mutex_;  // sampler_ is replaced by pyro-collect, its counters read by pyro-name
   std::mutex queue_mutex_;

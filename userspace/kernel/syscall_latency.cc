@@ -6,9 +6,11 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <map>
 #include <numeric>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 
@@ -71,11 +73,26 @@ class SyscallLatencyImpl final : public SyscallLatency {
       if (link.ok()) open_calls_link_ = *std::move(link);
       open_calls_status_ = link.status();
     }
-    skeleton_->bss->pyro_attached_ns = MonotonicNowNs();
-    // Exit first: calls already open are then counted as "no entry" and not half measured. The order
-    // does not matter for calls that begin later.
-    ASSIGN_OR_RETURN(exit_link_, AttachProgram(skeleton_->progs.pyro_sys_exit, kProbe));
-    ASSIGN_OR_RETURN(enter_link_, AttachProgram(skeleton_->progs.pyro_sys_enter, kProbe));
+    RETURN_IF_ERROR(Attach());
+    slice_begin_ns_ = MonotonicNowNs();
+    return OkStatus();
+  }
+
+  StatusOr<SyscallSlice> Pause(uint64_t tail_ns) override {
+    SyscallSlice slice = {.begin_ns = slice_begin_ns_};
+    slice.entries_end_ns = MonotonicNowNs();
+    std::atomic_ref<uint32_t>(skeleton_->data->pyro_counting).store(0);
+    if (tail_ns != 0) std::this_thread::sleep_for(std::chrono::nanoseconds(tail_ns));
+    slice.end_ns = MonotonicNowNs();
+    std::atomic_ref<uint32_t>(skeleton_->data->pyro_generation).fetch_add(1);
+    RETURN_IF_ERROR(Stop());
+    return slice;
+  }
+
+  Status Resume() override {
+    RETURN_IF_ERROR(Attach());
+    slice_begin_ns_ = MonotonicNowNs();
+    std::atomic_ref<uint32_t>(skeleton_->data->pyro_counting).store(1);
     return OkStatus();
   }
 
@@ -191,12 +208,22 @@ class SyscallLatencyImpl final : public SyscallLatency {
     out.exemplars_dropped = sum.exemplars_dropped + malformed_.load(std::memory_order_relaxed);
     out.exemplars_limited = sum.exemplars_limited;
     out.waits_lost = sum.waits_lost;
+    out.paused = sum.paused;
     return out;
   }
 
   int TaskStates() const override { return bpf_map__fd(skeleton_->maps.pyro_task_states); }
 
  private:
+  Status Attach() {
+    skeleton_->bss->pyro_attached_ns = MonotonicNowNs();
+    // Exit first: calls already open are then counted as "no entry" and not half measured. The order
+    // does not matter for calls that begin later.
+    ASSIGN_OR_RETURN(exit_link_, AttachProgram(skeleton_->progs.pyro_sys_exit, kProbe));
+    ASSIGN_OR_RETURN(enter_link_, AttachProgram(skeleton_->progs.pyro_sys_enter, kProbe));
+    return OkStatus();
+  }
+
   static int OnExemplar(void* self, void* data, size_t size) {
     auto* probe = static_cast<SyscallLatencyImpl*>(self);
     SlowCall call;
@@ -363,6 +390,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
   UniqueRingBuffer ring_;
   Status open_calls_status_;
   UniqueBpfLink exit_link_, enter_link_, open_calls_link_;
+  uint64_t slice_begin_ns_ = 0;
   const std::function<void(const SlowCall&)>* callback_ = nullptr;  // set during PollExemplars
   std::atomic<uint64_t> delivered_ = 0;
   std::atomic<uint64_t> malformed_ = 0;

@@ -18,15 +18,19 @@
 // Which part of that time the calls waited, and for what, is added when an OffCpu probe runs beside (Options::split); a
 // call that does not wait costs nothing more then.
 //
+// Pause and Resume let it count part of the time: calls that were entered in a slice and returned before its end are
+// counted, others are not, by exact instants. While paused nothing is attached, and a call costs nothing.
+//
 // Calls that have not returned are in no window: ReadOpenCalls has them with their age, also those that are older than
 // the probe if their thread is blocked.
 //
 // Does not promise: kernel stacks in exemplars (at the return there is none left to see), calls of
 // user-mode helpers before the first Drain in their right order.
 //
-// Threads: Drain and PollExemplars from one thread each (they may differ). Cost: 200 ns of CPU per system
-// call (getppid 104 -> 300 ns, median of 15 on a busy 2-CPU virtual machine), nothing else; 168 bytes per
-// CPU and octave in use. Start takes about 100 ms.
+// Threads: Drain and PollExemplars from one thread each (they may differ), Pause and Resume from one. Cost:
+// tests/bench/ latency_probes: 340 ns of CPU per system call on a virtual machine where two reads of the clock in empty
+// probes cost 298 and a getppid 189; 168 bytes per CPU and octave in use, 152 KiB per CPU for the hot ones. Start takes
+// about 100 ms.
 #pragma once
 
 #include <array>
@@ -125,6 +129,14 @@ struct OpenCall {
 
 inline constexpr uint32_t kExemplarBurst = 4;
 
+// When calls were counted: those that were entered from `begin_ns` and before `entries_end_ns`, and returned before
+// `end_ns`. CLOCK_MONOTONIC.
+struct SyscallSlice {
+  uint64_t begin_ns = 0;
+  uint64_t entries_end_ns = 0;
+  uint64_t end_ns = 0;
+};
+
 struct SyscallCounters {
   uint64_t recorded = 0;       // in a histogram under their own key
   uint64_t folded = 0;         // in the fold key's histogram
@@ -136,6 +148,7 @@ struct SyscallCounters {
   uint64_t exemplars_taken = 0, exemplars_delivered = 0,
            exemplars_dropped = 0;  // taken = delivered + dropped + in ring
   uint64_t exemplars_limited = 0;  // slow calls without an exemplar: the key had its share already
+  uint64_t paused = 0;             // returned outside of slices, or entered there
   uint64_t waits_lost = 0;         // calls whose waits were added nowhere; not seen yet
 };
 
@@ -168,6 +181,11 @@ class SyscallLatency {
   virtual Status ReadOpenCalls(const std::function<void(const OpenCall&)>& callback) = 0;
   // Why ReadOpenCalls fails; OK where it does not.
   virtual Status OpenCallsStatus() const = 0;
+  // Ends a slice: calls that are entered from now on are not counted, those that are open have `tail_ns` to return.
+  // Blocks for that long, and for the kernel to detach. Call it while it counts.
+  virtual StatusOr<SyscallSlice> Pause(uint64_t tail_ns) = 0;
+  // Begins one, after Pause. Takes some milliseconds.
+  virtual Status Resume() = 0;
   // Detaches. What was counted stays for a last Drain.
   virtual Status Stop() = 0;
   virtual SyscallCounters Counters() const = 0;
