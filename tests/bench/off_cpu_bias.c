@@ -2,9 +2,9 @@
  *
  *   off_cpu_bias NAME SECONDS
  *
- * For SECONDS, 8 threads NAME-short sleep 2 ms again and again and 4 threads NAME-middle wait 20 ms for a futex; one thread
- * NAME-long waits once, for all of it, in poll. Prints how long they waited by their own clocks: "SHORT MIDDLE LONG", ns.
- * Build: cc -O2 -fno-omit-frame-pointer -pthread.
+ * For SECONDS, 8 threads NAME-short sleep 2 ms again and again and 4 threads NAME-middle wait 20 ms for a futex; one
+ * thread NAME-long waits once, for all of it, in poll. Prints how long they waited by their own clocks: "SHORT MIDDLE
+ * LONG", ns. Build: cc -O2 -fno-omit-frame-pointer -pthread.
  */
 #define _GNU_SOURCE
 #include <linux/futex.h>
