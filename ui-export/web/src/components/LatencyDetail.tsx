@@ -107,7 +107,7 @@ function SlowCalls(props: { query: string; asked: Asked; slow: [number, number];
       </h2>
       {reply.error && reply.error.status !== 401 && <ErrorBox error={reply.error} onRetry={reply.reload} />}
       {!reply.data ? (reply.error ? null : <Skeleton rows={6} />) : list.length === 0 ? (
-        <p className="faint pad">No example was kept in this part. Examples are kept of the slowest calls of each window: choose a slower part, or a longer range.</p>
+        <p className="faint pad">No example was kept in this part. Examples are drawn from the slowest hundredth of the calls of each window: choose a slower part, or a longer range.</p>
       ) : (
         <>
           <div className="exemplar-list table-scroll">
