@@ -52,6 +52,7 @@ const Setting kSettings[] = {
     {"pyro_filter", {0, 1, 2}},        {"pyro_v1_controller", {PYRO_V1_NONE, PYRO_V1_MEMORY}},
     {"pyro_kernel_stacks", {0, 1}},    {"pyro_split", {0, 1}},
     {"pyro_switch_has_state", {0, 1}}, {"pyro_sampling", {0, 1}},
+    {"pyro_hot_shift", {0, 56}},
 };
 
 struct ObjectDeleter {
