@@ -240,6 +240,11 @@ struct bpf_iter__task_file {
   struct file* file;
 } PYRO_KERNEL_TYPE;
 
+struct bpf_iter__bpf_sk_storage_map {
+  struct sock* sk;  // NULL after the last
+  void* value;
+} PYRO_KERNEL_TYPE;
+
 // Context of a perf_event program on x86-64 (uapi, fixed layout: no relocation). All members are u64:
 // the verifier refuses the two-byte access that the kernel's own bit-field `cs` would make.
 struct pyro_perf_context {

@@ -169,10 +169,16 @@ Status Collector::StartProbes() {
   }
   if (options_.tcp) {
     auto probe = kernel::TcpLatency::Start({});
-    const Status scan = probe.ok() ? (*probe)->ScanStatus() : OkStatus();
-    note("tcp_latency", probe.status(),
-         scan.ok() ? ""
-                   : StrFormat("connections older than the agent are seen at their first packet: %s", Message(scan)));
+    std::string degraded;
+    if (probe.ok()) {
+      if (const Status scan = (*probe)->ScanStatus(); !scan.ok()) {
+        degraded = StrFormat("connections older than the agent are seen at their first packet: %s", Message(scan));
+      } else if (const Status source = (*probe)->SourceStatus(); !source.ok()) {
+        degraded = StrFormat("whatever the traffic, round-trip times come from %s: %s",
+                             (*probe)->Source() == kernel::TcpSource::kPoll ? "polls" : "each packet", Message(source));
+      }
+    }
+    note("tcp_latency", probe.status(), std::move(degraded));
     if (probe.ok()) tcp_ = *std::move(probe);
   } else {
     unused("tcp_latency");
@@ -730,6 +736,8 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
     const kernel::TcpCounters packets = tcp_->Counters();
     add("pyrometer_tcp_updates_lost", node, increase("tcp lost", packets.lost + packets.storage_lost));
     add("pyrometer_tcp_updates_folded", node, increase("tcp folded", packets.folded));
+    // Says which source was in use: one a window but where many packets come.
+    add("pyrometer_tcp_polls", node, increase("tcp polls", packets.polls));
   }
   if (waits_ != nullptr) {
     const kernel::OffCpuCounters waits = waits_->Counters();

@@ -10,6 +10,7 @@
 //                   files or names, so that no ring overflows while a large binary is read.
 //   "pyro-name"     takes closed windows, drains the sums of system calls and TCP, names frames and
 //                   calls the sink. At nice 10: it must not compete with what it measures.
+//   (and those of the probes: "pyro-tcp" of tcp_latency.h)
 // Others talk to them through the methods here. The sink is called from pyro-name only.
 //
 // A probe that this kernel refuses is left out with its reason in Probes(); the others go on. Only
