@@ -166,12 +166,13 @@ class SyscallLatencyImpl final : public SyscallLatency {
     // The kernel gives whole records: its buffer is larger, and a record that does not fit is kept for the next read.
     std::array<pyro_open_call, 64> records;
     std::string rest;
-    const uint64_t now = MonotonicNowNs();
     while (true) {
       const ssize_t got = read(iterator.get(), records.data(), sizeof(records));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return ErrnoError(errno, "cannot read the open system calls");
       if (got == 0) break;
+      // Anew for each part: on a busy machine calls begin between the first part and the last.
+      const uint64_t now = MonotonicNowNs();
       rest.append(reinterpret_cast<const char*>(records.data()), static_cast<size_t>(got));
       size_t at = 0;
       for (; at + sizeof(pyro_open_call) <= rest.size(); at += sizeof(pyro_open_call)) {
