@@ -235,9 +235,8 @@ PYRO_INLINE void pyro_tcp_peek_bytes(const struct sock* sk, struct tcp_sock* tcp
   asm volatile("" ::: "memory");  // x86 keeps the order of loads
   __u32 state = sk->__sk_common.skc_state & 31;
   if (state != PYRO_TCP_ESTABLISHED && state != PYRO_TCP_CLOSE_WAIT && sent != 0) --sent;
-  if (received != 0 && (pyro_tcp_fin_received(sk) || bpf_ktime_get_ns() / 1000 - tcp->tcp_mstamp < PYRO_QUIET_US)) {
-    --received;
-  }
+  __s64 silent_us = (__s64)(bpf_ktime_get_ns() / 1000 - tcp->tcp_mstamp);  // the packet may be younger than our look
+  if (received != 0 && (pyro_tcp_fin_received(sk) || silent_us < PYRO_QUIET_US)) --received;
   pyro_tcp_claim_bytes(socket, flow, sent, received);
 }
 
