@@ -123,7 +123,10 @@ class Waits(Scratch):
                 + urllib.parse.quote(f'syscall_latency{{container.name="{name}",syscall="read"}}'), timeout=30)
             examples = json.load(reply)["exemplars"]
             self.assertTrue(examples)
-            self.assertTrue(all(example["frames"][0] == "[poll]" for example in examples), examples[0])
+            # Where the machine has other things to do some mostly waited for a CPU after that.
+            tops = [example["frames"][0] for example in examples]
+            self.assertLessEqual(set(tops), {"[poll]", "[runnable]"})
+            self.assertGreaterEqual(tops.count("[poll]"), 0.8 * len(tops), tops)
             self.assertTrue(any("ReadRecord" in frame for frame in examples[0]["frames"]), examples[0])
             # Which call it was: the descriptor by what it is.
             print(f"  {examples[0]['call']}")
@@ -139,6 +142,12 @@ class Waits(Scratch):
             by_compactor = sum(ns for stack, ns in locked.items()
                                if "AppendRecord" in stack and "[woken by compactor]" in stack and "CompactIndex" in stack)
             self.assertGreater(by_compactor, 0.8 * sum(locked.values()), locked)
+            # Who woke it stands upside down, what is inlined (std::mutex::unlock) as well; and it begins at the wake-up.
+            for stack in locked:
+                woken_by = stack.partition("[woken by compactor]")[2]
+                if "CompactIndex" in woken_by:
+                    self.assertNotRegex(woken_by, r"CompactIndex.*unlock")
+                self.assertNotIn("bpf_", woken_by)
 
     def test_a_recorded_command_and_its_children(self):
         need_bpf(self)

@@ -31,6 +31,7 @@ namespace pyrometer::agent {
 // unknown, which are private to a process) or 0 (kernel, synthetic).
 struct RawFrame {
   profile::FrameKind kind = profile::FrameKind::kUnknown;
+  bool upside_down = false;  // on a stack whose callers stand above: what is inlined there comes first as well
   // Why there is no binary although user code ran there ("no mapping", …): index into the window's reasons.
   uint16_t reason = 0;
   uint32_t origin = 0;

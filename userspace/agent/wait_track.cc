@@ -58,7 +58,8 @@ Status WaitTrack::Poll(int64_t monotonic_to_unix_ns, const std::function<RawWind
     profile::StackId waker = intern(wait.waker_process, wait.waker_tid, wait.waker_kernel_frames,
                                     wait.waker_user_frames, wait.waker_user_stop);
     for (; waker != profile::kEmptyStack; waker = window.stacks()[waker].parent) {
-      const RawFrame frame = window.frames()[window.stacks()[waker].frame];
+      RawFrame frame = window.frames()[window.stacks()[waker].frame];
+      frame.upside_down = true;
       stack = window.InternStack(stack, frame);
     }
     RawGroup with_waker = group;
