@@ -148,8 +148,12 @@ Status Collector::StartProbes() {
     const Status open_calls = probe.ok() ? (*probe)->OpenCallsStatus() : OkStatus();
     note("syscall_latency", probe.status(), std::string(Message(open_calls)));
     if (probe.ok()) syscalls_ = *std::move(probe);
+    auto operations = kernel::IoUringLatency::Start({});
+    note("io_uring_latency", operations.status());
+    if (operations.ok()) io_uring_ = *std::move(operations);
   } else {
     unused("syscall_latency");
+    unused("io_uring_latency");
   }
   if (options_.waits) {
     auto waits =
@@ -264,6 +268,7 @@ void Collector::CollectLoop() {
   // Off-CPU first: it writes what system calls read.
   if (waits_ != nullptr) (void)waits_->Stop();
   if (syscalls_ != nullptr) (void)syscalls_->Stop();
+  if (io_uring_ != nullptr) (void)io_uring_->Stop();
   if (tcp_ != nullptr) (void)tcp_->Stop();
   // Of the time that was sampled; making tables and names takes a while yet.
   const int64_t ended_ns = UnixNowNs();
@@ -358,13 +363,21 @@ std::optional<uint64_t> Collector::TakeExpected() {
   return ExpectedSamples(used_ns, frequency_hz_.load());
 }
 
-std::map<kernel::SyscallKey, profile::Histogram> Collector::TakeOpenCalls() {
-  std::map<kernel::SyscallKey, profile::Histogram> ages;
+Collector::OpenCalls Collector::TakeOpenCalls() {
+  OpenCalls ages;
   // Where this kernel does not let us, the probe's state has said so since the start.
-  if (syscalls_ == nullptr || !syscalls_->OpenCallsStatus().ok()) return ages;
-  const Status status =
-      syscalls_->ReadOpenCalls([&](const kernel::OpenCall& call) { ages[call.key].Record(call.age_ns); });
-  if (!status.ok()) ReportProblem("syscall_latency", status);
+  if (syscalls_ != nullptr && syscalls_->OpenCallsStatus().ok()) {
+    const Status status = syscalls_->ReadOpenCalls([&](const kernel::OpenCall& call) {
+      ages[{call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)}].Record(call.age_ns);
+    });
+    if (!status.ok()) ReportProblem("syscall_latency", status);
+  }
+  if (io_uring_ != nullptr) {
+    const Status status = io_uring_->ReadOpen([&](const kernel::IoUringKey& key, uint64_t age_ns) {
+      ages[{key.cgroup_id, key.cgroup_v1_id, kernel::IoUringOperationName(key)}].Record(age_ns);
+    });
+    if (!status.ok()) ReportProblem("io_uring_latency", status);
+  }
   return ages;
 }
 
@@ -513,40 +526,51 @@ void Collector::Deliver(profile::Batch batch, std::vector<SessionReport> finishe
 
 void Collector::AddSums(const Work& work, profile::Batch* batch) {
   BatchBuilder builder(batch);
+  std::map<profile::LabelSet, profile::HistogramPoint> points;
+  const auto add_call = [&](const profile::LabelSet& labels, const kernel::LatencyHistogram& latency,
+                            const std::vector<kernel::SyscallError>& errors) {
+    profile::HistogramPoint& point = points[labels];
+    point.histogram.Merge(FromKernel(latency));
+    for (const kernel::SyscallError& error : errors) point.errors[error.error] += error.count;
+  };
   if (syscalls_ != nullptr) {
-    std::map<profile::LabelSet, profile::HistogramPoint> points;
     const Status status = syscalls_->Drain([&](const kernel::SyscallWindow& window) {
       const profile::LabelSet labels =
           node_.LabelsOf(window.key.cgroup_id, window.key.cgroup_v1_id, "")
               .With(profile::kLabelSyscall, window.key.folded ? "[folded]" : kernel::SyscallName(window.key));
-      profile::HistogramPoint& point = points[labels];
-      point.histogram.Merge(FromKernel(window.latency));
-      for (const kernel::SyscallError& error : window.errors) point.errors[error.error] += error.count;
+      add_call(labels, window.latency, window.errors);
       if (waits_ != nullptr) waits_->AddCall(labels, window);
     });
     if (!status.ok()) ReportProblem("syscall_latency", status);
-    for (auto& [labels, point] : points) {
-      point.series = builder.Series(profile::kTypeSyscallLatency, labels);
-      point.time_ns = work.start_ns;
-      point.duration_ns = work.duration_ns;
-      // Slow calls of this window have a point already (see Process): one series, one window, one point.
-      const auto same = std::find_if(batch->histograms.begin(), batch->histograms.end(), [&](const auto& other) {
-        return other.series == point.series && other.time_ns == point.time_ns;
-      });
-      if (same == batch->histograms.end()) {
-        batch->histograms.push_back(std::move(point));
-      } else {
-        same->histogram.Merge(point.histogram);
-        for (const auto& [error, count] : point.errors) same->errors[error] += count;
-      }
+  }
+  if (io_uring_ != nullptr) {
+    const Status status = io_uring_->Drain([&](const kernel::IoUringWindow& window) {
+      add_call(node_.LabelsOf(window.key.cgroup_id, window.key.cgroup_v1_id, "")
+                   .With(profile::kLabelSyscall, kernel::IoUringOperationName(window.key)),
+               window.latency, window.errors);
+    });
+    if (!status.ok()) ReportProblem("io_uring_latency", status);
+  }
+  for (auto& [labels, point] : points) {
+    point.series = builder.Series(profile::kTypeSyscallLatency, labels);
+    point.time_ns = work.start_ns;
+    point.duration_ns = work.duration_ns;
+    // Slow calls of this window have a point already (see Process): one series, one window, one point.
+    const auto same = std::find_if(batch->histograms.begin(), batch->histograms.end(), [&](const auto& other) {
+      return other.series == point.series && other.time_ns == point.time_ns;
+    });
+    if (same == batch->histograms.end()) {
+      batch->histograms.push_back(std::move(point));
+    } else {
+      same->histogram.Merge(point.histogram);
+      for (const auto& [error, count] : point.errors) same->errors[error] += count;
     }
   }
   // Keys that differ in what labels do not show (the v1 cgroup id) are one series.
   std::map<profile::LabelSet, profile::Histogram> open_calls;
   for (const auto& [key, ages] : work.open_calls) {
-    open_calls[node_.LabelsOf(key.cgroup_id, key.cgroup_v1_id, "")
-                   .With(profile::kLabelSyscall, kernel::SyscallName(key))]
-        .Merge(ages);
+    const auto& [cgroup_id, cgroup_v1_id, name] = key;
+    open_calls[node_.LabelsOf(cgroup_id, cgroup_v1_id, "").With(profile::kLabelSyscall, name)].Merge(ages);
   }
   for (auto& [labels, ages] : open_calls) {
     profile::HistogramPoint point;
@@ -686,6 +710,20 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
     uncounted("entry not remembered", calls.start_lost);
     uncounted("never returns", calls.never_returns);
     add("pyrometer_syscalls_folded", node, increase("syscalls folded", calls.folded));
+  }
+  if (io_uring_ != nullptr) {
+    const kernel::IoUringCounters requests = io_uring_->Counters();
+    const auto unmeasured = [&](std::string_view reason, uint64_t total) {
+      add("pyrometer_io_uring_unmeasured", node.With(profile::kLabelReason, reason),
+          increase(StrFormat("io_uring %s", reason), total));
+    };
+    unmeasured("asked for no completion", requests.silent);
+    unmeasured("too many in flight", requests.untracked);
+    unmeasured("end not seen", requests.unseen);
+    unmeasured("submission not seen", requests.no_submission);
+    unmeasured("completion of no known request", requests.further_unmatched);
+    unmeasured("lost", requests.lost);
+    add("pyrometer_io_uring_folded", node, increase("io_uring folded", requests.folded));
   }
   if (tcp_ != nullptr) {
     const kernel::TcpCounters packets = tcp_->Counters();

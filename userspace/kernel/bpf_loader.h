@@ -99,6 +99,9 @@ StatusOr<Owner> LoadSkeleton(std::string_view probe, Open open, Load load, Confi
   return skeleton;
 }
 
+// Number of arguments of a BTF tracepoint; 0 when the kernel has none of this name. Some milliseconds.
+int TracepointArguments(const std::string& name);
+
 // Attaches a tracing program to the tracepoint that its section names.
 StatusOr<UniqueBpfLink> AttachProgram(const bpf_program* program, std::string_view probe);
 

@@ -1,7 +1,5 @@
 #include "userspace/kernel/off_cpu.h"
 
-#include <bpf/btf.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -33,23 +31,6 @@ constexpr double kRateTolerance = 0.25;
 constexpr double kMaxPeriodStep = 4;
 
 using Skeleton = UniqueSkeleton<off_cpu_bpf, off_cpu_bpf::destroy>;
-
-// Arguments of a BTF tracepoint; 0 when the kernel has none of this name.
-int TracepointArguments(const std::string& name) {
-  BpfLog quiet;
-  btf* kernel = btf__load_vmlinux_btf();
-  if (kernel == nullptr) return 0;
-  int arguments = 0;
-  const int id = btf__find_by_name_kind(kernel, ("btf_trace_" + name).c_str(), BTF_KIND_TYPEDEF);
-  if (id > 0) {
-    const btf_type* type = btf__type_by_id(kernel, btf__type_by_id(kernel, static_cast<uint32_t>(id))->type);
-    if (btf_is_ptr(type)) type = btf__type_by_id(kernel, type->type);
-    // The first one is the tracepoint's own.
-    if (btf_is_func_proto(type)) arguments = btf_vlen(type) - 1;
-  }
-  btf__free(kernel);
-  return arguments;
-}
 
 struct AddressRange {
   uint64_t begin = 0, end = 0;
