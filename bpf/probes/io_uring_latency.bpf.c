@@ -12,7 +12,7 @@
 //   multishot         each completion is one operation; the next begins with it. All completions but the last do not
 //                     tell the request, only ring and user data: they are found by these (pyro_io_uring_multishots)
 //   overflow          a completion that finds the ring full is told with ring and user data only: the request is
-//                     searched among all in flight, at most PYRO_OVERFLOW_SEARCH of them
+//                     searched among all in flight, at most pyro_overflow_search of them
 //   skipped           a request that asks for no completion when it succeeds has no end that one can see: counted, not
 //                     measured
 //   notifications     (of zero-copy sends) are no operation
@@ -30,6 +30,9 @@
 // Bits of io_kiocb::flags, which differ between kernels; user space finds them by their names.
 const volatile __u64 pyro_multishot_flags = 0;
 
+// 1: this kernel may tell a further completion of a multishot request before it finds the ring full, and then again.
+const volatile __u32 pyro_overflow_repeats = 0;
+
 // Number of the current window; user space raises it when it drains.
 __u32 pyro_epoch = 1;
 
@@ -42,7 +45,8 @@ __u32 pyro_epoch = 1;
 #define PYRO_TIMEOUT_MULTISHOT (1u << 6)
 #define PYRO_EPOLLONESHOT (1u << 30)
 
-#define PYRO_OVERFLOW_SEARCH 4096  // some 15 ns each
+// A number that the verifier does not know, or it would follow every step of the search.
+__u32 pyro_overflow_search = 4096;  // some 15 ns each
 
 // Histograms. Entries made here when first needed, deleted by user space when long idle. The entries of the fold key
 // are made by user space before attaching.
@@ -292,8 +296,8 @@ static long pyro_search_one(struct bpf_map* map, const __u64* address, struct py
 SEC("tp_btf/io_uring_cqe_overflow")
 int BPF_PROG(pyro_overflow, void* ring, unsigned long long user_data, int result, unsigned int flags) {
   if (flags & PYRO_CQE_F_NOTIFICATION) return 0;
-  if (flags & PYRO_CQE_F_MORE) return pyro_further((__u64)ring, user_data, result);
-  struct pyro_search search = {.ring = (__u64)ring, .user_data = user_data, .left = PYRO_OVERFLOW_SEARCH};
+  if (flags & PYRO_CQE_F_MORE) return pyro_overflow_repeats ? 0 : pyro_further((__u64)ring, user_data, result);
+  struct pyro_search search = {.ring = (__u64)ring, .user_data = user_data, .left = pyro_overflow_search};
   bpf_for_each_map_elem(&pyro_io_uring_requests, pyro_search_one, &search, 0);
   // Not found: its entry, if it has one, is counted as unseen later.
   return search.found ? pyro_end(search.found, result) : pyro_further((__u64)ring, user_data, result);

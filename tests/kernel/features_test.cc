@@ -41,6 +41,7 @@ TEST(FeaturesTest, WhatIsReportedWorkingIsWhatTheProbesNeed) {
                            "task_work",
                            "sock_ops",
                            "tcp_probe",
+                           "io_uring",
                            "hardware_cycles",
                            "kprobe",
                            "fentry",

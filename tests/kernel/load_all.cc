@@ -229,7 +229,7 @@ std::string Lacks(std::string_view program) {
     if (need.function != nullptr) {
       return libbpf_find_vmlinux_btf_id(need.function, BPF_TRACE_FENTRY) > 0 ? "" : need.function;
     }
-    const int arguments = pyrometer::kernel::TracepointArguments(need.tracepoint);
+    const int arguments = pyrometer::kernel::TracepointArguments({need.tracepoint}).front();
     if (arguments < need.least || arguments > need.most) {
       return StrFormat("%s of %d arguments", need.tracepoint, need.least);
     }

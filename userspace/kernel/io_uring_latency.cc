@@ -96,6 +96,7 @@ using Skeleton = UniqueSkeleton<io_uring_latency_bpf, io_uring_latency_bpf::dest
 
 // Which of the tracepoints' forms this kernel has.
 struct Tracepoints {
+  bool any = false;
   bool submit_req = false;       // (request)
   bool submit_sqe = false;       // (request, force_nonblock)
   bool complete = false;         // (ring, request, completion)
@@ -105,15 +106,26 @@ struct Tracepoints {
 };
 
 Tracepoints FindTracepoints() {
-  const int complete = TracepointArguments("io_uring_complete");
-  Tracepoints found;
-  found.submit_req = TracepointArguments("io_uring_submit_req") == 1;
-  found.submit_sqe = !found.submit_req && TracepointArguments("io_uring_submit_sqe") == 2;
-  found.complete = complete == 3;
-  found.complete_values = complete >= 5;
-  found.refused = TracepointArguments("io_uring_req_failed") == 3;
-  found.overflow = TracepointArguments("io_uring_cqe_overflow") == 5;
-  return found;
+  const std::vector<int> arguments =
+      TracepointArguments({"io_uring_submit_req", "io_uring_submit_sqe", "io_uring_complete", "io_uring_req_failed",
+                           "io_uring_cqe_overflow"});
+  return {.any = arguments[2] > 0,
+          .submit_req = arguments[0] == 1,
+          .submit_sqe = arguments[0] != 1 && arguments[1] == 2,
+          .complete = arguments[2] == 3,
+          .complete_values = arguments[2] >= 5,
+          .refused = arguments[3] == 3,
+          .overflow = arguments[4] == 5};
+}
+
+// Why these do not do.
+Status Check(const Tracepoints& found) {
+  if (!found.any) return FailedPreconditionError("this kernel has no tracepoints of io_uring");
+  if ((!found.submit_req && !found.submit_sqe) || (!found.complete && !found.complete_values)) {
+    return FailedPreconditionError(
+        "the tracepoints of io_uring do not tell requests apart in this kernel (6.0 is needed)");
+  }
+  return OkStatus();
 }
 
 // The sum of 1 << value over those of `names` that this kernel's types have as values of some enum.
@@ -297,28 +309,19 @@ std::string IoUringOperationName(const IoUringKey& key) {
   return StrFormat("io_uring:op_%d", key.opcode);
 }
 
-Status IoUringLatency::Supported() {
-  const Tracepoints found = FindTracepoints();
-  if (TracepointArguments("io_uring_complete") == 0) {
-    return FailedPreconditionError("this kernel has no tracepoints of io_uring");
-  }
-  if ((!found.submit_req && !found.submit_sqe) || (!found.complete && !found.complete_values)) {
-    return FailedPreconditionError(
-        "the tracepoints of io_uring do not tell requests apart in this kernel (6.0 is needed)");
-  }
-  return OkStatus();
-}
+Status IoUringLatency::Supported() { return Check(FindTracepoints()); }
 
 StatusOr<std::unique_ptr<IoUringLatency>> IoUringLatency::Start(const Options& options) {
-  RETURN_IF_ERROR(Supported());
-  ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
   const Tracepoints found = FindTracepoints();
+  RETURN_IF_ERROR(Check(found));
+  ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
   ASSIGN_OR_RETURN(
       Skeleton skeleton,
       LoadSkeleton<Skeleton>(
           kProbe, io_uring_latency_bpf__open, io_uring_latency_bpf__load, [&](io_uring_latency_bpf& s) {
             s.rodata->pyro_v1_controller = MountedV1Controller();
             s.rodata->pyro_multishot_flags = FlagsByName({"REQ_F_APOLL_MULTISHOT_BIT", "REQ_F_MULTISHOT_BIT"});
+            s.rodata->pyro_overflow_repeats = found.complete_values ? 1 : 0;
             const uint32_t requests = std::max(options.max_requests, 1u);
             bpf_map__set_max_entries(s.maps.pyro_io_uring_requests, requests);
             bpf_map__set_max_entries(s.maps.pyro_io_uring_multishots, requests);

@@ -310,8 +310,9 @@ StatusOr<std::unique_ptr<OffCpu>> OffCpu::Start(const Options& options) {
   }
   ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
   const uint32_t ring_bytes = RingBytes(options.ring_bytes);
-  const bool has_state = TracepointArguments("sched_switch") >= 4;
-  const bool has_contention = TracepointArguments("contention_begin") > 0;
+  const std::vector<int> arguments = TracepointArguments({"sched_switch", "contention_begin"});
+  const bool has_state = arguments[0] >= 4;
+  const bool has_contention = arguments[1] > 0;
   const KernelPlaces places = FindKernelPlaces();
   const auto load = [&](bool task_work) {
     return LoadSkeleton<Skeleton>(kProbe, off_cpu_bpf__open, off_cpu_bpf__load, [&](off_cpu_bpf& s) {
