@@ -45,11 +45,11 @@ uint64_t ResidentBytes() {
 
 // The name of a file is in /proc only, and for as long as it is open.
 std::string TextOf(const kernel::SlowCall& call) {
-  std::string file;
-  if (call.descriptor.kind == PYRO_DESCRIPTOR_FILE) {
-    file = DescriptorName(call.process.tgid, call.tid, call.descriptor.fd, call.descriptor.inode);
-  }
-  return kernel::CallText(call, file);
+  const auto name = [&](const kernel::CallDescriptor& descriptor) {
+    if (descriptor.kind != PYRO_DESCRIPTOR_FILE) return std::string();
+    return DescriptorName(call.process.tgid, call.tid, descriptor.fd, descriptor.inode);
+  };
+  return kernel::CallText(call, name(call.descriptor), name(call.second_descriptor));
 }
 
 // Label sets equal after naming (two comms of one cgroup may map to one service) must give one point.
@@ -324,8 +324,13 @@ void Collector::PollSlowCalls(int64_t offset_ns) {
     (void)resolver_.Rewalk(stack, means, call.raw_registers, call.raw_stack);
     profile::StackId id = resolver_.Intern(stack, window);
     if (waits_ != nullptr) id = WaitTrack::WithCause(call, id, window);
-    window.AddExemplar({call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)},
-                       {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid, TextOf(call)});
+    const RawWindow::CallKey key = {call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)};
+    RawExemplar exemplar = {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid, TextOf(call)};
+    exemplar.weight = call.weight;
+    exemplar.typical = !call.slow;
+    if (waits_ != nullptr) exemplar.split = WaitTrack::SplitOf(call);
+    window.AddExemplar(key, std::move(exemplar));
+    if (waits_ != nullptr) waits_->NoteCall(call, key);
   });
   if (!status.ok()) ReportProblem("syscall_latency", status);
 }
@@ -368,13 +373,14 @@ Collector::OpenCalls Collector::TakeOpenCalls() {
   // Where this kernel does not let us, the probe's state has said so since the start.
   if (syscalls_ != nullptr && syscalls_->OpenCallsStatus().ok()) {
     const Status status = syscalls_->ReadOpenCalls([&](const kernel::OpenCall& call) {
-      ages[{call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)}].Record(call.age_ns);
+      const std::string cause = waits_ == nullptr ? "" : WaitTrack::CauseOf(call);
+      ages[{call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key), cause}].Record(call.age_ns);
     });
     if (!status.ok()) ReportProblem("syscall_latency", status);
   }
   if (io_uring_ != nullptr) {
     const Status status = io_uring_->ReadOpen([&](const kernel::IoUringKey& key, uint64_t age_ns) {
-      ages[{key.cgroup_id, key.cgroup_v1_id, kernel::IoUringOperationName(key)}].Record(age_ns);
+      ages[{key.cgroup_id, key.cgroup_v1_id, kernel::IoUringOperationName(key), ""}].Record(age_ns);
     });
     if (!status.ok()) ReportProblem("io_uring_latency", status);
   }
@@ -458,8 +464,19 @@ void Collector::Process(Work work) {
       point.time_ns = window.start_ns();
       point.duration_ns = window.duration_ns();
       for (const RawExemplar& exemplar : exemplars) {
-        point.exemplars.push_back({static_cast<int64_t>(exemplar.time_ns) + offset_ns, exemplar.value,
-                                   stacks[exemplar.stack], ToUtf8(exemplar.comm), exemplar.tid, exemplar.call});
+        profile::Exemplar& to = point.exemplars.emplace_back();
+        to = {static_cast<int64_t>(exemplar.time_ns) + offset_ns,
+              exemplar.value,
+              stacks[exemplar.stack],
+              ToUtf8(exemplar.comm),
+              exemplar.tid,
+              exemplar.call,
+              exemplar.weight,
+              exemplar.typical,
+              exemplar.split,
+              exemplar.waker};
+        to.waker.stack = stacks[exemplar.waker.stack];
+        to.waker.comm = ToUtf8(exemplar.waker.comm);
       }
       batch.histograms.push_back(std::move(point));
     }
@@ -569,8 +586,10 @@ void Collector::AddSums(const Work& work, profile::Batch* batch) {
   // Keys that differ in what labels do not show (the v1 cgroup id) are one series.
   std::map<profile::LabelSet, profile::Histogram> open_calls;
   for (const auto& [key, ages] : work.open_calls) {
-    const auto& [cgroup_id, cgroup_v1_id, name] = key;
-    open_calls[node_.LabelsOf(cgroup_id, cgroup_v1_id, "").With(profile::kLabelSyscall, name)].Merge(ages);
+    const auto& [cgroup_id, cgroup_v1_id, name, cause] = key;
+    profile::LabelSet labels = node_.LabelsOf(cgroup_id, cgroup_v1_id, "").With(profile::kLabelSyscall, name);
+    if (!cause.empty()) labels = labels.With(profile::kLabelCause, cause);
+    open_calls[labels].Merge(ages);
   }
   for (auto& [labels, ages] : open_calls) {
     profile::HistogramPoint point;

@@ -92,8 +92,8 @@ class Collector {
   uint32_t frequency_hz() const { return frequency_hz_.load(); }
 
  private:
-  // What has not returned, by cgroup (id, v1 id) and name.
-  using OpenCalls = std::map<std::tuple<uint64_t, uint64_t, std::string>, profile::Histogram>;
+  // Ages of what has not returned, by cgroup (id, v1 id), name, and what it waits for so far (WaitTrack::CauseOf).
+  using OpenCalls = std::map<std::tuple<uint64_t, uint64_t, std::string, std::string>, profile::Histogram>;
 
   // Work for pyro-name: the windows of one moment, to be sent as one batch.
   struct Work {
