@@ -425,7 +425,7 @@ await check('system calls: table, histogram, slow bucket, exemplar stacks', asyn
   await textIs(page.locator('.exemplar-list tbody'), /\b(poll|lock|disk)\b/);
   await textIs(page.locator('.exemplar-list .cause-legend'), /93\.0 %[\s\S]*waiting for a CPU\s+4\.00 %[\s\S]*running\s+3\.00 %/);
   await textIs(page.locator('.exemplar-list tbody'), /One of the slowest/);
-  await page.click('.exemplar-list tbody tr.row-link:has-text("lock") >> nth=0');
+  await page.click('.exemplar-list tbody tr.row-link[aria-expanded="false"]:has-text("lock") >> nth=0');
   await textIs(page.locator('.exemplar-list .woken-by'), /Woken by compactor 4311, after .* of waiting: lock\s+try_to_wake_up[\s\S]*shop::CompactIndex/);
   await textIs(page.locator('.exemplar-list tbody'), /read\(31 → \/var\/lib\/checkout\/tax\/rates-2024-q3-with-a-long-name\.bin, …, 65536\) = 65536/);
   await graphReady(page);
