@@ -5,6 +5,12 @@
 // Tracepoints run with preemption off and system calls do not nest, so per-CPU values need no atomic operations: counts
 // are exact.
 //
+// Exemplars are of two kinds. Slow ones: abi/syscall_latency.h, pyro_syscall_slow. Drawn ones: each call of a key with
+// the chance 1 / period, by a countdown in the entry that the call is counted in; a sum over those drawn, each times
+// its period, has the sum over all calls as its expectation, whatever is summed (Horvitz and Thompson 1952), because
+// the period is settled before the call. Passing over a call costs a test and a subtraction. Periods follow the last
+// window's calls, and are doubled after each four draws of an octave on a CPU.
+//
 // With off_cpu attached beside (pyro_split), what each call waited for is in its task's storage when it ends, written
 // while the task did not run. A call that did not wait, and any call without off_cpu, pays nothing for it.
 #include "bpf/abi/syscall_latency.h"
@@ -24,6 +30,11 @@ const volatile __u8 pyro_call_descriptors[PYRO_CALL_CAUSES] = {};  // by number:
 
 // 64 less the binary logarithm of the number of sets in pyro_hot_keys; 0: none is used.
 const volatile __u32 pyro_hot_shift = 0;
+
+// To draw gaps (pyro_gap). Written by user space: log2(1 + i / 64) and, by log2 of the period, -ln 2 / ln(1 - 1 /
+// period).
+const volatile __u32 pyro_log2_table[65] = {};  // in 2^-16
+const volatile __u64 pyro_gap_scale[32] = {};   // in 2^-20
 
 const volatile __u32 pyro_split = 0;  // 1: pyro_task_states is off_cpu's too
 
@@ -96,6 +107,16 @@ struct {
   __type(key, struct pyro_syscall_key);
   __type(value, struct pyro_syscall_slow);
 } pyro_syscall_slow SEC(".maps");
+
+// log2 of how many calls one is drawn of, written by user space after each window. The fold key's entry serves keys
+// without one.
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 8192);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct pyro_syscall_key);
+  __type(value, __u32);
+} pyro_syscall_periods SEC(".maps");
 
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -235,39 +256,7 @@ PYRO_INLINE __u32 pyro_microseconds(__u64 ns) {
   return us > 0xffffffffull ? 0xffffffffu : (__u32)us;
 }
 
-// Which call it was: arguments, and what its descriptor is. Of 64-bit calls.
-PYRO_NOINLINE int pyro_take_arguments(struct task_struct* task, struct pyro_syscall_exemplar* exemplar) {
-  struct pyro_descriptor* descriptor = &exemplar->descriptor;
-  __builtin_memset(exemplar->arguments, 0, sizeof(exemplar->arguments));
-  __builtin_memset(descriptor, 0, sizeof(*descriptor));
-  __u32 nr = exemplar->call.nr;
-  if (exemplar->call.flags || nr >= PYRO_CALL_CAUSES) return 0;
-  struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
-  __u64 first = regs->di, second = regs->si, third = regs->dx, fourth = regs->r10, fifth = regs->r8, sixth = regs->r9;
-  __s64 returned = exemplar->result;
-  // Values from here on: the verifier wants no load through one of several pointers.
-  PYRO_OPAQUE(first);
-  PYRO_OPAQUE(second);
-  PYRO_OPAQUE(third);
-  PYRO_OPAQUE(fourth);
-  PYRO_OPAQUE(fifth);
-  PYRO_OPAQUE(sixth);
-  PYRO_OPAQUE(returned);
-  exemplar->arguments[0] = first;
-  exemplar->arguments[1] = second;
-  exemplar->arguments[2] = third;
-  exemplar->arguments[3] = fourth;
-  exemplar->arguments[4] = fifth;
-  exemplar->arguments[5] = sixth;
-  __u8 which = pyro_call_descriptors[nr & (PYRO_CALL_CAUSES - 1)];
-  __s32 fd = which == 1                          ? (__s32)first
-             : which == 2                        ? (__s32)second
-             : which == 3                        ? (__s32)third
-             : which == 4                        ? (__s32)fourth
-             : which == 5                        ? (__s32)fifth
-             : which == 6                        ? (__s32)sixth
-             : which == PYRO_DESCRIPTOR_RETURNED ? (__s32)returned
-                                                 : -1;
+PYRO_NOINLINE int pyro_describe(struct task_struct* task, __s32 fd, struct pyro_descriptor* descriptor) {
   if (fd < 0) return 0;
   struct file* file = pyro_file_of(task, fd);
   if (!file) return 0;
@@ -292,8 +281,57 @@ PYRO_NOINLINE int pyro_take_arguments(struct task_struct* task, struct pyro_sysc
   return 0;
 }
 
+// Which call it was: arguments, and what its descriptors are. Of 64-bit calls.
+PYRO_NOINLINE int pyro_take_arguments(struct task_struct* task, struct pyro_syscall_exemplar* exemplar) {
+  __builtin_memset(exemplar->arguments, 0, sizeof(exemplar->arguments));
+  __builtin_memset(&exemplar->descriptor, 0, sizeof(exemplar->descriptor));
+  __builtin_memset(&exemplar->second_descriptor, 0, sizeof(exemplar->second_descriptor));
+  __u32 nr = exemplar->call.nr;
+  if (exemplar->call.flags || nr >= PYRO_CALL_CAUSES) return 0;
+  struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
+  __u64 first = regs->di, second = regs->si, third = regs->dx, fourth = regs->r10, fifth = regs->r8, sixth = regs->r9;
+  __s64 returned = exemplar->result;
+  // Values from here on: the verifier wants no load through one of several pointers.
+  PYRO_OPAQUE(first);
+  PYRO_OPAQUE(second);
+  PYRO_OPAQUE(third);
+  PYRO_OPAQUE(fourth);
+  PYRO_OPAQUE(fifth);
+  PYRO_OPAQUE(sixth);
+  PYRO_OPAQUE(returned);
+  exemplar->arguments[0] = first;
+  exemplar->arguments[1] = second;
+  exemplar->arguments[2] = third;
+  exemplar->arguments[3] = fourth;
+  exemplar->arguments[4] = fifth;
+  exemplar->arguments[5] = sixth;
+  __u8 both = pyro_call_descriptors[nr & (PYRO_CALL_CAUSES - 1)];
+  __u8 which = both & 15, other = both >> 4;
+  __s32 fd = which == 1                          ? (__s32)first
+             : which == 2                        ? (__s32)second
+             : which == 3                        ? (__s32)third
+             : which == 4                        ? (__s32)fourth
+             : which == 5                        ? (__s32)fifth
+             : which == 6                        ? (__s32)sixth
+             : which == PYRO_DESCRIPTOR_RETURNED ? (__s32)returned
+                                                 : -1;
+  pyro_describe(task, fd, &exemplar->descriptor);
+  // Of the calls that have two, the other is the second or third argument.
+  if (other) pyro_describe(task, other == 2 ? (__s32)second : (__s32)third, &exemplar->second_descriptor);
+  return 0;
+}
+
+// How a call ended, and why it is an exemplar: BPF passes five arguments.
+struct pyro_ending {
+  __u64 end_ns;
+  __u64 latency_ns;
+  __s64 result;
+  __u32 slow;
+  __u32 drawn;  // pyro_syscall_exemplar::drawn
+};
+
 PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const struct pyro_task_state* state,
-                                     __u64 end_ns, __u64 latency_ns, __s64 result) {
+                                     const struct pyro_ending* ending) {
   struct task_struct* task = bpf_get_current_task_btf();
   __u32 zero = 0;
   struct pyro_stack_record* scratch = pyro_own_stack_record();
@@ -301,11 +339,13 @@ PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const 
   if (!scratch || !counters) return 0;
   struct pyro_walk* walk = &scratch->walk;
   struct pyro_syscall_exemplar* exemplar = PYRO_HEADER_OF(walk, struct pyro_syscall_exemplar);
-  exemplar->time_ns = end_ns;
-  exemplar->latency_ns = latency_ns;
+  exemplar->time_ns = ending->end_ns;
+  exemplar->latency_ns = ending->latency_ns;
+  exemplar->slow = ending->slow != 0;
+  exemplar->drawn = ending->drawn;
   exemplar->start_time_ns = task->group_leader->start_boottime;
   exemplar->call = *call;
-  exemplar->result = result;
+  exemplar->result = ending->result;
   exemplar->tgid = task->tgid;
   exemplar->tid = task->pid;
   bpf_get_current_comm(exemplar->comm, sizeof(exemplar->comm));
@@ -347,6 +387,61 @@ PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const 
   return 0;
 }
 
+// How many calls to pass over before the next draw: geometric, by inversion. 0 … 22.2 periods, relative error of its
+// mean below 10^-4 (64 chords of the logarithm).
+PYRO_NOINLINE int pyro_gap(__u32 log2_period) {
+  __u32 random = bpf_get_prandom_u32() | 1;
+  __u32 top = 0, rest = random;
+  if (rest >> 16) top += 16, rest >>= 16;
+  if (rest >> 8) top += 8, rest >>= 8;
+  if (rest >> 4) top += 4, rest >>= 4;
+  if (rest >> 2) top += 2, rest >>= 2;
+  if (rest >> 1) top += 1;
+  __u32 mantissa = random << ((31 - top) & 31);  // its highest bit is set
+  __u32 chord = mantissa >> 25 & 63;
+  PYRO_OPAQUE(chord);
+  chord &= 63;
+  __u64 low = pyro_log2_table[chord], high = pyro_log2_table[chord + 1];
+  __u64 log2 = ((__u64)top << 16) + low + ((high - low) * (mantissa >> 9 & 0xffff) >> 16);
+  __u64 gap = ((32ull << 16) - log2) * pyro_gap_scale[log2_period & 31] >> 36;
+  return gap > PYRO_DRAW_LEFT ? PYRO_DRAW_LEFT : (int)gap;
+}
+
+// At a call before which nothing is left to pass over: 1 + log2 of the period with which it is drawn, or 0 when a
+// window has only begun and it is to be passed over. Gaps have no memory, so that one may be replaced by a new one.
+PYRO_NOINLINE int pyro_draw_call(struct pyro_octave* octave, const struct pyro_syscall_key* call) {
+  if (!octave) return 0;
+  __u32 state = octave->draw;
+  __u32 drawn = state >> PYRO_DRAW_PERIOD_SHIFT, draws = state >> PYRO_DRAWS_SHIFT & PYRO_DRAWS_MASK;
+  if (drawn == 0 || drawn > PYRO_MAX_DRAW_PERIOD + 1) {
+    __u32* period = bpf_map_lookup_elem(&pyro_syscall_periods, call);
+    if (!period) {
+      struct pyro_syscall_key any = {.flags = PYRO_SYSCALL_FOLDED};
+      period = bpf_map_lookup_elem(&pyro_syscall_periods, &any);
+    }
+    if (!period || *period > PYRO_MAX_DRAW_PERIOD) {
+      octave->draw = (PYRO_DRAW_NEVER + 1) << PYRO_DRAW_PERIOD_SHIFT | PYRO_DRAW_LEFT;
+      return 0;
+    }
+    drawn = *period + 1;
+    draws = 0;
+    __u32 gap = pyro_gap(*period);
+    if (gap) {
+      octave->draw = drawn << PYRO_DRAW_PERIOD_SHIFT | (gap - 1);
+      return 0;
+    }
+  }
+  __u32 next = drawn;
+  if (draws == PYRO_DRAWS_MASK) {
+    draws = 0;
+    if (next <= PYRO_MAX_DRAW_PERIOD) next++;
+  } else {
+    draws++;
+  }
+  octave->draw = next << PYRO_DRAW_PERIOD_SHIFT | draws << PYRO_DRAWS_SHIFT | (__u32)pyro_gap(next - 1);
+  return drawn;
+}
+
 // Whether this slow call is to leave an exemplar; takes one from the key's budget if so.
 PYRO_INLINE int pyro_wants_exemplar(const struct pyro_syscall_key* call, __u64 latency_ns,
                                     struct pyro_syscall_counters* counters) {
@@ -367,7 +462,6 @@ PYRO_INLINE int pyro_wants_exemplar(const struct pyro_syscall_key* call, __u64 l
     counters->exemplars_limited++;
     return 0;
   }
-  counters->exemplars_taken++;
   return 1;
 }
 
@@ -418,8 +512,16 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
   if (pyro_split && start->waited) pyro_add_waits(&key.call, folded, start, counters);
   // The kernel's own range of errors (IS_ERR_VALUE): mmap returns addresses above LONG_MAX on no machine.
   if (result < 0 && result >= -4095) pyro_count_error(&key.call, (__u32)-result, counters);
-  if (latency >= pyro_exemplar_min_ns && pyro_wants_exemplar(&key.call, latency, counters)) {
-    pyro_send_exemplar(&key.call, start, now, latency, result);
+  struct pyro_ending ending = {.end_ns = now, .latency_ns = latency, .result = result};
+  if (octave->draw & PYRO_DRAW_LEFT) {
+    octave->draw--;
+  } else if (!folded) {
+    ending.drawn = pyro_draw_call(octave, &key.call);
+  }
+  if (latency >= pyro_exemplar_min_ns) ending.slow = pyro_wants_exemplar(&key.call, latency, counters);
+  if (ending.slow | ending.drawn) {
+    counters->exemplars_taken++;
+    pyro_send_exemplar(&key.call, start, &ending);
   }
   pyro_clear_waits(start);
   return 0;
@@ -446,9 +548,10 @@ int pyro_open_calls(struct bpf_iter__task* ctx) {
     // It may run meanwhile, return and enter another: an old age must not meet a new number.
     if (*(volatile __u64*)&own->call_ns != call.call_ns) return 0;
   }
+  call.blocked = (task->__state & PYRO_TASK_BLOCKED) != 0;
   if (!call.call_ns) {
     if (seen && call.nr != PYRO_NR_NONE_SEEN) return 0;
-    if (!(task->__state & PYRO_TASK_BLOCKED)) return 0;
+    if (!call.blocked) return 0;
     struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
     __s64 nr = (__s64)regs->orig_ax;
     call.flags = task->thread_info.status & PYRO_TS_COMPAT ? PYRO_SYSCALL_COMPAT : 0;

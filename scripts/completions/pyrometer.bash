@@ -107,7 +107,8 @@ _pyrometer() {
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by -o --output --format --help"
       ;;
     syscalls)
-      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to -n --rows --watch --json --help"
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to -n --rows --watch --json \
+        --examples --typical --help"
       ;;
     waits)
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to -n --rows --watch --json \

@@ -212,6 +212,8 @@ complete -c pyrometer -n '__fish_seen_subcommand_from syscalls' -l to -r -d 'End
 complete -c pyrometer -n '__fish_seen_subcommand_from syscalls' -s n -l rows -r -d 'Rows shown'
 complete -c pyrometer -n '__fish_seen_subcommand_from syscalls' -l json -d 'Print JSON'
 complete -c pyrometer -n '__fish_seen_subcommand_from syscalls' -l watch -r -d 'Show it again at this interval'
+complete -c pyrometer -n '__fish_seen_subcommand_from syscalls' -l examples -r -d 'In place of sums, the N slowest single calls'
+complete -c pyrometer -n '__fish_seen_subcommand_from syscalls' -l typical -d 'With --examples: calls drawn among all'
 complete -c pyrometer -n '__fish_seen_subcommand_from syscalls' -l help -d 'Print the options with an example'
 
 complete -c pyrometer -n '__fish_seen_subcommand_from waits' -l store -r -d 'Address of the store'

@@ -42,6 +42,7 @@ TEST(FeaturesTest, WhatIsReportedWorkingIsWhatTheProbesNeed) {
                            "sock_ops",
                            "socket_iterator",
                            "tcp_probe",
+                           "io_uring",
                            "hardware_cycles",
                            "kprobe",
                            "fentry",

@@ -49,6 +49,9 @@ struct Totals {
   }
 };
 
+// For tests that want their own exemplars also when the rest of the machine makes thousands.
+constexpr uint32_t kRoomForAll = 64 << 20, kBudgetForAll = 1 << 20;
+
 class SyscallLatencyTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -75,7 +78,7 @@ TEST_F(SyscallLatencyTest, CountsAreExactAndLatenciesAreTrue) {
   mix.CloseInput();
   uint64_t slow_calls = 0, slow_reads = 0;
   const auto on_slow = [&](const SlowCall& call) {
-    if (call.key.cgroup_id != cgroup.id()) return;
+    if (call.key.cgroup_id != cgroup.id() || !call.slow) return;
     ++slow_calls;
     EXPECT_GE(call.latency_ns, 1'000'000u);
     EXPECT_GT(call.time_ns, call.latency_ns);
@@ -361,7 +364,7 @@ TEST_F(SyscallLatencyTest, CompatCallsHaveTheirOwnNumbers) {
 }
 
 TEST_F(SyscallLatencyTest, ExemplarsKeepToTheirBudget) {
-  auto probe = SyscallLatency::Start({.exemplars_per_key = 2, .exemplars_per_window_new_key = 5});
+  auto probe = SyscallLatency::Start({.exemplars_per_key = 2, .exemplars_per_window_new_key = 5, .drawn_per_key = 0});
   ASSERT_TRUE(probe.ok()) << probe.status();
   TestCgroup cgroup("budget");
   Child mix({Workload("syscall_mix"), "0", "25", "0", "0"});
@@ -396,7 +399,7 @@ TEST_F(SyscallLatencyTest, CallsThatHaveNotReturned) {
     std::string call, comm;
     uint32_t tgid = 0;
     uint64_t age_ns = 0, calls = 0;
-    bool older = false;
+    bool older = false, blocked = false;
   };
   Seen of_old, of_child;
   const auto look = [&] {
@@ -405,8 +408,8 @@ TEST_F(SyscallLatencyTest, CallsThatHaveNotReturned) {
       EXPECT_FALSE(call.waits) << "nobody but off_cpu knows";
       if (call.key.cgroup_id != cgroup.id() && call.key.cgroup_id != old_cgroup.id()) return;
       Seen& seen = call.key.cgroup_id == cgroup.id() ? of_child : of_old;
-      seen = {SyscallName(call.key), std::string(call.comm), call.process.tgid,
-              call.age_ns,           seen.calls + 1,         call.older};
+      seen = {SyscallName(call.key), std::string(call.comm), call.process.tgid, call.age_ns, seen.calls + 1, call.older,
+              call.blocked};
     });
   };
   const uint64_t begun_ns = MonotonicNowNs();
@@ -420,6 +423,7 @@ TEST_F(SyscallLatencyTest, CallsThatHaveNotReturned) {
   EXPECT_THAT(of_child.call, ::testing::AnyOf("select", "pselect6"));
   EXPECT_EQ(of_child.comm, "waits");
   EXPECT_EQ(of_child.tgid, static_cast<uint32_t>(child.pid()));
+  EXPECT_TRUE(of_child.blocked);
   EXPECT_FALSE(of_child.older);
   EXPECT_GE(of_child.age_ns, 300 * kNsPerMs);
   // Its true age is not known: what is, is how long we have been looking.
@@ -455,7 +459,7 @@ TEST_F(SyscallLatencyTest, AThreadThatIsStoppedIsInNoCall) {
 
 TEST_F(SyscallLatencyTest, ExemplarsAreDrawnFromTheWholeWindowAndTheSlowestIsThere) {
   constexpr uint32_t kWanted = 40, kSleeps = 500;
-  auto probe = SyscallLatency::Start({.exemplar_quantile = 0, .exemplars_per_key = kWanted});
+  auto probe = SyscallLatency::Start({.exemplar_quantile = 0, .exemplars_per_key = kWanted, .drawn_per_key = 0});
   ASSERT_TRUE(probe.ok()) << probe.status();
   TestCgroup cgroup("drawn");
   const auto run = [&](std::vector<std::string> arguments) {
@@ -505,13 +509,72 @@ TEST_F(SyscallLatencyTest, ExemplarsAreDrawnFromTheWholeWindowAndTheSlowestIsThe
   EXPECT_GE(late, static_cast<long>(places.size() / 6));
 }
 
+TEST_F(SyscallLatencyTest, WeightsOfDrawnCallsAddUpToAllCalls) {
+  constexpr int kRounds = 80;
+  constexpr uint64_t kFast = 20'000, kSleeps = 3;
+  auto probe = SyscallLatency::Start({.drawn_per_key = 100, .drawn_per_window = 1u << 20, .ring_bytes = kRoomForAll});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("weights");
+  struct Sums {
+    double calls = 0, ns = 0, weights = 0, weighted_ns = 0;
+    uint64_t drawn = 0;
+  };
+  std::map<std::string, Sums> sums;
+  uint64_t in_window = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    Child mix({Workload("syscall_mix_static"), StrFormat("%d", kFast), StrFormat("%d", kSleeps), "0", "50"});
+    ASSERT_TRUE(cgroup.Add(mix.pid()));
+    mix.Go();
+    const auto poll = [&] {
+      return (*probe)->PollExemplars([&](const SlowCall& call) {
+        if (call.key.cgroup_id != cgroup.id() || call.weight == 0) return;
+        Sums& sum = sums[SyscallName(call.key)];
+        ++sum.drawn;
+        sum.weights += static_cast<double>(call.weight);
+        sum.weighted_ns += static_cast<double>(call.weight) * static_cast<double>(call.latency_ns);
+        in_window += call.weight > 1;
+      });
+    };
+    for (; !mix.Ended(); std::this_thread::sleep_for(5ms)) ASSERT_TRUE(poll().ok());
+    EXPECT_EQ(mix.Wait(), 0);
+    ASSERT_TRUE(poll().ok());
+    ASSERT_TRUE((*probe)
+                    ->Drain([&](const SyscallWindow& w) {
+                      if (w.key.cgroup_id != cgroup.id()) return;
+                      Sums& sum = sums[SyscallName(w.key)];
+                      sum.calls += static_cast<double>(w.latency.count);
+                      sum.ns += static_cast<double>(w.latency.sum_ns);
+                    })
+                    .ok());
+  }
+  const SyscallCounters c = (*probe)->Counters();
+  EXPECT_EQ(c.exemplars_dropped, 0u);
+  for (const std::string call : {"getppid", "close", "nanosleep"}) {
+    const Sums& sum = sums[call];
+    std::printf(
+        "[ measured ] %s: %llu drawn of %.0f calls; weights %.4f of the calls, weighted time %.4f of the time\n",
+        call.c_str(), static_cast<unsigned long long>(sum.drawn), sum.calls, sum.weights / sum.calls,
+        sum.weighted_ns / sum.ns);
+  }
+  const Sums& fast = sums["getppid"];
+  EXPECT_EQ(fast.calls, kRounds * kFast);
+  EXPECT_GT(in_window, 300u);
+  // 8 to 20 draws a round, however many calls: one standard deviation is about 4 %.
+  EXPECT_GT(fast.drawn, kRounds * 4u);
+  EXPECT_LT(fast.drawn, kRounds * 100u);
+  EXPECT_NEAR(fast.weights / fast.calls, 1, 0.16);
+  EXPECT_NEAR(fast.weighted_ns / fast.ns, 1, 0.25);
+  // Once a call is known to be rare, each is drawn; before, each had its chance.
+  EXPECT_GT(sums["nanosleep"].drawn, kSleeps * (kRounds - 2) - 1);
+}
+
 // What the slow calls of one name say of themselves.
 std::vector<std::pair<std::string, CallDescriptor>> SlowCallsOf(SyscallLatency& probe, const TestCgroup& cgroup,
                                                                 std::string_view name) {
   std::vector<std::pair<std::string, CallDescriptor>> calls;
   EXPECT_TRUE(probe
                   .PollExemplars([&](const SlowCall& call) {
-                    if (call.key.cgroup_id != cgroup.id() || SyscallName(call.key) != name) return;
+                    if (call.key.cgroup_id != cgroup.id() || SyscallName(call.key) != name || !call.slow) return;
                     calls.emplace_back(CallText(call, "FILE"), call.descriptor);
                   })
                   .ok());
@@ -519,7 +582,7 @@ std::vector<std::pair<std::string, CallDescriptor>> SlowCallsOf(SyscallLatency& 
 }
 
 TEST_F(SyscallLatencyTest, SlowCallsSayOnWhichSocketTheyWaited) {
-  auto probe = SyscallLatency::Start({});
+  auto probe = SyscallLatency::Start({.exemplars_per_window_new_key = kBudgetForAll, .ring_bytes = kRoomForAll});
   ASSERT_TRUE(probe.ok()) << probe.status();
   TestCgroup cgroup("socket");
   Child child({Workload("waits"), "tcp", "3", "20000"});
@@ -536,7 +599,7 @@ TEST_F(SyscallLatencyTest, SlowCallsSayOnWhichSocketTheyWaited) {
 }
 
 TEST_F(SyscallLatencyTest, SlowCallsSayOnWhichFileTheyWaited) {
-  auto probe = SyscallLatency::Start({});
+  auto probe = SyscallLatency::Start({.exemplars_per_window_new_key = kBudgetForAll, .ring_bytes = kRoomForAll});
   ASSERT_TRUE(probe.ok()) << probe.status();
   TestCgroup cgroup("file");
   Child child({Workload("waits"), "--stop", "pipe", "3", "20000"});

@@ -31,6 +31,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "userspace/agent/duty_cycle.h"
@@ -39,6 +40,7 @@
 #include "userspace/agent/session.h"
 #include "userspace/agent/wait_track.h"
 #include "userspace/kernel/cpu_sampler.h"
+#include "userspace/kernel/io_uring_latency.h"
 #include "userspace/kernel/syscall_latency.h"
 #include "userspace/kernel/tcp_latency.h"
 #include "userspace/profile/batch.h"
@@ -46,7 +48,7 @@
 namespace pyrometer::agent {
 
 struct ProbeReport {
-  std::string name;   // "cpu_sampler", "syscall_latency", "tcp_latency", "off_cpu", "process_events"
+  std::string name;   // "cpu_sampler", "syscall_latency", "io_uring_latency", "tcp_latency", "off_cpu", …
   std::string state;  // "ok", "degraded", "off": it should run and does not, "unused": nobody asked for it
   std::string reason;
   // It should work and does not, or not wholly.
@@ -96,6 +98,9 @@ class Collector {
   uint32_t frequency_hz() const { return frequency_hz_.load(); }
 
  private:
+  // Ages of what has not returned, by cgroup (id, v1 id), name, and what it waits for so far (WaitTrack::CauseOf).
+  using OpenCalls = std::map<std::tuple<uint64_t, uint64_t, std::string, std::string>, profile::Histogram>;
+
   // Work for pyro-name: the windows of one moment, to be sent as one batch.
   struct Work {
     std::vector<RawWindow> windows;                                  // always-on
@@ -105,7 +110,7 @@ class Collector {
     int64_t start_ns = 0;  // of the window that the sums belong to
     uint64_t duration_ns = 0;
     std::optional<uint64_t> expected;  // samples, by the machine's CPU time; unset when only a part is sampled
-    std::map<kernel::SyscallKey, profile::Histogram> open_calls;  // their ages when the windows ended
+    OpenCalls open_calls;              // their ages when the windows ended
   };
 
   Collector(const Options& options, Node* node, Sink sink, SessionListener on_session);
@@ -115,7 +120,7 @@ class Collector {
   void PollSlowCalls(int64_t offset_ns);
   void PollWaits(int64_t offset_ns);
   std::optional<uint64_t> TakeExpected();
-  std::map<kernel::SyscallKey, profile::Histogram> TakeOpenCalls();
+  OpenCalls TakeOpenCalls();
   void CutWindows(int64_t now_ns);
   void CutLastWindows(int64_t ended_ns, Work work);
   void Queue(Work work);
@@ -125,7 +130,9 @@ class Collector {
   void AddSums(const Work& work, profile::Batch* batch);
   void AddAccounting(const Work& work, profile::Batch* batch);
   void WatchBudget();
-  Status AddSystemCalls(const Work& work, BatchBuilder& builder, profile::Batch* batch);
+  using AddCall = std::function<void(const profile::LabelSet&, const kernel::LatencyHistogram&,
+                                     const std::vector<kernel::SyscallError>&)>;
+  Status AddSystemCalls(const AddCall& add);
   void ReportProblem(const std::string& probe, const Status& status);
 
   const Options options_;
@@ -148,6 +155,7 @@ class Collector {
   std::unique_ptr<kernel::TcpLatency> tcp_;
   std::unique_ptr<kernel::SyscallLatency> syscalls_;  // PollExemplars and ReadOpenCalls there, Drain on pyro-name
   std::unique_ptr<DutyCycle> duty_;                   // null: all calls are timed; pyro-name's, but for its Stop
+  std::unique_ptr<kernel::IoUringLatency> io_uring_;  // ReadOpen there, Drain on pyro-name
   std::unique_ptr<WaitTrack> waits_;                  // Poll there, AddSums on pyro-name
   int64_t window_start_ns_ = 0;
   std::optional<uint64_t> machine_cpu_ns_;  // when samples were last expected; unset when only a part is sampled

@@ -23,6 +23,7 @@
 #include "userspace/base/types.h"
 #include "userspace/kernel/cpu_sample.h"
 #include "userspace/process/binary.h"
+#include "userspace/profile/batch.h"
 #include "userspace/profile/dictionary.h"
 
 namespace pyrometer::agent {
@@ -65,7 +66,11 @@ struct RawExemplar {
   profile::StackId stack = profile::kEmptyStack;
   std::string comm;
   uint32_t tid = 0;
-  std::string call;  // profile::Exemplar::call
+  std::string call;  // profile::Exemplar::call, and so on
+  uint64_t weight = 0;
+  bool typical = false;
+  std::vector<profile::TimePart> split;
+  profile::Waker waker;  // its stack in this window
 };
 
 class RawWindow {
@@ -109,6 +114,8 @@ class RawWindow {
   // kMaxOffsetMs; what lies before its start (a late one) counts as its start.
   void AddSampleAt(const RawGroup& group, profile::StackId stack, uint64_t value, int64_t unix_ns);
   void AddExemplar(const CallKey& key, RawExemplar exemplar) { exemplars_[key].push_back(std::move(exemplar)); }
+  // The one that was added of this thread and time; nullptr if there is none.
+  RawExemplar* FindExemplar(const CallKey& key, uint32_t tid, uint64_t time_ns);
   void CountStop(std::string_view reason) { Count(reason, &stops_); }
   void CountMeans(std::string_view name) { Count(name, &means_); }
 

@@ -21,6 +21,7 @@
 #include "userspace/base/owned.h"
 #include "userspace/base/strings.h"
 #include "userspace/kernel/bpf_loader.h"
+#include "userspace/kernel/io_uring_latency.h"
 #include "userspace/kernel/v1_controller.h"
 
 namespace pyrometer::kernel {
@@ -223,6 +224,19 @@ void AddBpfFeatures(std::vector<Feature>& out) {
   out.push_back(Make("tcp_probe", "Tracepoint tcp:tcp_probe", ok, Detail(ok, error),
                      "RTTs come from polls of the sockets, if at all",
                      BpfRemedy(error, "use a kernel from 5.15 on with BTF")));
+
+  const Status io_uring = IoUringLatency::Supported();
+  const int64_t disabled = ReadNumber("/proc/sys/kernel/io_uring_disabled").value_or(0);
+  Feature rings = Make("io_uring", "Tracepoints of io_uring", true, "works", "", "");
+  if (!io_uring.ok()) {
+    rings.state = FeatureState::kDegraded;
+    rings.detail = std::string(Message(io_uring));
+    rings.effect = "io_uring's operations are not seen, only the calls that submit them";
+    rings.remedy = "use a kernel from 6.0 on with CONFIG_IO_URING=y";
+  } else if (disabled == 2) {
+    rings.detail = "kernel.io_uring_disabled = 2: there is nothing to see";
+  }
+  out.push_back(std::move(rings));
 }
 
 void AddHookFeatures(std::vector<Feature>& out) {

@@ -136,4 +136,53 @@ class OctaveReader {
   std::unordered_map<Key, Seen, BytesHash, BytesEqual> seen_;
 };
 
+// The same of plain counts.
+template <typename Key>
+class CountReader {
+ public:
+  CountReader(int map_fd, size_t cpus, uint32_t idle_limit) : map_fd_(map_fd), cpus_(cpus), idle_limit_(idle_limit) {}
+
+  // Calls visit(key, increase) for each entry that changed.
+  template <typename Visit>
+  Status Read(Visit visit) {
+    std::vector<Key> idle;
+    RETURN_IF_ERROR((ForEachPerCpu<Key, uint64_t>(map_fd_, cpus_, [&](const Key& key, const uint64_t* values) {
+      Seen& seen = seen_[key];
+      if (Advance(key, seen, values, visit)) {
+        seen.idle = 0;
+      } else if (++seen.idle >= idle_limit_) {
+        idle.push_back(key);
+      }
+    })));
+    std::vector<uint64_t> values(cpus_);
+    for (const Key& key : idle) {
+      if (bpf_map_lookup_and_delete_elem(map_fd_, &key, values.data()) != 0) continue;
+      Advance(key, seen_[key], values.data(), visit);
+      seen_.erase(key);
+    }
+    return OkStatus();
+  }
+
+ private:
+  struct Seen {
+    uint64_t count = 0;
+    uint32_t idle = 0;  // Reads without change
+  };
+
+  template <typename Visit>
+  bool Advance(const Key& key, Seen& seen, const uint64_t* values, Visit& visit) const {
+    uint64_t total = 0;
+    for (size_t cpu = 0; cpu < cpus_; ++cpu) total += values[cpu];
+    if (total == seen.count) return false;
+    visit(key, total - seen.count);
+    seen.count = total;
+    return true;
+  }
+
+  int map_fd_;
+  size_t cpus_;
+  uint32_t idle_limit_;
+  std::unordered_map<Key, Seen, BytesHash, BytesEqual> seen_;
+};
+
 }  // namespace pyrometer::kernel

@@ -1,7 +1,5 @@
 #include "userspace/kernel/off_cpu.h"
 
-#include <bpf/btf.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -34,23 +32,6 @@ constexpr double kMaxPeriodStep = 4;
 constexpr size_t kMostFramesOfOurs = 10;  // 4 on 6.18: two functions, the program, bpf_trace_run1
 
 using Skeleton = UniqueSkeleton<off_cpu_bpf, off_cpu_bpf::destroy>;
-
-// Arguments of a BTF tracepoint; 0 when the kernel has none of this name.
-int TracepointArguments(const std::string& name) {
-  BpfLog quiet;
-  btf* kernel = btf__load_vmlinux_btf();
-  if (kernel == nullptr) return 0;
-  int arguments = 0;
-  const int id = btf__find_by_name_kind(kernel, ("btf_trace_" + name).c_str(), BTF_KIND_TYPEDEF);
-  if (id > 0) {
-    const btf_type* type = btf__type_by_id(kernel, btf__type_by_id(kernel, static_cast<uint32_t>(id))->type);
-    if (btf_is_ptr(type)) type = btf__type_by_id(kernel, type->type);
-    // The first one is the tracepoint's own.
-    if (btf_is_func_proto(type)) arguments = btf_vlen(type) - 1;
-  }
-  btf__free(kernel);
-  return arguments;
-}
 
 struct AddressRange {
   uint64_t begin = 0, end = 0;
@@ -353,8 +334,9 @@ StatusOr<std::unique_ptr<OffCpu>> OffCpu::Start(const Options& options) {
   }
   ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
   const uint32_t ring_bytes = RingBytes(options.ring_bytes);
-  const bool has_state = TracepointArguments("sched_switch") >= 4;
-  const bool has_contention = TracepointArguments("contention_begin") > 0;
+  const std::vector<int> arguments = TracepointArguments({"sched_switch", "contention_begin"});
+  const bool has_state = arguments[0] >= 4;
+  const bool has_contention = arguments[1] > 0;
   const KernelPlaces places = FindKernelPlaces();
   const auto load = [&](bool task_work) {
     return LoadSkeleton<Skeleton>(kProbe, off_cpu_bpf__open, off_cpu_bpf__load, [&](off_cpu_bpf& s) {

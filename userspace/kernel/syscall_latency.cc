@@ -7,7 +7,9 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <numeric>
 #include <thread>
@@ -33,6 +35,22 @@ namespace {
 constexpr std::string_view kProbe = "syscall_latency";
 constexpr pyro_syscall_key kFoldKey = {
     .owner = {.cgroup_id = 0, .cgroup_v1_id = 0}, .nr = 0, .flags = PYRO_SYSCALL_FOLDED};
+
+// Before anything is known of how many calls there will be: log2 of how many calls one is drawn of.
+constexpr uint32_t kFirstPeriod = 12;
+
+// Tables of the probe's pyro_gap.
+void FillDrawTables(syscall_latency_bpf& s) {
+  for (size_t i = 0; i < std::size(s.rodata->pyro_log2_table); ++i) {
+    s.rodata->pyro_log2_table[i] =
+        static_cast<uint32_t>(std::lround(std::log2(1 + static_cast<double>(i) / 64) * 0x1p16));
+  }
+  for (size_t i = 0; i <= PYRO_MAX_DRAW_PERIOD; ++i) {
+    // Of period 1 each call is drawn: all gaps are 0.
+    const double scale = i == 0 ? 0 : -std::log(2.0) / std::log1p(-1 / std::exp2(static_cast<double>(i)));
+    s.rodata->pyro_gap_scale[i] = static_cast<uint64_t>(std::llround(scale * 0x1p20));
+  }
+}
 
 using Skeleton = UniqueSkeleton<syscall_latency_bpf, syscall_latency_bpf::destroy>;
 
@@ -66,6 +84,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
       }
     }
     RETURN_IF_ERROR(SetSlow(kFoldKey, SlowOfNewKeys()));
+    RETURN_IF_ERROR(SetPeriod(kFoldKey, options_.drawn_per_key == 0 ? PYRO_DRAW_NEVER : kFirstPeriod));
     ring_.Reset(ring_buffer__new(bpf_map__fd(skeleton_->maps.pyro_exemplars), OnExemplar, this, nullptr));
     if (!ring_) return ErrnoError(errno, "cannot map the exemplar ring");
     if (open_calls_status_.ok()) {
@@ -118,6 +137,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
     std::map<SyscallKey, pyro_syscall_waits> waits;
     if (options_.split) RETURN_IF_ERROR(ReadWaits(waits));
 
+    std::vector<std::pair<pyro_syscall_key, uint64_t>> calls;  // of each key
     for (const auto& [key, parts] : octaves) {
       SyscallWindow window;
       window.key = key;
@@ -131,6 +151,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
         waits.erase(found);
       }
       UpdateThreshold(window);
+      if (!key.folded) calls.emplace_back(ToAbi(key), window.latency.count);
       callback(window);
     }
     // A failure or a wait counted between two reads belongs to a call of the next window; its key may be quiet in this
@@ -147,7 +168,8 @@ class SyscallLatencyImpl final : public SyscallLatency {
       SetWaits(delta, window);
       callback(window);
     }
-    ForgetIdleThresholds();
+    ForgetIdle(skeleton_->maps.pyro_syscall_slow, thresholds_);
+    RETURN_IF_ERROR(UpdatePeriods(calls));
     return SetSlow(kFoldKey, SlowOfNewKeys());
   }
 
@@ -247,7 +269,8 @@ class SyscallLatencyImpl final : public SyscallLatency {
             .older = record.older != 0,
             .waits = record.off_ns != 0,
             .wait_age_ns = age(record.off_ns),
-            .cause = static_cast<WaitCause>(record.cause)};
+            .cause = static_cast<WaitCause>(record.cause),
+            .blocked = record.blocked != 0};
   }
 
   struct ErrorsSeen {
@@ -369,14 +392,43 @@ class SyscallLatencyImpl final : public SyscallLatency {
     if (SetSlow(key, slow).ok()) thresholds_[key] = 0;
   }
 
-  void ForgetIdleThresholds() {
-    for (auto it = thresholds_.begin(); it != thresholds_.end();) {
+  Status SetPeriod(const pyro_syscall_key& key, uint32_t log2_period) {
+    if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_periods), &key, &log2_period, BPF_ANY) != 0) {
+      return ErrnoError(errno, "cannot set how many calls are drawn");
+    }
+    return OkStatus();
+  }
+
+  // As many calls as in the last window are expected again.
+  Status UpdatePeriods(const std::vector<std::pair<pyro_syscall_key, uint64_t>>& calls) {
+    if (options_.drawn_per_key == 0 || calls.empty()) return OkStatus();
+    const double of_all = std::max(1u, options_.drawn_per_window);
+    const double of_key = std::min<double>(options_.drawn_per_key, of_all / static_cast<double>(calls.size()));
+    uint64_t total = 0;
+    for (const auto& [key, count] : calls) {
+      total += count;
+      // No room is no loss: the key then has the period of new ones.
+      if (SetPeriod(key, Log2Period(static_cast<double>(count) / of_key)).ok()) periods_[key] = 0;
+    }
+    ForgetIdle(skeleton_->maps.pyro_syscall_periods, periods_);
+    return SetPeriod(kFoldKey, Log2Period(static_cast<double>(total) / of_all));
+  }
+
+  static uint32_t Log2Period(double period) {
+    const double log2 = std::ceil(std::log2(std::max(period, 1.0)));
+    return static_cast<uint32_t>(std::min<double>(log2, PYRO_MAX_DRAW_PERIOD));
+  }
+
+  using IdleKeys = std::unordered_map<pyro_syscall_key, uint32_t, BytesHash, BytesEqual>;  // -> Drains since last use
+
+  void ForgetIdle(const bpf_map* map, IdleKeys& keys) {
+    for (auto it = keys.begin(); it != keys.end();) {
       if (++it->second <= options_.idle_windows_before_eviction) {
         ++it;
         continue;
       }
-      bpf_map_delete_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_slow), &it->first);
-      it = thresholds_.erase(it);
+      bpf_map_delete_elem(bpf_map__fd(map), &it->first);
+      it = keys.erase(it);
     }
   }
 
@@ -387,7 +439,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
   std::unique_ptr<HotOctaves> hot_;  // null: none
   std::unordered_map<pyro_syscall_error_key, ErrorsSeen, BytesHash, BytesEqual> errors_;
   std::unordered_map<pyro_syscall_key, WaitsSeen, BytesHash, BytesEqual> waits_;
-  std::unordered_map<pyro_syscall_key, uint32_t, BytesHash, BytesEqual> thresholds_;  // -> Drains since last use
+  IdleKeys thresholds_, periods_;
   UniqueRingBuffer ring_;
   Status open_calls_status_;
   UniqueBpfLink exit_link_, enter_link_, open_calls_link_;
@@ -413,16 +465,33 @@ pyro_syscall_key ToAbi(const SyscallKey& key) {
           .flags = (key.compat ? PYRO_SYSCALL_COMPAT : 0u) | (key.folded ? PYRO_SYSCALL_FOLDED : 0u)};
 }
 
+namespace {
+
+CallDescriptor ToDescriptor(const pyro_descriptor& from) {
+  CallDescriptor to = {.kind = static_cast<pyro_descriptor_kind>(from.kind),
+                       .fd = from.fd,
+                       .inode = from.inode,
+                       .family = from.family,
+                       .port = from.port};
+  std::copy(std::begin(from.peer), std::end(from.peer), to.peer.begin());
+  return to;
+}
+
+}  // namespace
+
 bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   if (size < sizeof(pyro_syscall_exemplar)) return false;
   const auto* record = static_cast<const pyro_syscall_exemplar*>(data);
   if (record->user_frames > PYRO_MAX_USER_FRAMES || record->user_stop >= PYRO_STOP_COUNT ||
-      record->descriptor.kind > PYRO_DESCRIPTOR_SOCKET ||
+      record->descriptor.kind > PYRO_DESCRIPTOR_SOCKET || record->second_descriptor.kind > PYRO_DESCRIPTOR_SOCKET ||
+      record->drawn > PYRO_MAX_DRAW_PERIOD + 1 ||
       !DecodeStackCopy(record + 1, size - sizeof(*record), record->user_frames, record->raw_bytes, out.raw_registers,
                        out.raw_stack)) {
     return false;
   }
   out.key = ToSyscallKey(record->call);
+  out.slow = record->slow != 0;
+  out.weight = record->drawn == 0 ? 0 : uint64_t{1} << (record->drawn - 1);
   out.time_ns = record->time_ns;
   out.latency_ns = record->latency_ns;
   out.result = record->result;
@@ -434,12 +503,8 @@ bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   out.means = record->means;
   for (size_t i = 0; i < PYRO_WAIT_CAUSES; ++i) out.waited_ns[i] = uint64_t{record->waited_us[i]} * 1000;
   std::copy(std::begin(record->arguments), std::end(record->arguments), out.arguments.begin());
-  out.descriptor = {.kind = static_cast<pyro_descriptor_kind>(record->descriptor.kind),
-                    .fd = record->descriptor.fd,
-                    .inode = record->descriptor.inode,
-                    .family = record->descriptor.family,
-                    .port = record->descriptor.port};
-  std::copy(std::begin(record->descriptor.peer), std::end(record->descriptor.peer), out.descriptor.peer.begin());
+  out.descriptor = ToDescriptor(record->descriptor);
+  out.second_descriptor = ToDescriptor(record->second_descriptor);
   return true;
 }
 
@@ -460,6 +525,7 @@ StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& o
           s.rodata->pyro_wake_bytes = ring_bytes / 2;
           s.rodata->pyro_v1_controller = MountedV1Controller();
           s.rodata->pyro_split = options.split ? 1 : 0;
+          FillDrawTables(s);
           std::copy(DescriptorByCall().begin(), DescriptorByCall().end(), s.rodata->pyro_call_descriptors);
           if (!options.split) bpf_map__set_max_entries(s.maps.pyro_syscall_waits, 1);
           bpf_map__set_max_entries(s.maps.pyro_syscall_octaves,

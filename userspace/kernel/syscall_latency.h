@@ -15,6 +15,11 @@
 // each with the same chance; and those at least as slow as the slowest of the last window. When suddenly many more
 // calls are slow than in the last window, the first ones win: never more than kExemplarBurst times as many.
 //
+// Beside them some calls are drawn among all of a key (SlowCall::weight): about drawn_per_key per window and key, and
+// no more than about drawn_per_window of all keys together. The sum of their weights estimates the number of calls
+// without bias, that of weight × latency the time, and so on for any share of the calls: each call has the chance 1 /
+// weight, known before it is made (bpf/probes/syscall_latency.bpf.c).
+//
 // Which part of that time the calls waited, and for what, is added when an OffCpu probe runs beside (Options::split); a
 // call that does not wait costs nothing more then.
 //
@@ -95,9 +100,11 @@ struct CallDescriptor {
   std::array<uint8_t, 16> peer{};  // its address; of AF_INET the first 4 bytes
 };
 
-// One slow call; views are valid during the callback only.
+// One single call, slow or drawn or both; views are valid during the callback only.
 struct SlowCall {
   SyscallKey key;
+  bool slow = true;      // chosen as one of the slowest
+  uint64_t weight = 0;   // drawn among all calls of its key with a chance of one in so many; 0: not drawn
   uint64_t time_ns = 0;  // when it returned, CLOCK_MONOTONIC
   uint64_t latency_ns = 0;
   int64_t result = 0;  // return value, negative errno on failure
@@ -112,6 +119,7 @@ struct SlowCall {
   WaitTimes waited_ns{};                // of latency_ns, in whole microseconds; with Options::split
   std::array<uint64_t, 6> arguments{};  // as passed; all 0 for 32-bit calls
   CallDescriptor descriptor;
+  CallDescriptor second_descriptor;  // of calls that have two: splice, sendfile, …
 };
 
 // A call that has not returned, as it is now. Views are valid during the callback only.
@@ -125,6 +133,7 @@ struct OpenCall {
   bool waits = false;   // with Options::split: its thread does not run, for wait_age_ns so far, because of `cause`
   uint64_t wait_age_ns = 0;
   WaitCause cause = PYRO_WAIT_OTHER;
+  bool blocked = false;  // its thread is blocked; without `waits`, nobody saw why
 };
 
 inline constexpr uint32_t kExemplarBurst = 4;
@@ -161,6 +170,8 @@ class SyscallLatency {
     double exemplar_quantile = 0.99;       // of the key's last window
     uint32_t exemplars_per_key = 4;        // per window, about
     uint32_t exemplars_per_window_new_key = 256;  // for all keys without a last window together
+    uint32_t drawn_per_key = 2;                   // among all calls, per window and key, about; 0: none
+    uint32_t drawn_per_window = 128;              // of all keys together, about
     uint32_t ring_bytes = 1 << 20;
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;
     std::shared_ptr<UnwindMaps> unwind;          // as for CpuSampler
