@@ -175,8 +175,13 @@ struct sock_cgroup_data {
   struct cgroup* cgroup;
 } PYRO_KERNEL_TYPE;
 
+typedef struct {
+  int owned;  // by a process, in a system call; packets that come meanwhile wait
+} PYRO_KERNEL_TYPE socket_lock_t;
+
 struct sock {
   struct sock_common __sk_common;
+  socket_lock_t sk_lock;
   __u16 sk_protocol;
   struct sock_cgroup_data sk_cgrp_data;
 } PYRO_KERNEL_TYPE;

@@ -408,8 +408,13 @@ PYRO_INLINE __u32 pyro_tcp_cause(const struct sock* sk, struct tcp_sock* tcp) {
   return PYRO_TCP_RETRANSMIT_OTHER;
 }
 
-SEC("tp_btf/tcp_retransmit_skb")
-int BPF_PROG(pyro_tcp_retransmit, struct sock* sk) {
+// The kernel skips a tracing program on a CPU where the same program is already running: a softirq that interrupts one
+// in a system call would go unseen, hundreds of events of it. So each of these comes as two programs, one for sockets
+// that a process owns at the moment, one for the rest, which only its own few instructions on foreign events can shut
+// out. Those misses are counted (recursion_misses of the second).
+PYRO_INLINE int pyro_tcp_in_call(const struct sock* sk) { return sk->sk_lock.owned != 0; }
+
+PYRO_INLINE int pyro_tcp_retransmitted(struct sock* sk) {
   struct tcp_sock* tcp = bpf_skc_to_tcp_sock(sk);
   if (!tcp) return 0;
   struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -430,6 +435,14 @@ int BPF_PROG(pyro_tcp_retransmit, struct sock* sk) {
       pyro_flow_of(sk, tcp, socket->cgroup_v1_id, socket->directed ? socket->direction : PYRO_TCP_OUT);
   if (flow && cause < PYRO_TCP_RETRANSMIT_CAUSES) __sync_fetch_and_add(&flow->retransmits[cause], segments);
   return 0;
+}
+
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(pyro_tcp_retransmit, struct sock* sk) { return pyro_tcp_in_call(sk) ? pyro_tcp_retransmitted(sk) : 0; }
+
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(pyro_tcp_retransmit_soft, struct sock* sk) {
+  return pyro_tcp_in_call(sk) ? 0 : pyro_tcp_retransmitted(sk);
 }
 
 // The connection is no socket yet: it belongs to its listener.
@@ -462,13 +475,25 @@ PYRO_INLINE void pyro_tcp_reset(struct sock* sk, __u32 way) {
 // No socket: the answer to a packet for a port where nobody listens.
 SEC("tp_btf/tcp_send_reset")
 int BPF_PROG(pyro_tcp_send_reset, struct sock* sk) {
-  if (sk) pyro_tcp_reset(sk, PYRO_TCP_SENT);
+  if (sk && pyro_tcp_in_call(sk)) pyro_tcp_reset(sk, PYRO_TCP_SENT);
+  return 0;
+}
+
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(pyro_tcp_send_reset_soft, struct sock* sk) {
+  if (sk && !pyro_tcp_in_call(sk)) pyro_tcp_reset(sk, PYRO_TCP_SENT);
   return 0;
 }
 
 SEC("tp_btf/tcp_receive_reset")
 int BPF_PROG(pyro_tcp_receive_reset, struct sock* sk) {
-  pyro_tcp_reset(sk, PYRO_TCP_RECEIVED);
+  if (pyro_tcp_in_call(sk)) pyro_tcp_reset(sk, PYRO_TCP_RECEIVED);
+  return 0;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(pyro_tcp_receive_reset_soft, struct sock* sk) {
+  if (!pyro_tcp_in_call(sk)) pyro_tcp_reset(sk, PYRO_TCP_RECEIVED);
   return 0;
 }
 
@@ -516,8 +541,7 @@ PYRO_INLINE void pyro_tcp_closed(struct sock* sk, struct tcp_sock* tcp, int old_
   socket->last_us = 0;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(pyro_tcp_state, struct sock* sk, int old_state, int new_state) {
+PYRO_INLINE int pyro_tcp_state_changed(struct sock* sk, int old_state, int new_state) {
   if (sk->sk_protocol != PYRO_IPPROTO_TCP) return 0;
   if (new_state != PYRO_TCP_SYN_SENT && new_state != PYRO_TCP_LISTEN && new_state != PYRO_TCP_ESTABLISHED &&
       new_state != PYRO_TCP_CLOSE) {
@@ -544,6 +568,16 @@ int BPF_PROG(pyro_tcp_state, struct sock* sk, int old_state, int new_state) {
     socket->retransmitted = tcp->total_retrans;
   }
   return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(pyro_tcp_state, struct sock* sk, int old_state, int new_state) {
+  return pyro_tcp_in_call(sk) ? pyro_tcp_state_changed(sk, old_state, new_state) : 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(pyro_tcp_state_soft, struct sock* sk, int old_state, int new_state) {
+  return pyro_tcp_in_call(sk) ? 0 : pyro_tcp_state_changed(sk, old_state, new_state);
 }
 
 // Visits every socket that has storage, which is each that inet_sock_set_state or the scan has seen, in all network

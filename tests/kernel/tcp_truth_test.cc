@@ -256,6 +256,7 @@ void TcpCrowdTest::IsCountedExactly(const Crowd& crowd) {
   EXPECT_EQ(out->connects, connections);
   EXPECT_EQ((*probe)->Counters().lost, 0u);
   EXPECT_EQ((*probe)->Counters().storage_lost, 0u);
+  EXPECT_EQ((*probe)->Counters().missed, 0u);
 }
 
 TEST_P(TcpCrowdTest, TenThousandShort) { IsCountedExactly({"127.0.0.1", 10'000, 1, 100, false}); }

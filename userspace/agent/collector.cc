@@ -791,7 +791,7 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
   }
   if (tcp_ != nullptr) {
     const kernel::TcpCounters packets = tcp_->Counters();
-    add("pyrometer_tcp_updates_lost", node, increase("tcp lost", packets.lost + packets.storage_lost));
+    add("pyrometer_tcp_updates_lost", node, increase("tcp lost", packets.lost + packets.storage_lost + packets.missed));
     add("pyrometer_tcp_updates_folded", node, increase("tcp folded", packets.folded));
     // Says which source was in use: one a window but where many packets come.
     add("pyrometer_tcp_polls", node, increase("tcp polls", packets.polls));

@@ -131,9 +131,11 @@ class TcpLatencyImpl final : public TcpLatency {
     }
     // State changes first: a connection made between the two is then known before its first packet. Older ones before
     // packets: what the scan takes in is counted once.
-    for (const bpf_program* program : {skeleton_->progs.pyro_tcp_state, skeleton_->progs.pyro_tcp_retransmit,
-                                       skeleton_->progs.pyro_tcp_retransmit_synack,
-                                       skeleton_->progs.pyro_tcp_send_reset, skeleton_->progs.pyro_tcp_receive_reset}) {
+    const auto& programs = skeleton_->progs;
+    for (const bpf_program* program :
+         {programs.pyro_tcp_state_soft, programs.pyro_tcp_state, programs.pyro_tcp_retransmit_soft,
+          programs.pyro_tcp_retransmit, programs.pyro_tcp_retransmit_synack, programs.pyro_tcp_send_reset_soft,
+          programs.pyro_tcp_send_reset, programs.pyro_tcp_receive_reset_soft, programs.pyro_tcp_receive_reset}) {
       ASSIGN_OR_RETURN(UniqueBpfLink link, AttachProgram(program, kProbe));
       links_.push_back(std::move(link));
     }
@@ -227,6 +229,7 @@ class TcpLatencyImpl final : public TcpLatency {
             .lost = sum.lost,
             .storage_lost = sum.storage_lost,
             .found = sum.found,
+            .missed = Missed(),
             .polls = polls_.load(std::memory_order_relaxed),
             .poll_cpu_ns = poll_cpu_ns_.load(std::memory_order_relaxed)};
   }
@@ -348,6 +351,20 @@ class TcpLatencyImpl final : public TcpLatency {
     }
     poll_wake_.notify_one();
     poller_.join();
+  }
+
+  // Events for which the kernel did not run a program because the same was running below it. What the programs for
+  // system calls miss are not theirs.
+  uint64_t Missed() const {
+    uint64_t missed = 0;
+    const auto& programs = skeleton_->progs;
+    for (const bpf_program* program : {programs.pyro_tcp_state_soft, programs.pyro_tcp_retransmit_soft,
+                                       programs.pyro_tcp_send_reset_soft, programs.pyro_tcp_receive_reset_soft}) {
+      bpf_prog_info info{};
+      uint32_t length = sizeof(info);
+      if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &length) == 0) missed += info.recursion_misses;
+    }
+    return missed;
   }
 
   // The growth of the flow's counters since `seen`; false when there is none.

@@ -109,6 +109,7 @@ struct TcpCounters {
   uint64_t lost = 0;          // updates recorded nowhere
   uint64_t storage_lost = 0;  // packets of sockets that could not be given storage
   uint64_t found = 0;         // connections older than the probe that the iterator took in
+  uint64_t missed = 0;        // state changes, retransmits and resets that the kernel let no program see
   uint64_t polls = 0;         // kPoll: passes over the sockets
   uint64_t poll_cpu_ns = 0;   // and what they took
 };
