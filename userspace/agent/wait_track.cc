@@ -89,7 +89,7 @@ std::vector<profile::TimePart> WaitTrack::SplitOf(const kernel::SlowCall& call) 
 
 profile::StackId WaitTrack::WithCause(const kernel::SlowCall& call, profile::StackId stack, RawWindow& window) {
   const std::vector<profile::TimePart> parts = SplitOf(call);
-  const std::string_view most = parts.empty() ? "running" : parts.front().cause;
+  const std::string most = parts.empty() ? "running" : parts.front().cause;
   return window.InternStack(
       stack, RawFrame{.kind = profile::FrameKind::kSynthetic, .reason = window.ReasonOf(StrFormat("[%s]", most))});
 }
