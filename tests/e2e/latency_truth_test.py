@@ -177,7 +177,8 @@ class LatencyTruth(Scratch):
         short = max(0, truth["switches"] + 1 - counted)
         self.assertLessEqual(short, lost.get("end not reported", 0))
         self.assertLessEqual(counted, truth["switches"] + 4 + (4 if kind == "convoy" else 0))
-        missed_ns = sum(sorted(times, reverse=True)[:short])
+        # The end of the process blocks once as a rule.
+        missed_ns = sum(sorted(times, reverse=True)[:max(0, truth["switches"] + 2 - counted)])
 
         # What is neither CPU time nor a queue was blocked; all this by the kernel's own accounts, call by call.
         queued_ns = truth["queuedNs"]
@@ -201,9 +202,15 @@ class LatencyTruth(Scratch):
             self.check_quota(truth, own_ns, wait_ns, row, throttled)
             return
         if call:
+            # A thread that has to make room on its way back from a call queues by its own clock, but in no call any more. Where
+            # the kernel's account of queues has that, a call was between its time without and with its queues.
+            outside_ns = max(0, queued_ns - split.get("runnable", 0))
+            self.assertAlmostEqual(row["totalNs"], own_ns - outside_ns, delta=0.01 * own_ns)
+            least = times if outside_ns < 0.01 * own_ns else [max(0, ns - queue) for ns, queue in zip(times, truth["queues"])]
             for q, seen in ((0.5, row["p50Ns"]), (0.99, row["p99Ns"])):
-                self.assertLessEqual(abs(bucket(seen) - bucket(quantile(times, q))), 1, (q, seen, quantile(times, q)))
-            self.assertAlmostEqual(row["totalNs"], own_ns, delta=0.01 * own_ns)
+                low, high = quantile(least, q), quantile(times, q)
+                self.assertGreaterEqual(bucket(seen), bucket(low) - 1, (q, seen, low))
+                self.assertLessEqual(bucket(seen), bucket(high) + 1, (q, seen, high))
             blocked = sum(ns for name, ns in split.items() if name not in QUEUES and name != "running")
             self.assertGreaterEqual(split[cause], 0.95 * blocked)
             planted = split[cause]
@@ -226,7 +233,7 @@ class LatencyTruth(Scratch):
         planted = own_ns - truth["cpuNs"] - wait_ns("runnable")
         print(f"    quota: throttled {wait_ns('throttled') / 1e6:.1f} ms, own {planted / 1e6:.1f} ms; "
               f"cpu.stat says {throttled}")
-        self.assertGreater(planted, 2e9)
+        self.assertGreater(planted, 1e9)
         self.assertGreaterEqual(wait_ns("throttled"), 0.95 * planted)
         self.assertLessEqual(wait_ns("throttled"), 1.05 * planted)
         if throttled:

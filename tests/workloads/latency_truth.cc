@@ -4,9 +4,9 @@
 //
 // Prepares what it needs, then waits (in select) until standard input is closed, makes its calls, and prints one line
 // of JSON: `times` of each call by CLOCK_MONOTONIC around it; of the same calls `cpuNs` by the thread's CPU clock and
-// `queuedNs` by /proc/thread-self/schedstat (-1 without it), so that what is left of their time is what they were
-// blocked; and of the whole process, while it made them, `switches` (voluntary, getrusage) and `majorFaults`. Files lie
-// in the current folder. Modes:
+// `queuedNs` by /proc/thread-self/schedstat (-1 without it; `queues` by call), so that what is left of their time is
+// what they were blocked; and of the whole process, while it made them, `switches` (voluntary, getrusage) and
+// `majorFaults`. Files lie in the current folder. Modes:
 //   sleep    nanosleep of MICROSECONDS
 //   pipe     read of a pipe that another thread answers after MICROSECONDS, one byte each way
 //   fsync    fsync after a write of 1 MiB
@@ -65,15 +65,17 @@ class Meter {
     call();
     times.push_back(Now() - start);
     cpu_ns += Now(CLOCK_THREAD_CPUTIME_ID) - cpu;
-    if (queued_ns >= 0) queued_ns = queued < 0 ? -1 : queued_ns + Queued() - queued;
+    queues.push_back(queued < 0 ? 0 : Queued() - queued);
+    if (queued_ns >= 0) queued_ns = queued < 0 ? -1 : queued_ns + queues.back();
   }
   void Merge(const Meter& other) {
     times.insert(times.end(), other.times.begin(), other.times.end());
+    queues.insert(queues.end(), other.queues.begin(), other.queues.end());
     cpu_ns += other.cpu_ns;
     queued_ns = queued_ns < 0 || other.queued_ns < 0 ? -1 : queued_ns + other.queued_ns;
   }
 
-  std::vector<long> times;
+  std::vector<long> times, queues;  // of each call
   long cpu_ns = 0, queued_ns = 0;
 
  private:
@@ -237,6 +239,8 @@ int main(int argc, char** argv) {
       mode.c_str(), calls < 0 ? static_cast<long>(meter.times.size()) : calls, meter.cpu_ns, meter.queued_ns,
       after.ru_nvcsw - before.ru_nvcsw, after.ru_majflt - before.ru_majflt);
   for (size_t i = 0; i < meter.times.size(); ++i) std::printf("%s%ld", i == 0 ? "" : ",", meter.times[i]);
+  std::printf("],\"queues\":[");
+  for (size_t i = 0; i < meter.queues.size(); ++i) std::printf("%s%ld", i == 0 ? "" : ",", meter.queues[i]);
   std::printf("]}\n");
   return 0;
 }

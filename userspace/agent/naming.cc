@@ -1,6 +1,5 @@
 #include "userspace/agent/naming.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "userspace/agent/sample_resolver.h"
@@ -90,7 +89,6 @@ profile::FrameId Naming::NameFrame(const RawWindow& window, const RawFrame& raw,
       return dictionary.InternFrame(std::move(frame));
   }
   symbolize::SetLines(symbol, &dictionary, &frame);
-  if (raw.upside_down) std::reverse(frame.lines.begin(), frame.lines.end());
   return dictionary.InternFrame(std::move(frame));
 }
 
@@ -103,7 +101,21 @@ std::vector<profile::StackId> Naming::Name(const RawWindow& window, profile::Dic
   // Parents come before children, so their ids are known.
   for (size_t i = 1; i < stacks.size(); ++i) {
     const profile::StackNode node = window.stacks()[i];
-    stacks[i] = dictionary->InternStack(stacks[node.parent], frames[node.frame]);
+    profile::StackId stack = stacks[node.parent];
+    if (!window.frames()[node.frame].upside_down || dictionary->frame(frames[node.frame]).lines.size() < 2) {
+      stacks[i] = dictionary->InternStack(stack, frames[node.frame]);
+      continue;
+    }
+    // What is inlined comes first there. A place has one order of lines everywhere: so a frame for each, of no place.
+    const profile::Frame frame = dictionary->frame(frames[node.frame]);
+    profile::Mapping mapping = dictionary->mapping(frame.mapping);
+    mapping.build_id = 0;
+    const profile::MappingId without_place = dictionary->InternMapping(mapping);
+    for (const profile::Line& line : frame.lines) {
+      stack = dictionary->InternStack(
+          stack, dictionary->InternFrame({.kind = frame.kind, .mapping = without_place, .lines = {line}}));
+    }
+    stacks[i] = stack;
   }
 
   // Samples at or below each node: one pass from the leaves.

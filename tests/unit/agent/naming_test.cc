@@ -110,6 +110,32 @@ TEST(Naming, InlinedFunctionsAreLinesOfTheirFrameInnermostFirst) {
   EXPECT_EQ(frame.lines[1].line, kOuterLine);
 }
 
+TEST(Naming, WhatIsInlinedComesFirstOnAStackUpsideDown) {
+  process::ProcessTable table{process::ProcessTable::Options{}};
+  ASSERT_TRUE(table.ScanAll().ok());
+  SampleResolver resolver(&table);
+  RawWindow window(0, 10);
+  const std::vector<uint64_t> user = {pyrometer_naming_test_outer(0)};
+  const SampleResolver::Stack stack{.process = Self(table), .time_ns = 0, .kernel_frames = {}, .user_frames = user};
+  const profile::StackId upright = resolver.Intern(stack, window);
+  RawFrame frame = window.frames()[window.stacks()[upright].frame];
+  frame.upside_down = true;
+  const profile::StackId turned = window.InternStack(profile::kEmptyStack, frame);
+  ASSERT_NE(turned, upright);
+  Naming naming;
+  profile::Dictionary dictionary;
+  NamingCounts counts;
+  const auto stacks = naming.Name(window, &dictionary, &counts);
+  const profile::StackNode outer = dictionary.stack(stacks[turned]), inner = dictionary.stack(outer.parent);
+  EXPECT_EQ(dictionary.FrameName(outer.frame), "pyrometer_naming_test_outer");
+  EXPECT_EQ(dictionary.FrameName(inner.frame), "pyrometer_naming_test_inner");
+  EXPECT_EQ(inner.parent, profile::kEmptyStack);
+  EXPECT_EQ(dictionary.frame(outer.frame).lines[0].line, kOuterLine);
+  // Stores know code by binary and address: these must not stand for the frame as it is everywhere else.
+  EXPECT_EQ(dictionary.mapping(dictionary.frame(outer.frame).mapping).build_id, 0u);
+  EXPECT_EQ(dictionary.frame(dictionary.stack(stacks[upright]).frame).lines.size(), 2u);
+}
+
 TEST(Naming, AMissKeepsItsReasonAndCountsItsSamples) {
   process::ProcessTable table{process::ProcessTable::Options{}};
   SampleResolver resolver(&table);
