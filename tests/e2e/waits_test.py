@@ -39,7 +39,7 @@ class Waits(Scratch):
                     # What runc does in the container's cgroup, where the machine is busy it waits, is in windows before this.
                     time.sleep(1.5)
                     self.since = str(int(time.time() * 1000))
-                    time.sleep(10.5)
+                    time.sleep(13)  # a window may be closed late
                     os.close(writer)
                     writer = -1
                     container.wait(60)
