@@ -99,7 +99,7 @@ PYRO_INLINE __u64 pyro_native_long(const __u32* words) { return words[0] | (__u6
 #define PYRO_THREAD_START_BYTES 512
 
 #define PYRO_WINDOW_WORDS 128  // 1 KiB: a dozen frames of usual size
-#define PYRO_HEADER_WORDS 26   // room for the largest record header
+#define PYRO_HEADER_WORDS 30   // room for the largest record header; PYRO_HEADER_FITS asserts it
 
 struct pyro_walk {
   // The frame to unwind next.
@@ -135,6 +135,8 @@ struct pyro_walk {
 #define PYRO_KNOWS_ALL 4
 
 // The record header of a type, just before the frames.
+#define PYRO_HEADER_FITS(type) \
+  PYRO_STATIC_ASSERT(sizeof(type) <= PYRO_HEADER_WORDS * 8, #type " needs more header words")
 #define PYRO_HEADER_OF(walk, type) ((type*)((char*)(walk)->frames - sizeof(type)))
 
 struct pyro_user_regs {

@@ -38,6 +38,8 @@
 #include "bpf/lib/task_work.h"
 #include "bpf/lib/user_stack.h"
 
+PYRO_HEADER_FITS(struct pyro_wait_sample);
+
 const volatile __u32 pyro_switch_has_state = 0;  // sched_switch has a fourth argument (5.18)
 const volatile __u32 pyro_task_work = 0;         // the kernel has task work for programs (6.18)
 const volatile __u32 pyro_sampling = 1;          // 0: sums only

@@ -22,6 +22,8 @@
 #include "bpf/lib/task_states.h"
 #include "bpf/lib/user_stack.h"
 
+PYRO_HEADER_FITS(struct pyro_syscall_exemplar);
+
 const volatile __u64 pyro_exemplar_min_ns = 1000000;               // faster calls are never exemplars
 const volatile __u32 pyro_max_user_frames = PYRO_MAX_USER_FRAMES;  // of exemplars; 0 … PYRO_MAX_USER_FRAMES
 const volatile __u64 pyro_wake_bytes = 1 << 19;                    // ring fill that wakes the reader
