@@ -24,16 +24,16 @@ enum pyro_wait_cause {
 // What one thread is doing: the open system call, and the wait it is in. Written by syscall_latency (the first four
 // members at entry, all but the wait at exit) and by off_cpu, which runs when the thread does not.
 struct pyro_task_state {
-  __u64 call_ns;  // entry of the open system call, CLOCK_MONOTONIC; 0: none is open
-  __s32 nr;       // of the open call, or the last one; PYRO_NR_NONE_SEEN
-  __u32 flags;    // PYRO_SYSCALL_*
-  __u64 off_ns;   // when it left its CPU; 0: it runs, or was never seen leaving
-  __u64 wake_ns;  // when it became ready to run; 0: blocked
-  __u64 lock;     // sleeping lock of the kernel that it waits for; 0: none
-  __u8 cause;     // enum pyro_wait_cause of the blocked part
-  __u8 queue;     // PYRO_WAIT_RUNNABLE or PYRO_WAIT_THROTTLED
-  __u8 blocked;   // 0: it left its CPU ready to run
-  __u8 waited;    // some waited_ns is not 0
+  __u64 call_ns;     // entry of the open system call, CLOCK_MONOTONIC; 0: none is open
+  __s32 nr;          // of the open call, or the last one; PYRO_NR_NONE_SEEN
+  __u32 flags;       // PYRO_SYSCALL_*
+  __u64 off_ns;      // when it left its CPU; 0: it runs, or was never seen leaving
+  __u64 wake_ns;     // when it became ready to run; 0: blocked
+  __u64 lock;        // sleeping lock of the kernel that it waits for; 0: none
+  __u8 cause;        // enum pyro_wait_cause of the blocked part
+  __u8 queue;        // PYRO_WAIT_RUNNABLE or PYRO_WAIT_THROTTLED
+  __u8 blocked;      // 0: it left its CPU ready to run
+  __u8 waited;       // some waited_ns is not 0
   __u32 generation;  // pyro_generation when the open call was entered: what is older counts for nothing
   __u64 waited_ns[PYRO_WAIT_CAUSES];  // of the open call, by cause
 };
