@@ -124,8 +124,13 @@ class TcpLatencyImpl final : public TcpLatency {
     for (uint32_t histogram = 0; histogram < PYRO_TCP_HISTOGRAMS; ++histogram) {
       for (uint32_t octave = 0; octave < PYRO_LATENCY_OCTAVES; ++octave) {
         const pyro_tcp_octave_key key = {.flow_id = kFoldFlowId, .histogram = histogram, .octave = octave};
-        if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.pyro_tcp_octaves), &key, zero.data(), BPF_ANY) != 0) {
-          return ErrnoError(errno, "cannot prepare the histograms of TCP flows");
+        // From 6.1 on the kernel fills its store of values in the background; many at once can empty it.
+        int tries = 0;
+        while (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.pyro_tcp_octaves), &key, zero.data(), BPF_ANY) != 0) {
+          if (errno != ENOMEM || ++tries == 100) {
+            return ErrnoError(errno, "cannot prepare the histograms of TCP flows");
+          }
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
       }
     }
