@@ -18,7 +18,7 @@
 #define PYRO_STATIC_ASSERT(condition, why) _Static_assert(condition, why)
 #endif
 
-#define PYRO_ABI_VERSION 2
+#define PYRO_ABI_VERSION 3
 
 #define PYRO_COMM_BYTES 16  // TASK_COMM_LEN of the kernel
 
