@@ -18,11 +18,14 @@ enum pyro_wait_cause {
   PYRO_WAIT_CAUSES = 9,
 };
 
+// The thread has entered no call since the probes were attached: if it is in one, that is older.
+#define PYRO_NR_NONE_SEEN (-2)
+
 // What one thread is doing: the open system call, and the wait it is in. Written by syscall_latency (the first four
 // members at entry, all but the wait at exit) and by off_cpu, which runs when the thread does not.
 struct pyro_task_state {
   __u64 call_ns;  // entry of the open system call, CLOCK_MONOTONIC; 0: none is open
-  __s32 nr;       // of the open call
+  __s32 nr;       // of the open call, or the last one; PYRO_NR_NONE_SEEN
   __u32 flags;    // PYRO_SYSCALL_*
   __u64 off_ns;   // when it left its CPU; 0: it runs, or was never seen leaving
   __u64 wake_ns;  // when it became ready to run; 0: blocked
@@ -116,19 +119,3 @@ struct pyro_off_cpu_counters {
   __u64 pad;
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_off_cpu_counters) == 80, "pyro_off_cpu_counters");
-
-// One thread inside a system call, or off its CPU, as the iterator pyro_open_calls writes them one behind the other.
-struct pyro_open_call {
-  struct pyro_owner owner;
-  __u64 start_time_ns;  // group leader's start, CLOCK_BOOTTIME
-  __u64 call_ns;        // entry of the call, CLOCK_MONOTONIC; 0: none, or entered before the probe was attached
-  __u64 off_ns;         // when it left its CPU; 0: it runs
-  __u32 tgid;
-  __u32 tid;
-  __s32 nr;     // of the open call
-  __u32 flags;  // PYRO_SYSCALL_*
-  __u8 cause;   // enum pyro_wait_cause: of the blocked part, or how it queues; meaningless while it runs
-  __u8 pad[7];
-  char comm[PYRO_COMM_BYTES];
-};
-PYRO_STATIC_ASSERT(sizeof(struct pyro_open_call) == 80, "pyro_open_call");

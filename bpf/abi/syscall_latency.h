@@ -47,9 +47,32 @@ PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_waits) == 8 + 8 * PYRO_WAIT_CAUSES
 // Value of pyro_syscall_slow: when a call of this key is slow enough for an exemplar.
 struct pyro_syscall_slow {
   __u64 threshold_ns;
-  __s64 budget;  // exemplars left in this window; user space refills, the probe takes one each
+  __s64 budget;   // exemplars left in this window; user space refills, the probe takes one each
+  __u64 sure_ns;  // a call that lasted this long is taken without a draw
+  __u64 draw;     // others with probability draw / 2^32
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_slow) == 16, "pyro_syscall_slow");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_slow) == 32, "pyro_syscall_slow");
+
+// pyro_call_descriptors: which argument of a call is a descriptor worth naming, by number: 0 none, 1 … 6 the first to
+// sixth, PYRO_DESCRIPTOR_RETURNED what the call returned.
+#define PYRO_DESCRIPTOR_RETURNED 7u
+
+enum pyro_descriptor_kind {
+  PYRO_DESCRIPTOR_NONE = 0,    // the call has none, or it was closed
+  PYRO_DESCRIPTOR_FILE = 1,    // inode tells which, /proc the name
+  PYRO_DESCRIPTOR_SOCKET = 2,  // peer
+};
+
+// What is behind the descriptor of a call, at its end.
+struct pyro_descriptor {
+  __s32 fd;       // meaningless with PYRO_DESCRIPTOR_NONE
+  __u8 kind;      // enum pyro_descriptor_kind
+  __u8 family;    // AF_* of a socket
+  __u16 port;     // of an internet socket's peer, host order; 0: it has none
+  __u64 inode;    // of a file
+  __u8 peer[16];  // address, network order; of AF_INET the first 4 bytes
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_descriptor) == 32, "pyro_descriptor");
 
 // One slow call, on the ring: this header, then user_frames addresses (u64, leaf first); with raw_bytes, then registers
 // and stack as behind struct pyro_cpu_sample.
@@ -68,8 +91,27 @@ struct pyro_syscall_exemplar {
   char comm[PYRO_COMM_BYTES];
   __u32 waited_us[PYRO_WAIT_CAUSES];  // of the latency, by cause; all 0 without off_cpu
   __u32 pad;
+  __u64 arguments[6];  // of a 64-bit call, as passed in registers: what they point to is never read
+  struct pyro_descriptor descriptor;
 };
-PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_exemplar) == 128, "pyro_syscall_exemplar");
+PYRO_STATIC_ASSERT(sizeof(struct pyro_syscall_exemplar) == 208, "pyro_syscall_exemplar");
+
+// One call that has not returned, as the iterator pyro_open_calls writes them one behind the other.
+struct pyro_open_call {
+  struct pyro_owner owner;
+  __u64 start_time_ns;  // group leader's start, CLOCK_BOOTTIME
+  __u64 call_ns;        // entry of the call, CLOCK_MONOTONIC; of an older one, when the probe was attached
+  __u64 off_ns;         // when the thread left its CPU; 0: it runs, or off_cpu does not
+  __u32 tgid;
+  __u32 tid;
+  __s32 nr;
+  __u32 flags;  // PYRO_SYSCALL_*
+  __u8 cause;   // enum pyro_wait_cause: of the blocked part, or how it queues; meaningless without off_ns
+  __u8 older;   // 1: entered before the probe was attached, seen because its thread is blocked
+  __u8 pad[6];
+  char comm[PYRO_COMM_BYTES];
+};
+PYRO_STATIC_ASSERT(sizeof(struct pyro_open_call) == 80, "pyro_open_call");
 
 // Per-CPU counters. Every sys_exit adds to exactly one of recorded, folded, lost and no_entry.
 struct pyro_syscall_counters {

@@ -82,6 +82,7 @@ struct sched_entity {
 
 struct inode {
   unsigned short i_mode;
+  unsigned long i_ino;
 } PYRO_KERNEL_TYPE;
 
 struct file {

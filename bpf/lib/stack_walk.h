@@ -99,7 +99,7 @@ PYRO_INLINE __u64 pyro_native_long(const __u32* words) { return words[0] | (__u6
 #define PYRO_THREAD_START_BYTES 512
 
 #define PYRO_WINDOW_WORDS 128  // 1 KiB: a dozen frames of usual size
-#define PYRO_HEADER_WORDS 16   // room for the largest record header
+#define PYRO_HEADER_WORDS 26   // room for the largest record header
 
 struct pyro_walk {
   // The frame to unwind next.

@@ -30,6 +30,7 @@
 #include "bpf/abi/off_cpu.h"
 
 #include "bpf/abi/histogram.h"
+#include "bpf/lib/descriptor.h"
 #include "bpf/lib/octave.h"
 #include "bpf/lib/owner.h"
 #include "bpf/lib/program.h"
@@ -60,13 +61,6 @@ __u32 pyro_epoch = 1;
 #define PYRO_TASK_UNINTERRUPTIBLE 0x2u
 #define PYRO_TASK_DEAD 0x80u
 #define PYRO_LOCK_SPINS 1u  // LCB_F_SPIN of contention_begin
-#define PYRO_S_IFMT 0170000u
-#define PYRO_S_IFSOCK 0140000u
-#define PYRO_S_IFREG 0100000u
-#define PYRO_S_IFBLK 0060000u
-#define PYRO_S_IFDIR 0040000u
-#define PYRO_AF_UNIX 1u
-#define PYRO_AF_NETLINK 16u
 
 // Totals. Preallocated, as the run queue is locked: 24-byte keys, 16 bytes per CPU. Written here; the entries of the
 // fold key are made by user space before attaching, idle ones deleted by it.
@@ -147,11 +141,8 @@ PYRO_NOINLINE int pyro_in_fault(void* ctx) {
 
 // By what a descriptor of the current task is.
 PYRO_NOINLINE int pyro_cause_of_fd(struct task_struct* task, __u32 fd) {
-  struct fdtable* table = BPF_CORE_READ(task, files, fdt);
-  struct file* file = 0;
-  if (!table || fd >= BPF_CORE_READ(table, max_fds)) return PYRO_WAIT_OTHER;
-  struct file** files = BPF_CORE_READ(table, fd);
-  if (bpf_probe_read_kernel(&file, sizeof(file), files + fd) || !file) return PYRO_WAIT_OTHER;
+  struct file* file = pyro_file_of(task, fd);
+  if (!file) return PYRO_WAIT_OTHER;
   __u32 kind = BPF_CORE_READ(file, f_inode, i_mode) & PYRO_S_IFMT;
   if (kind == PYRO_S_IFSOCK) {
     struct socket* socket = BPF_CORE_READ(file, private_data);
@@ -407,11 +398,15 @@ PYRO_INLINE int pyro_counts_task(struct task_struct* task) { return task->pid &&
 
 PYRO_INLINE void pyro_switched_out(void* ctx, struct task_struct* task, int preempted, __u64 state, __u64 now) {
   if (!preempted && (state & PYRO_TASK_DEAD)) return;
-  struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+  struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
   if (!own) {
-    struct pyro_off_cpu_counters* counters = pyro_counts();
-    if (counters) counters->storage_lost++;
-    return;
+    own = bpf_task_storage_get(&pyro_task_states, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+    if (!own) {
+      struct pyro_off_cpu_counters* counters = pyro_counts();
+      if (counters) counters->storage_lost++;
+      return;
+    }
+    own->nr = PYRO_NR_NONE_SEEN;
   }
   if (own->off_ns) {
     struct pyro_off_cpu_counters* counters = pyro_counts();
@@ -523,29 +518,5 @@ int BPF_PROG(pyro_lock_end, void* lock, int result) {
   struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, bpf_get_current_task_btf(), 0, 0);
   // A spinning lock may be contended while it waits for a sleeping one.
   if (own && own->lock == (__u64)lock) own->lock = 0;
-  return 0;
-}
-
-// ---- what has not ended -----------------------------------------------------------------------------------
-
-SEC("iter/task")
-int pyro_open_calls(struct bpf_iter__task* ctx) {
-  struct task_struct* task = ctx->task;
-  struct seq_file* seq = ctx->meta->seq;
-  if (!task) return 0;
-  struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
-  if (!own || (!own->call_ns && !own->off_ns)) return 0;
-  struct pyro_open_call call = {};
-  pyro_owner_of(task, &call.owner);
-  call.start_time_ns = task->group_leader->start_boottime;
-  call.call_ns = own->call_ns;
-  call.off_ns = own->off_ns;
-  call.tgid = task->tgid;
-  call.tid = task->pid;
-  call.nr = own->nr;
-  call.flags = own->flags;
-  call.cause = own->blocked && !own->wake_ns ? own->cause : own->queue;
-  bpf_probe_read_kernel(call.comm, sizeof(call.comm), task->comm);
-  bpf_seq_write(seq, &call, sizeof(call));
   return 0;
 }

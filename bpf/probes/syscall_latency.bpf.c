@@ -7,6 +7,7 @@
 // With off_cpu attached beside (pyro_split), what each call waited for is in its task's storage when it ends, written
 // while the task did not run. A call that did not wait, and any call without off_cpu, pays nothing for it.
 #include "bpf/abi/syscall_latency.h"
+#include "bpf/lib/descriptor.h"
 #include "bpf/lib/octave.h"
 #include "bpf/lib/owner.h"
 #include "bpf/lib/program.h"
@@ -17,10 +18,18 @@ const volatile __u64 pyro_exemplar_min_ns = 1000000;               // faster cal
 const volatile __u32 pyro_max_user_frames = PYRO_MAX_USER_FRAMES;  // of exemplars; 0 … PYRO_MAX_USER_FRAMES
 const volatile __u64 pyro_wake_bytes = 1 << 19;                    // ring fill that wakes the reader
 
+const volatile __u8 pyro_call_descriptors[PYRO_CALL_CAUSES] = {};  // by number: abi/syscall_latency.h
+
 const volatile __u32 pyro_split = 0;  // 1: pyro_task_states is off_cpu's too
 
 // Number of the current window; user space raises it when it drains.
 __u32 pyro_epoch = 1;
+// When the probe was attached, CLOCK_MONOTONIC; written by user space just before.
+__u64 pyro_attached_ns = 0;
+
+#define PYRO_PF_IO_WORKER 0x10u      // task_struct::flags: a thread of io_uring's
+#define PYRO_PF_USER_WORKER 0x4000u  // a thread that a driver runs in the name of a process
+#define PYRO_TASK_BLOCKED 3u         // task_struct::__state: interruptible, uninterruptible; not stopped, not traced
 
 // Histograms. Entries made here when first needed, deleted by user space when long idle. The entries
 // of the fold key are made by user space before attaching. Size set before load; allocated when used.
@@ -166,6 +175,63 @@ PYRO_INLINE __u32 pyro_microseconds(__u64 ns) {
   return us > 0xffffffffull ? 0xffffffffu : (__u32)us;
 }
 
+// Which call it was: arguments, and what its descriptor is. Of 64-bit calls.
+PYRO_NOINLINE int pyro_take_arguments(struct task_struct* task, struct pyro_syscall_exemplar* exemplar) {
+  struct pyro_descriptor* descriptor = &exemplar->descriptor;
+  __builtin_memset(exemplar->arguments, 0, sizeof(exemplar->arguments));
+  __builtin_memset(descriptor, 0, sizeof(*descriptor));
+  __u32 nr = exemplar->call.nr;
+  if (exemplar->call.flags || nr >= PYRO_CALL_CAUSES) return 0;
+  struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
+  __u64 first = regs->di, second = regs->si, third = regs->dx, fourth = regs->r10, fifth = regs->r8, sixth = regs->r9;
+  __s64 returned = exemplar->result;
+  // Values from here on: the verifier wants no load through one of several pointers.
+  PYRO_OPAQUE(first);
+  PYRO_OPAQUE(second);
+  PYRO_OPAQUE(third);
+  PYRO_OPAQUE(fourth);
+  PYRO_OPAQUE(fifth);
+  PYRO_OPAQUE(sixth);
+  PYRO_OPAQUE(returned);
+  exemplar->arguments[0] = first;
+  exemplar->arguments[1] = second;
+  exemplar->arguments[2] = third;
+  exemplar->arguments[3] = fourth;
+  exemplar->arguments[4] = fifth;
+  exemplar->arguments[5] = sixth;
+  __u8 which = pyro_call_descriptors[nr & (PYRO_CALL_CAUSES - 1)];
+  __s32 fd = which == 1                          ? (__s32)first
+             : which == 2                        ? (__s32)second
+             : which == 3                        ? (__s32)third
+             : which == 4                        ? (__s32)fourth
+             : which == 5                        ? (__s32)fifth
+             : which == 6                        ? (__s32)sixth
+             : which == PYRO_DESCRIPTOR_RETURNED ? (__s32)returned
+                                                 : -1;
+  if (fd < 0) return 0;
+  struct file* file = pyro_file_of(task, fd);
+  if (!file) return 0;
+  descriptor->fd = fd;
+  descriptor->kind = PYRO_DESCRIPTOR_FILE;
+  descriptor->inode = BPF_CORE_READ(file, f_inode, i_ino);
+  if ((BPF_CORE_READ(file, f_inode, i_mode) & PYRO_S_IFMT) != PYRO_S_IFSOCK) return 0;
+  struct socket* socket = BPF_CORE_READ(file, private_data);
+  struct sock* sock = BPF_CORE_READ(socket, sk);
+  if (!sock) return 0;
+  descriptor->kind = PYRO_DESCRIPTOR_SOCKET;
+  descriptor->family = BPF_CORE_READ(sock, __sk_common.skc_family);
+  if (descriptor->family != PYRO_AF_INET && descriptor->family != PYRO_AF_INET6) return 0;
+  __u16 port = BPF_CORE_READ(sock, __sk_common.skc_dport);
+  descriptor->port = (__u16)(port << 8 | port >> 8);
+  if (descriptor->family == PYRO_AF_INET) {
+    __u32 address = BPF_CORE_READ(sock, __sk_common.skc_daddr);
+    __builtin_memcpy(descriptor->peer, &address, sizeof(address));
+  } else {
+    BPF_CORE_READ_INTO(descriptor->peer, sock, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+  }
+  return 0;
+}
+
 PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const struct pyro_task_state* state,
                                      __u64 end_ns, __u64 latency_ns, __s64 result) {
   struct task_struct* task = bpf_get_current_task_btf();
@@ -187,6 +253,7 @@ PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const 
     exemplar->waited_us[i] = pyro_split ? pyro_microseconds(state->waited_ns[i]) : 0;
   }
   exemplar->pad = 0;
+  pyro_take_arguments(task, exemplar);
 
   walk->count = walk->means = 0;
   walk->stop = PYRO_STOP_NO_USER_STACK;
@@ -230,6 +297,11 @@ PYRO_INLINE int pyro_wants_exemplar(const struct pyro_syscall_key* call, __u64 l
     if (!slow) return 0;
   }
   if (latency_ns < slow->threshold_ns) return 0;
+  // Drawn, so that those of a whole window are alike in chance: the first ones would tell of its beginning only.
+  if (latency_ns < slow->sure_ns && bpf_get_prandom_u32() >= slow->draw) {
+    counters->exemplars_limited++;
+    return 0;
+  }
   // Read first: a spent budget is then not written by every CPU at every slow call.
   if (slow->budget <= 0 || __sync_fetch_and_add(&slow->budget, -1) <= 0) {
     counters->exemplars_limited++;
@@ -248,6 +320,7 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
   struct pyro_task_state* start = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
   if (!start || start->call_ns == 0) {
     counters->no_entry++;
+    if (start) start->nr = -1;  // an older call is over
     return 0;
   }
   __u64 now = bpf_ktime_get_ns();
@@ -282,5 +355,43 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
     pyro_send_exemplar(&key.call, start, now, latency, result);
   }
   pyro_clear_waits(start);
+  return 0;
+}
+
+// ---- what has not returned --------------------------------------------------------------------------------
+
+SEC("iter/task")
+int pyro_open_calls(struct bpf_iter__task* ctx) {
+  struct task_struct* task = ctx->task;
+  struct seq_file* seq = ctx->meta->seq;
+  if (!task || (task->flags & (PYRO_PF_KTHREAD | PYRO_PF_IO_WORKER | PYRO_PF_USER_WORKER))) return 0;
+  struct pyro_open_call call = {};
+  struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
+  if (own) {
+    call.call_ns = *(volatile __u64*)&own->call_ns;
+    call.nr = own->nr;
+    call.flags = own->flags;
+    call.off_ns = own->off_ns;
+    call.cause = own->blocked && !own->wake_ns ? own->cause : own->queue;
+    // It may run meanwhile, return and enter another: an old age must not meet a new number.
+    if (*(volatile __u64*)&own->call_ns != call.call_ns) return 0;
+  }
+  if (!call.call_ns) {
+    if (own && call.nr != PYRO_NR_NONE_SEEN) return 0;
+    if (!(task->__state & PYRO_TASK_BLOCKED)) return 0;
+    struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
+    __s64 nr = (__s64)regs->orig_ax;
+    call.flags = task->thread_info.status & PYRO_TS_COMPAT ? PYRO_SYSCALL_COMPAT : 0;
+    if (nr < 0 || pyro_never_returns((__s32)nr, call.flags)) return 0;
+    call.nr = (__s32)nr;
+    call.call_ns = pyro_attached_ns;
+    call.older = 1;
+  }
+  pyro_owner_of(task, &call.owner);
+  call.start_time_ns = task->group_leader->start_boottime;
+  call.tgid = task->tgid;
+  call.tid = task->pid;
+  bpf_probe_read_kernel(call.comm, sizeof(call.comm), task->comm);
+  bpf_seq_write(seq, &call, sizeof(call));
   return 0;
 }

@@ -4,6 +4,7 @@ The workload spends 60 % of its time in hot_a and 40 % in hot_b.
 """
 
 import json
+import os
 import time
 import unittest
 
@@ -130,6 +131,37 @@ class Shop(Scratch):
                 gone = run("session", "start", "--store", f"127.0.0.1:{grpc}", "--node", "far", "--container", "nowhere",
                            "-d", "1s", timeout=60)
                 self.assert_one_line(gone, 1, "nowhere")
+
+    def test_a_session_whose_ring_fails_says_so(self):
+        grpc, http = free_port(), free_port()
+        arm = self.scratch / "arm"
+        environment = os.environ | {"LD_PRELOAD": str(WORKLOADS / "libfailing_ring.so"), "PYROMETER_FAILING_RINGS": str(arm)}
+        with background(WORKLOADS / "spin_fp", "0"), \
+                Daemon("store", "--data", self.scratch / "store", "--http", f"127.0.0.1:{http}", "--grpc",
+                       f"127.0.0.1:{grpc}") as store:
+            store.wait_for_line("http://")
+            with Daemon("agent", "--store", f"127.0.0.1:{grpc}", "--node", "far", "--spool", self.scratch / "spool",
+                        env=environment):
+                wait_for(lambda: [n for n in get_json(f"http://127.0.0.1:{http}/api/v1/nodes")["nodes"] if n["online"]], 20,
+                         "the agent at the store")
+                arm.touch()
+                begun = time.monotonic()
+                result = run("session", "start", "--store", f"127.0.0.1:{grpc}", "--node", "far", "-d", "60s", timeout=100)
+                self.assertLess(time.monotonic() - begun, 50)
+                self.assert_one_line(result, 1, "cpu_sampler failed", "cannot read samples: Input/output error",
+                                     "stay in the store")
+                arm.unlink()
+                for session in (json.loads(run("session", "list", "--store", f"127.0.0.1:{grpc}", "--json").stdout)[0],
+                                get_json(f"http://127.0.0.1:{http}/api/v1/sessions")["sessions"][0]):
+                    self.assertEqual(session["state"], "failed")
+                    self.assertIn("cannot read samples: Input/output error", session["error"])
+                    self.assertGreater(session["samples"], 0)
+                kept = run("top", "--store", f"127.0.0.1:{grpc}", f'cpu{{session="{session["id"]}"}}', "--json")
+                self.assertEqual(kept.returncode, 0, kept)
+                self.assertGreater(json.loads(kept.stdout)["total"], 0)
+                # The node goes on, and so does its next session.
+                result = run("session", "start", "--store", f"127.0.0.1:{grpc}", "--node", "far", "-d", "2s", timeout=100)
+                self.assertEqual(result.returncode, 0, result)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """System calls of a container: exact counts, quantiles near the truth, and the same numbers as strace."""
 
+import json
 import os
 import re
 import signal
@@ -9,9 +10,10 @@ import urllib.parse
 
 import junit_unittest
 from harness import (Container, Daemon, Scratch, WORKLOADS, command, free_port, get_json, need_bpf, need_program,
-                     need_runc, wait_for)
+                     need_runc, run, wait_for)
 
 GETPPID, SLEEPS, READS, BAD_CLOSES = 12345, 60, 200, 7
+HANGS_S = 45  # longer than two windows and their way to the store
 FLUSHED = 13  # a window of 10 s, and its way to the store
 
 
@@ -93,6 +95,58 @@ class Syscalls(Scratch):
             reply = get_json(url)
             self.assertGreaterEqual(reply["exemplars"][0]["durationNs"], 20e6)
             self.assertTrue(any("main" in frame for frame in reply["exemplars"][0]["frames"]), reply["exemplars"][0])
+
+    def test_a_call_that_hangs_is_seen_while_it_hangs(self):
+        self.http, grpc = free_port(), free_port()
+        name = "pyrometer-e2e-hangs"
+        selector = f'{{container.name="{name}"}}'
+
+        def calls():
+            """By call, as `pyrometer syscalls` has them of the last 5 minutes."""
+            reply = run("syscalls", selector, "--store", f"127.0.0.1:{grpc}", "--from", "-5m", "--rows", "0", "--json")
+            self.assertEqual(reply.returncode, 0, reply)
+            return {row["labels"]["syscall"]: row for row in json.loads(reply.stdout)}
+
+        reader, writer = os.pipe()
+        try:
+            with Container(name, WORKLOADS / "waits_static", "pipe", 1, HANGS_S * 1_000_000, stdin=reader) as container, \
+                    Daemon("up", "--data", self.scratch, "--http", f"127.0.0.1:{self.http}", "--grpc",
+                           f"127.0.0.1:{grpc}") as up:
+                up.wait_for_line("http://")
+                # It waits for its input since before the agent came.
+                before = wait_for(lambda: {call: row for call, row in calls().items() if row["inFlight"]}, 40,
+                                  "a call older than the agent", every=1)
+                self.assertEqual([(call, row["inFlight"]) for call, row in before.items()], [("select", 1)])
+                begun = time.monotonic()
+                os.close(writer)
+                writer = -1
+                look = lambda: (found := calls().get("read", {})).get("inFlight") and found
+                first = wait_for(look, 30, "the read that hangs", every=1)
+                second = wait_for(lambda: (found := look()) and found["oldestNs"] > first["oldestNs"] and found, 30,
+                                  "the read that still hangs", every=1)
+                print(f"  after {time.monotonic() - begun:.1f} s: {second}")
+                self.assertEqual(second["inFlight"], 1)
+                self.assertEqual(second["calls"], first["calls"])  # runc's own, if any: this one has not returned
+                self.assertGreater(second["oldestNs"], 5e9)
+                self.assertLess(second["oldestNs"], (time.monotonic() - begun) * 1e9)
+                self.assertLess(second["totalNs"], 1e9)
+                table = run("syscalls", selector, "--store", f"127.0.0.1:{grpc}", "--from", "-5m")
+                self.assertRegex(table.stdout, r"in flight +oldest")
+                self.assertRegex(table.stdout, rf"{name} +read .* 1 +\d+\.\d\d s ")
+                query = urllib.parse.quote(f"syscall_open{selector}")
+                rows = get_json(f"http://127.0.0.1:{self.http}/api/v1/histograms?query={query}&by=syscall&latest=1")
+                self.assertEqual({row["labels"]["syscall"]: row["count"] for row in rows["histograms"]},
+                                 {"read": 1, "nanosleep": 1})
+                container.wait(HANGS_S + 30)
+                # Now it has returned: a call as any other, and nothing in flight.
+                after = wait_for(lambda: (found := calls()["read"])["calls"] > second["calls"] and found, 30,
+                                 "the read that returned", every=1)
+                self.assertGreater(after["totalNs"], HANGS_S * 1e9 * 15 / 16)
+                self.assertEqual(sum(row["inFlight"] for row in calls().values()), 0)
+        finally:
+            os.close(reader)
+            if writer >= 0:
+                os.close(writer)
 
     def test_agrees_with_strace(self):
         need_program(self, "strace")

@@ -125,6 +125,10 @@ class Waits(Scratch):
             self.assertTrue(examples)
             self.assertTrue(all(example["frames"][0] == "[poll]" for example in examples), examples[0])
             self.assertTrue(any("ReadRecord" in frame for frame in examples[0]["frames"]), examples[0])
+            # Which call it was: the descriptor by what it is.
+            print(f"  {examples[0]['call']}")
+            self.assertTrue(any(re.fullmatch(r"read\(\d+ → pipe:\[\d+\], …, \d+\) = \d+", example["call"])
+                                for example in examples), [example["call"] for example in examples])
             # 3. Who ended the long waits: the producer, when it had the lock at last.
             woken = self.stacks(f'off_cpu_wakers{{container.name="{name}",cause="poll"}}')
             by_producer = sum(ns for stack, ns in woken.items()

@@ -446,16 +446,17 @@ TEST_F(OffCpuTest, CallsThatHaveNotReturnedAreSeenWithTheirAge) {
   uint64_t seen = 0;
   const auto look = [&] {
     seen = 0;
-    return (*probe)->ReadOpenCalls([&](const OpenCall& call) {
-      if (call.cgroup_id != cgroup.id()) return;
+    return (*syscalls)->ReadOpenCalls([&](const OpenCall& call) {
+      if (call.key.cgroup_id != cgroup.id()) return;
       ++seen;
       EXPECT_EQ(call.process.tgid, static_cast<uint32_t>(child.pid()));
-      EXPECT_EQ(SyscallName({.nr = call.nr}), "nanosleep");
+      EXPECT_EQ(SyscallName(call.key), "nanosleep");
+      EXPECT_FALSE(call.older);
       EXPECT_TRUE(call.waits);
       EXPECT_EQ(call.cause, PYRO_WAIT_TIMER);
-      EXPECT_GT(call.call_age_ns, 100'000'000u);
-      EXPECT_LT(call.call_age_ns, 600'000'000u);
-      EXPECT_LE(call.wait_age_ns, call.call_age_ns);
+      EXPECT_GT(call.age_ns, 100'000'000u);
+      EXPECT_LT(call.age_ns, 600'000'000u);
+      EXPECT_LE(call.wait_age_ns, call.age_ns);
     });
   };
   const Status first = look();
@@ -529,7 +530,8 @@ TEST_F(OffCpuTest, RandomCallsAreAllCountedAndLeaveNothingBehind) {
   EXPECT_EQ(counters.start_lost, 0u);
   EXPECT_EQ(counters.waits_lost, 0u);
   uint64_t open = 0;
-  ASSERT_TRUE((*probe)->ReadOpenCalls([&](const OpenCall& call) { open += call.cgroup_id == cgroup.id(); }).ok());
+  ASSERT_TRUE(
+      (*syscalls)->ReadOpenCalls([&](const OpenCall& call) { open += call.key.cgroup_id == cgroup.id(); }).ok());
   EXPECT_EQ(open, 0u);
   std::printf("[ measured ] %zu calls by name, %llu made, %llu returned, %s; counts equal for %llu of them\n",
               made.size(), static_cast<unsigned long long>(entered), static_cast<unsigned long long>(returned),

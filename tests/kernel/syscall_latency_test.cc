@@ -2,10 +2,12 @@
 #include "userspace/kernel/syscall_latency.h"
 
 #include <gmock/gmock.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <map>
@@ -15,6 +17,7 @@
 #include "tests/kernel/harness.h"
 #include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
+#include "userspace/kernel/call_arguments.h"
 
 namespace pyrometer::kernel {
 namespace {
@@ -265,6 +268,188 @@ TEST_F(SyscallLatencyTest, ExemplarsKeepToTheirBudget) {
   EXPECT_EQ(c.exemplars_taken, 5u);
   EXPECT_GE(c.exemplars_limited, 20u);
   EXPECT_EQ(c.exemplars_taken, c.exemplars_delivered + c.exemplars_dropped);
+}
+
+TEST_F(SyscallLatencyTest, CallsThatHaveNotReturned) {
+  TestCgroup old_cgroup("older"), cgroup("open");
+  Child older({Workload("waits"), "sleep", "1", "1000"}), child({Workload("waits"), "sleep", "1", "1000"});
+  ASSERT_TRUE(old_cgroup.Add(older.pid()));
+  ASSERT_TRUE(cgroup.Add(child.pid()));
+  older.Go();
+  older.WaitUntilBlockedIn({SYS_select, SYS_pselect6});
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  ASSERT_TRUE((*probe)->OpenCallsStatus().ok()) << (*probe)->OpenCallsStatus();
+  child.Go();
+  child.WaitUntilBlockedIn({SYS_select, SYS_pselect6});
+  std::this_thread::sleep_for(300ms);
+  struct Seen {
+    std::string call, comm;
+    uint32_t tgid = 0;
+    uint64_t age_ns = 0, calls = 0;
+    bool older = false;
+  };
+  Seen of_old, of_child;
+  const auto look = [&] {
+    of_old = of_child = {};
+    return (*probe)->ReadOpenCalls([&](const OpenCall& call) {
+      EXPECT_FALSE(call.waits) << "nobody but off_cpu knows";
+      if (call.key.cgroup_id != cgroup.id() && call.key.cgroup_id != old_cgroup.id()) return;
+      Seen& seen = call.key.cgroup_id == cgroup.id() ? of_child : of_old;
+      seen = {SyscallName(call.key), std::string(call.comm), call.process.tgid,
+              call.age_ns,           seen.calls + 1,         call.older};
+    });
+  };
+  const uint64_t begun_ns = MonotonicNowNs();
+  const Status read = look();
+  ASSERT_TRUE(read.ok()) << read;
+  std::printf("[ measured ] a visit of all threads %llu us; ages %llu and (older) %llu ms\n",
+              static_cast<unsigned long long>((MonotonicNowNs() - begun_ns) / 1000),
+              static_cast<unsigned long long>(of_child.age_ns / kNsPerMs),
+              static_cast<unsigned long long>(of_old.age_ns / kNsPerMs));
+  EXPECT_EQ(of_child.calls, 1u);
+  EXPECT_THAT(of_child.call, ::testing::AnyOf("select", "pselect6"));
+  EXPECT_EQ(of_child.comm, "waits");
+  EXPECT_EQ(of_child.tgid, static_cast<uint32_t>(child.pid()));
+  EXPECT_FALSE(of_child.older);
+  EXPECT_GE(of_child.age_ns, 300 * kNsPerMs);
+  // Its true age is not known: what is, is how long we have been looking.
+  EXPECT_EQ(of_old.calls, 1u);
+  EXPECT_THAT(of_old.call, ::testing::AnyOf("select", "pselect6"));
+  EXPECT_TRUE(of_old.older);
+  EXPECT_GE(of_old.age_ns, of_child.age_ns);
+  EXPECT_LT(of_old.age_ns, 60 * kNsPerSecond);
+
+  for (Child* one : {&older, &child}) {
+    one->CloseInput();
+    EXPECT_EQ(one->Wait(), 0);
+  }
+  ASSERT_TRUE(look().ok());
+  EXPECT_EQ(of_old.calls + of_child.calls, 0u);
+}
+
+TEST_F(SyscallLatencyTest, AThreadThatIsStoppedIsInNoCall) {
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("stopped");
+  Child child({Workload("waits"), "--stop", "sleep", "1", "1000"});
+  ASSERT_TRUE(cgroup.Add(child.pid()));
+  child.Go();
+  child.CloseInput();
+  ASSERT_TRUE(child.WaitStopped());
+  uint64_t open = 0;
+  ASSERT_TRUE((*probe)->ReadOpenCalls([&](const OpenCall& call) { open += call.key.cgroup_id == cgroup.id(); }).ok());
+  EXPECT_EQ(open, 0u);
+  child.Signal(SIGCONT);
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+TEST_F(SyscallLatencyTest, ExemplarsAreDrawnFromTheWholeWindowAndTheSlowestIsThere) {
+  constexpr uint32_t kWanted = 40, kSleeps = 500;
+  auto probe = SyscallLatency::Start({.exemplar_quantile = 0, .exemplars_per_key = kWanted});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("drawn");
+  const auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), Workload("waits"));
+    Child child(std::move(arguments));
+    ASSERT_TRUE(cgroup.Add(child.pid()));
+    child.Go();
+    child.CloseInput();
+    EXPECT_EQ(child.Wait(), 0);
+  };
+  // One window to learn from: as many sleeps of more than a millisecond, the longest of 9.
+  run({"sleep", StrFormat("%d", kSleeps - 20), "1200"});
+  run({"sleep", "20", "9000"});
+  uint64_t slowest_ns = 0;
+  const auto drain = [&] {
+    return (*probe)->Drain([&](const SyscallWindow& w) {
+      if (w.key.cgroup_id == cgroup.id() && SyscallName(w.key) == "nanosleep") slowest_ns = w.latency.max_ns;
+    });
+  };
+  ASSERT_TRUE((*probe)->PollExemplars([](const SlowCall&) {}).ok());
+  ASSERT_TRUE(drain().ok());
+  // Then one sleep of 300 ms, and 22 × 23 of 1.2 and 6.
+  const uint64_t begun_ns = MonotonicNowNs();
+  run({"mixture", "23", "1200"});
+  const uint64_t ended_ns = MonotonicNowNs();
+  std::vector<double> places;
+  uint64_t longest_ns = 0;
+  ASSERT_TRUE((*probe)
+                  ->PollExemplars([&](const SlowCall& call) {
+                    if (call.key.cgroup_id != cgroup.id() || SyscallName(call.key) != "nanosleep") return;
+                    longest_ns = std::max(longest_ns, call.latency_ns);
+                    places.push_back(static_cast<double>(call.time_ns - begun_ns) /
+                                     static_cast<double>(ended_ns - begun_ns));
+                  })
+                  .ok());
+  ASSERT_TRUE(drain().ok());
+  EXPECT_EQ(longest_ns, slowest_ns);
+  EXPECT_GE(longest_ns, 300 * kNsPerMs);
+  // 40 of 507 are expected, give or take 6.
+  ASSERT_GE(places.size(), kWanted / 2);
+  EXPECT_LE(places.size(), kWanted * 2);
+  const double last = *std::max_element(places.begin(), places.end());
+  const auto late = std::count_if(places.begin(), places.end(), [](double place) { return place > 0.6; });
+  std::printf("[ measured ] %zu exemplars of 507 calls, %lld of them in the last 40 %% of the time, the last at %.2f\n",
+              places.size(), static_cast<long long>(late), last);
+  EXPECT_GE(last, 0.8);
+  EXPECT_GE(late, static_cast<long>(places.size() / 6));
+}
+
+// What the slow calls of one name say of themselves.
+std::vector<std::pair<std::string, CallDescriptor>> SlowCallsOf(SyscallLatency& probe, const TestCgroup& cgroup,
+                                                                std::string_view name) {
+  std::vector<std::pair<std::string, CallDescriptor>> calls;
+  EXPECT_TRUE(probe
+                  .PollExemplars([&](const SlowCall& call) {
+                    if (call.key.cgroup_id != cgroup.id() || SyscallName(call.key) != name) return;
+                    calls.emplace_back(CallText(call, "FILE"), call.descriptor);
+                  })
+                  .ok());
+  return calls;
+}
+
+TEST_F(SyscallLatencyTest, SlowCallsSayOnWhichSocketTheyWaited) {
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("socket");
+  Child child({Workload("waits"), "tcp", "3", "20000"});
+  ASSERT_TRUE(cgroup.Add(child.pid()));
+  child.Go();
+  child.CloseInput();
+  EXPECT_EQ(child.Wait(), 0);
+  const auto calls = SlowCallsOf(**probe, cgroup, "recvfrom");
+  ASSERT_EQ(calls.size(), 3u);
+  for (const auto& [text, descriptor] : calls) {
+    EXPECT_EQ(descriptor.kind, PYRO_DESCRIPTOR_SOCKET);
+    EXPECT_THAT(text, ::testing::MatchesRegex(R"(recvfrom\([0-9]+ → 127\.0\.0\.1:[1-9][0-9]+, …, 1, 0x0\) = 1)"));
+  }
+}
+
+TEST_F(SyscallLatencyTest, SlowCallsSayOnWhichFileTheyWaited) {
+  auto probe = SyscallLatency::Start({});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("file");
+  Child child({Workload("waits"), "--stop", "pipe", "3", "20000"});
+  ASSERT_TRUE(cgroup.Add(child.pid()));
+  child.Go();
+  child.CloseInput();
+  // Its pipes are still open when it stops itself at the end.
+  ASSERT_TRUE(child.WaitStopped());
+  const auto calls = SlowCallsOf(**probe, cgroup, "read");
+  ASSERT_GE(calls.size(), 3u);
+  size_t pipes = 0;
+  for (const auto& [text, descriptor] : calls) {
+    EXPECT_EQ(descriptor.kind, PYRO_DESCRIPTOR_FILE);
+    EXPECT_THAT(text, ::testing::MatchesRegex(R"(read\([0-9]+ → FILE, …, [0-9]+\) = [0-9]+)"));
+    char link[64] = {};
+    const std::string path = StrFormat("/proc/%d/fd/%d", child.pid(), descriptor.fd);
+    if (readlink(path.c_str(), link, sizeof(link) - 1) < 0) continue;
+    pipes += link == StrFormat("pipe:[%d]", descriptor.inode);
+  }
+  EXPECT_GE(pipes, 3u);
+  child.Signal(SIGCONT);
+  EXPECT_EQ(child.Wait(), 0);
 }
 
 }  // namespace

@@ -9,9 +9,11 @@
 
 #include "userspace/agent/batch_builder.h"
 #include "userspace/agent/cpu_time.h"
+#include "userspace/agent/descriptor_name.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
 #include "userspace/base/thread.h"
+#include "userspace/kernel/call_arguments.h"
 
 namespace pyrometer::agent {
 namespace {
@@ -39,6 +41,15 @@ uint64_t ResidentBytes() {
   const auto fields = Split(*statm, ' ');
   const auto pages = fields.size() > 1 ? ParseUint64(fields[1]) : std::nullopt;
   return pages.value_or(0) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+// The name of a file is in /proc only, and for as long as it is open.
+std::string TextOf(const kernel::SlowCall& call) {
+  std::string file;
+  if (call.descriptor.kind == PYRO_DESCRIPTOR_FILE) {
+    file = DescriptorName(call.process.tgid, call.tid, call.descriptor.fd, call.descriptor.inode);
+  }
+  return kernel::CallText(call, file);
 }
 
 // Label sets equal after naming (two comms of one cgroup may map to one service) must give one point.
@@ -134,8 +145,9 @@ Status Collector::StartProbes() {
   }
   if (options_.syscalls) {
     auto probe = kernel::SyscallLatency::Start({.unwind = node_.unwind_maps(), .split = options_.waits});
+    const Status open_calls = probe.ok() ? (*probe)->OpenCallsStatus() : OkStatus();
+    note("syscall_latency", probe.status(), std::string(Message(open_calls)));
     if (probe.ok()) syscalls_ = *std::move(probe);
-    note("syscall_latency", probe.status());
   } else {
     unused("syscall_latency");
   }
@@ -171,22 +183,9 @@ std::vector<ProbeReport> Collector::Probes() const {
 }
 
 Status Collector::StartSession(const SessionSpec& spec) {
-  ASSIGN_OR_RETURN(kernel::SampleTarget target, ResolveTarget(spec.target, node_));
-  kernel::CpuSampler::Options sampling;
-  sampling.frequency_hz = spec.frequency_hz == 0 ? options_.frequency_hz : spec.frequency_hz;
-  sampling.target = std::move(target);
-  sampling.unwind = node_.unwind_maps();
-  auto session = std::make_unique<Session>();
-  session->spec = spec;
-  if (spec.waits) {
-    ASSIGN_OR_RETURN(session->waits, WaitTrack::Start(&node_, &resolver_, -1, sampling.target));
-  }
-  if (spec.cpu) {
-    ASSIGN_OR_RETURN(session->sampler, kernel::CpuSampler::Start(sampling));
-  }
-  session->track = std::make_unique<SampleTrack>(&resolver_, options_.window_ns);
-  session->started_ns = UnixNowNs();
-  session->until_monotonic_ns = MonotonicNowNs() + spec.duration_ns;
+  ASSIGN_OR_RETURN(auto session,
+                   Session::Start(spec, {.frequency_hz = options_.frequency_hz, .window_ns = options_.window_ns},
+                                  &node_, &resolver_));
   const std::lock_guard lock(mutex_);
   new_sessions_.push_back(std::move(session));
   return OkStatus();
@@ -195,26 +194,12 @@ Status Collector::StartSession(const SessionSpec& spec) {
 Status Collector::StopSession(const std::string& id) {
   const std::lock_guard lock(mutex_);
   for (auto& session : new_sessions_) {
-    if (session->spec.id == id) return session->stop = true, OkStatus();
+    if (session->id() == id) return session->RequestStop(), OkStatus();
   }
   const auto found = sessions_.find(id);
   if (found == sessions_.end()) return NotFoundError(StrFormat("no session '%s' runs on this node", id));
-  found->second->stop = true;
+  found->second->RequestStop();
   return OkStatus();
-}
-
-Status Collector::Session::Poll(int64_t offset_ns) {
-  if (sampler != nullptr) {
-    RETURN_IF_ERROR(
-        sampler->Poll(milliseconds(0), [this](const kernel::CpuSample& sample) { track->Collect(sample); }));
-  }
-  if (waits == nullptr) return OkStatus();
-  return waits->Poll(offset_ns, [this](int64_t unix_ns) -> RawWindow& { return track->WindowAt(unix_ns); });
-}
-
-void Collector::Session::StopProbes() {
-  if (sampler != nullptr) (void)sampler->Stop();
-  if (waits != nullptr) (void)waits->Stop();
 }
 
 void Collector::CollectLoop() {
@@ -248,23 +233,20 @@ void Collector::CollectLoop() {
     }
     {
       const std::lock_guard lock(mutex_);
-      for (auto& session : new_sessions_) sessions_[session->spec.id] = std::move(session);
+      for (auto& session : new_sessions_) sessions_[session->id()] = std::move(session);
       new_sessions_.clear();
       const uint64_t now = MonotonicNowNs();
-      for (auto& [id, session] : sessions_) {
-        if (session->stop || now >= session->until_monotonic_ns) {
-          session->StopProbes();
-          session->drained = true;
-        }
-        if (!session->Poll(MonotonicToUnixOffsetNs()).ok()) session->stop = true;
-      }
+      for (auto& [id, session] : sessions_) session->Step(now, MonotonicToUnixOffsetNs());
     }
     if (const Status status = node_.PollEvents(kPollInterval); !status.ok()) ReportProblem("process_events", status);
     const int64_t offset_ns = MonotonicToUnixOffsetNs();
     track_->Fold(offset_ns, node_.known_until_ns());
     {
       const std::lock_guard lock(mutex_);
-      for (auto& [id, session] : sessions_) session->track->Fold(offset_ns, node_.known_until_ns());
+      // Nothing of a session that has ended may wait for a later round: there is none.
+      for (auto& [id, session] : sessions_) {
+        session->track().Fold(offset_ns, node_.known_until_ns(), /*last=*/session->ended());
+      }
     }
     PollSlowCalls(offset_ns);
     PollWaits(offset_ns);
@@ -277,19 +259,22 @@ void Collector::CollectLoop() {
     (void)sampler_->Stop();
     (void)sampler_->Poll(milliseconds(0), [&](const kernel::CpuSample& sample) { track_->Collect(sample); });
   }
+  Work ending;
+  ending.open_calls = TakeOpenCalls();  // while the probe still sees what returns
   // Off-CPU first: it writes what system calls read.
   if (waits_ != nullptr) (void)waits_->Stop();
   if (syscalls_ != nullptr) (void)syscalls_->Stop();
   if (tcp_ != nullptr) (void)tcp_->Stop();
   // Of the time that was sampled; making tables and names takes a while yet.
   const int64_t ended_ns = UnixNowNs();
-  const std::optional<uint64_t> expected = TakeExpected();
+  ending.expected = TakeExpected();
   {
     const std::lock_guard lock(mutex_);
+    for (auto& session : new_sessions_) sessions_[session->id()] = std::move(session);
+    new_sessions_.clear();
     for (auto& [id, session] : sessions_) {
-      session->StopProbes();
-      (void)session->Poll(MonotonicToUnixOffsetNs());
-      session->stop = session->drained = true;
+      session->RequestStop();
+      session->Step(MonotonicNowNs(), MonotonicToUnixOffsetNs());
     }
   }
   (void)node_.PollEvents(milliseconds(5));
@@ -300,8 +285,8 @@ void Collector::CollectLoop() {
       track_->Fold(offset_ns, node_.known_until_ns(), last);
       size_t waiting = track_->waiting();
       for (auto& [id, session] : sessions_) {
-        session->track->Fold(offset_ns, node_.known_until_ns(), last);
-        waiting += session->track->waiting();
+        session->track().Fold(offset_ns, node_.known_until_ns(), last);
+        waiting += session->track().waiting();
       }
       return waiting;
     };
@@ -314,7 +299,7 @@ void Collector::CollectLoop() {
   }
   PollSlowCalls(offset_ns);
   PollWaits(offset_ns);
-  CutLastWindows(ended_ns, expected);
+  CutLastWindows(ended_ns, std::move(ending));
   const std::lock_guard lock(queue_mutex_);
   queue_closed_ = true;
   queue_changed_.notify_all();
@@ -335,7 +320,7 @@ void Collector::PollSlowCalls(int64_t offset_ns) {
     profile::StackId id = resolver_.Intern(stack, window);
     if (waits_ != nullptr) id = WaitTrack::WithCause(call, id, window);
     window.AddExemplar({call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)},
-                       {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid});
+                       {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid, TextOf(call)});
   });
   if (!status.ok()) ReportProblem("syscall_latency", status);
 }
@@ -347,24 +332,19 @@ void Collector::PollWaits(int64_t offset_ns) {
   if (!status.ok()) ReportProblem("off_cpu", status);
 }
 
-void Collector::PollSessions(bool final, Work* work) {
+void Collector::PollSessions(Work* work) {
   const int64_t now_ns = UnixNowNs();
   const std::lock_guard lock(mutex_);
   for (auto entry = sessions_.begin(); entry != sessions_.end();) {
     Session& session = *entry->second;
-    const bool ended = session.drained || final;
-    auto windows = ended ? session.track->TakeAll(now_ns) : session.track->TakeClosed(now_ns, kWindowGraceNs);
-    for (RawWindow& window : windows) work->session_windows.emplace_back(session.spec.id, std::move(window));
+    const bool ended = session.ended();
+    auto windows = ended ? session.track().TakeAll(now_ns) : session.track().TakeClosed(now_ns, kWindowGraceNs);
+    for (RawWindow& window : windows) work->session_windows.emplace_back(session.id(), std::move(window));
     if (!ended) {
       ++entry;
       continue;
     }
-    SessionReport report;
-    report.id = session.spec.id;
-    report.state = session.stop ? SessionState::kStopped : SessionState::kDone;
-    report.samples = session.track->samples() + (session.waits == nullptr ? 0 : session.waits->samples());
-    report.started_ns = session.started_ns;
-    work->finished.push_back(std::move(report));
+    work->finished.push_back(session.Report());
     entry = sessions_.erase(entry);
   }
 }
@@ -378,10 +358,20 @@ std::optional<uint64_t> Collector::TakeExpected() {
   return ExpectedSamples(used_ns, frequency_hz_.load());
 }
 
+std::map<kernel::SyscallKey, profile::Histogram> Collector::TakeOpenCalls() {
+  std::map<kernel::SyscallKey, profile::Histogram> ages;
+  // Where this kernel does not let us, the probe's state has said so since the start.
+  if (syscalls_ == nullptr || !syscalls_->OpenCallsStatus().ok()) return ages;
+  const Status status =
+      syscalls_->ReadOpenCalls([&](const kernel::OpenCall& call) { ages[call.key].Record(call.age_ns); });
+  if (!status.ok()) ReportProblem("syscall_latency", status);
+  return ages;
+}
+
 void Collector::CutWindows(int64_t now_ns) {
   const auto window_ns = static_cast<int64_t>(options_.window_ns);
   Work work;
-  PollSessions(/*final=*/false, &work);
+  PollSessions(&work);
   if (now_ns >= window_start_ns_ + window_ns + static_cast<int64_t>(kWindowGraceNs)) {
     work.windows = track_->TakeClosed(now_ns, kWindowGraceNs);
     work.drain = true;
@@ -389,18 +379,17 @@ void Collector::CutWindows(int64_t now_ns) {
     window_start_ns_ = now_ns - now_ns % window_ns;
     work.duration_ns = static_cast<uint64_t>(window_start_ns_ - work.start_ns);
     work.expected = TakeExpected();
+    work.open_calls = TakeOpenCalls();
   }
   if (work.drain || !work.session_windows.empty() || !work.finished.empty()) Queue(std::move(work));
 }
 
-void Collector::CutLastWindows(int64_t ended_ns, std::optional<uint64_t> expected) {
-  Work work;
-  PollSessions(/*final=*/true, &work);
+void Collector::CutLastWindows(int64_t ended_ns, Work work) {
+  PollSessions(&work);
   work.windows = track_->TakeAll(ended_ns);
   work.drain = true;
   work.start_ns = window_start_ns_;
   work.duration_ns = static_cast<uint64_t>(std::max<int64_t>(1, ended_ns - window_start_ns_));
-  work.expected = expected;
   Queue(std::move(work));
 }
 
@@ -457,7 +446,7 @@ void Collector::Process(Work work) {
       point.duration_ns = window.duration_ns();
       for (const RawExemplar& exemplar : exemplars) {
         point.exemplars.push_back({static_cast<int64_t>(exemplar.time_ns) + offset_ns, exemplar.value,
-                                   stacks[exemplar.stack], ToUtf8(exemplar.comm), exemplar.tid});
+                                   stacks[exemplar.stack], ToUtf8(exemplar.comm), exemplar.tid, exemplar.call});
       }
       batch.histograms.push_back(std::move(point));
     }
@@ -514,7 +503,8 @@ void Collector::Deliver(profile::Batch batch, std::vector<SessionReport> finishe
     lost_batches_["spool not writable"] += waiting_.front().batch.SampleTotal();
     for (SessionReport& report : waiting_.front().finished) {
       report.state = SessionState::kFailed;
-      report.error = "the spool cannot be written, see the probe 'spool'";
+      if (!report.error.empty()) report.error += "; ";
+      report.error += "the spool cannot be written, see the probe 'spool'";
       if (on_session_) on_session_(report);
     }
     waiting_.pop_front();
@@ -550,6 +540,21 @@ void Collector::AddSums(const Work& work, profile::Batch* batch) {
         for (const auto& [error, count] : point.errors) same->errors[error] += count;
       }
     }
+  }
+  // Keys that differ in what labels do not show (the v1 cgroup id) are one series.
+  std::map<profile::LabelSet, profile::Histogram> open_calls;
+  for (const auto& [key, ages] : work.open_calls) {
+    open_calls[node_.LabelsOf(key.cgroup_id, key.cgroup_v1_id, "")
+                   .With(profile::kLabelSyscall, kernel::SyscallName(key))]
+        .Merge(ages);
+  }
+  for (auto& [labels, ages] : open_calls) {
+    profile::HistogramPoint point;
+    point.series = builder.Series(profile::kTypeSyscallOpen, labels);
+    point.time_ns = work.start_ns;
+    point.duration_ns = work.duration_ns;
+    point.histogram = std::move(ages);
+    batch->histograms.push_back(std::move(point));
   }
   if (waits_ != nullptr) {
     const Status status = waits_->AddSums(work.start_ns, work.duration_ns, builder, batch);
@@ -729,29 +734,6 @@ void Collector::Stop() {
   stopping_ = true;
   collect_thread_.join();
   name_thread_.join();
-}
-
-StatusOr<kernel::SampleTarget> ResolveTarget(const TargetSpec& spec, Node& node) {
-  kernel::SampleTarget target;
-  if (spec.pid != 0) {
-    if (::access(StrFormat("/proc/%d", spec.pid).c_str(), F_OK) != 0) {
-      return NotFoundError(StrFormat("no process %d runs here; `ps -e` lists those that do", spec.pid));
-    }
-    target.kind = kernel::SampleTarget::Kind::kProcesses;
-    target.tgids = {spec.pid};
-    return target;
-  }
-  if (!spec.container.empty()) {
-    target.kind = kernel::SampleTarget::Kind::kCgroups;
-    RETURN_IF_ERROR(node.FindContainer(spec.container, &target));
-    return target;
-  }
-  if (!spec.cgroup.empty()) {
-    target.kind = kernel::SampleTarget::Kind::kCgroups;
-    RETURN_IF_ERROR(node.FindCgroup(spec.cgroup, &target));
-    return target;
-  }
-  return target;
 }
 
 }  // namespace pyrometer::agent

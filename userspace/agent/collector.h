@@ -33,6 +33,7 @@
 
 #include "userspace/agent/node.h"
 #include "userspace/agent/sample_track.h"
+#include "userspace/agent/session.h"
 #include "userspace/agent/wait_track.h"
 #include "userspace/kernel/cpu_sampler.h"
 #include "userspace/kernel/syscall_latency.h"
@@ -40,37 +41,6 @@
 #include "userspace/profile/batch.h"
 
 namespace pyrometer::agent {
-
-// What a session looks at: at most one of the members is set; none means everything.
-struct TargetSpec {
-  uint32_t pid = 0;
-  std::string container;  // name, or id prefix of at least 4 characters
-  std::string cgroup;     // path below the cgroup2 mount, "/shop"
-};
-
-// NOT_FOUND when there is no such process, container or cgroup; the message names close ones.
-StatusOr<kernel::SampleTarget> ResolveTarget(const TargetSpec& spec, Node& node);
-
-struct SessionSpec {
-  std::string id;
-  TargetSpec target;
-  uint64_t duration_ns = 30 * kNsPerSecond;
-  uint32_t frequency_hz = 0;  // 0 = the always-on frequency
-  bool cpu = true;
-  bool waits = false;  // of the target too: sampled waits with their stacks, as types off_cpu and off_cpu_wakers
-};
-
-enum class SessionState { kRunning, kDone, kStopped, kFailed };
-
-struct SessionReport {
-  std::string id;
-  SessionState state = SessionState::kRunning;
-  std::string error;       // kFailed
-  uint64_t samples = 0;    // so far
-  int64_t started_ns = 0;  // Unix time
-  // kDone, kStopped: all its samples are in batches up to this sequence.
-  uint64_t last_sequence = 0;
-};
 
 struct ProbeReport {
   std::string name;   // "cpu_sampler", "syscall_latency", "tcp_latency", "off_cpu", "process_events"
@@ -108,7 +78,7 @@ class Collector {
                                                     SessionListener on_session);
   ~Collector();
 
-  // Starts at once; the result comes by the listener.
+  // Starts at once; the result comes by the listener, with the reason when it failed.
   Status StartSession(const SessionSpec& spec);
   // NOT_FOUND when it does not run.
   Status StopSession(const std::string& id);
@@ -120,20 +90,6 @@ class Collector {
   uint32_t frequency_hz() const { return frequency_hz_.load(); }
 
  private:
-  struct Session {
-    SessionSpec spec;
-    std::unique_ptr<kernel::CpuSampler> sampler;  // none without spec.cpu
-    std::unique_ptr<WaitTrack> waits;             // none without spec.waits
-    std::unique_ptr<SampleTrack> track;
-    int64_t started_ns = 0;
-    uint64_t until_monotonic_ns = 0;
-    bool stop = false;     // by StopSession
-    bool drained = false;  // probes stopped and their rings read: the next Fold is the last
-
-    Status Poll(int64_t offset_ns);
-    // Ends its probes; what they took can still be polled.
-    void StopProbes();
-  };
   // Work for pyro-name: the windows of one moment, to be sent as one batch.
   struct Work {
     std::vector<RawWindow> windows;                                  // always-on
@@ -143,6 +99,7 @@ class Collector {
     int64_t start_ns = 0;  // of the window that the sums belong to
     uint64_t duration_ns = 0;
     std::optional<uint64_t> expected;  // samples, by the machine's CPU time; unset when only a part is sampled
+    std::map<kernel::SyscallKey, profile::Histogram> open_calls;  // their ages when the windows ended
   };
 
   Collector(const Options& options, Node* node, Sink sink, SessionListener on_session);
@@ -152,10 +109,11 @@ class Collector {
   void PollSlowCalls(int64_t offset_ns);
   void PollWaits(int64_t offset_ns);
   std::optional<uint64_t> TakeExpected();
+  std::map<kernel::SyscallKey, profile::Histogram> TakeOpenCalls();
   void CutWindows(int64_t now_ns);
-  void CutLastWindows(int64_t ended_ns, std::optional<uint64_t> expected);
+  void CutLastWindows(int64_t ended_ns, Work work);
   void Queue(Work work);
-  void PollSessions(bool final, Work* work);
+  void PollSessions(Work* work);
   void Process(Work work);
   void Deliver(profile::Batch batch, std::vector<SessionReport> finished);
   void AddSums(const Work& work, profile::Batch* batch);
@@ -181,7 +139,7 @@ class Collector {
   std::unique_ptr<kernel::CpuSampler> sampler_;
   std::unique_ptr<SampleTrack> track_;
   std::unique_ptr<kernel::TcpLatency> tcp_;
-  std::unique_ptr<kernel::SyscallLatency> syscalls_;  // PollExemplars there, Drain on pyro-name
+  std::unique_ptr<kernel::SyscallLatency> syscalls_;  // PollExemplars and ReadOpenCalls there, Drain on pyro-name
   std::unique_ptr<WaitTrack> waits_;                  // Poll there, AddSums on pyro-name
   int64_t window_start_ns_ = 0;
   std::optional<uint64_t> machine_cpu_ns_;  // when samples were last expected; unset when only a part is sampled

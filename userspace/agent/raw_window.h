@@ -64,6 +64,7 @@ struct RawExemplar {
   profile::StackId stack = profile::kEmptyStack;
   std::string comm;
   uint32_t tid = 0;
+  std::string call;  // profile::Exemplar::call
 };
 
 class RawWindow {

@@ -134,8 +134,13 @@ int RunStart(StartFlags flags) {
   const auto ended = WaitForEnd(**store, *started);
   if (!ended.ok()) return Fail(ended.status());
   if (ended->state == rpc::SessionState::kFailed) {
+    std::string kept;
+    if (ended->samples > 0) {
+      kept = StrFormat("; the %s samples until then stay in the store: pyrometer flame '%s'",
+                       FormatCount(ended->samples), QueryOf(*ended, flags.spec.probes.front()));
+    }
     return Fail(FailedPreconditionError(
-        StrFormat("session %s on %s failed: %s", ended->spec.id, ended->spec.node, ended->error)));
+        StrFormat("session %s on %s failed: %s%s", ended->spec.id, ended->spec.node, ended->error, kept)));
   }
 
   const auto profile = Taken(**store, *ended, flags.spec.probes.front());

@@ -84,10 +84,16 @@ struct Question {
     return groups;
   }
 
-  StatusOr<std::vector<rpc::LabelledHistogram>> Histograms(std::string_view type, std::vector<std::string> by) const {
+  // `latest`: of each node's newest window only.
+  StatusOr<std::vector<rpc::LabelledHistogram>> Histograms(std::string_view type, std::vector<std::string> by,
+                                                           bool latest = false) const {
     ASSIGN_OR_RETURN(const std::string query, SelectorFor(flags.selector, type));
-    return client.Histograms(
-        {.query = query, .from_ns = range.from_ns, .to_ns = range.to_ns, .by = std::move(by), .tenant = ""});
+    return client.Histograms({.query = query,
+                              .from_ns = range.from_ns,
+                              .to_ns = range.to_ns,
+                              .by = std::move(by),
+                              .latest = latest,
+                              .tenant = ""});
   }
 };
 
@@ -146,14 +152,44 @@ Status NothingFound(const LatencyFlags& flags, std::string_view probe) {
       flags.range->from, flags.range->to, probe));
 }
 
+// A call by name in one container or service.
+struct CallRow {
+  rpc::LabelledHistogram returned;
+  profile::Histogram open;  // ages of those that have not returned
+};
+
+// Those with the most time first: time of what returned, and of what is in flight as much as lies in the range.
+StatusOr<std::vector<CallRow>> AskCalls(const Question& question, const std::vector<std::string>& by) {
+  ASSIGN_OR_RETURN(std::vector<rpc::LabelledHistogram> returned, question.Histograms(profile::kTypeSyscallLatency, by));
+  ASSIGN_OR_RETURN(std::vector<rpc::LabelledHistogram> open,
+                   question.Histograms(profile::kTypeSyscallOpen, by, /*latest=*/true));
+  std::map<profile::LabelSet, CallRow> by_labels;
+  for (rpc::LabelledHistogram& call : returned) {
+    profile::LabelSet labels = call.labels;
+    by_labels[std::move(labels)].returned = std::move(call);
+  }
+  for (rpc::LabelledHistogram& call : open) {
+    CallRow& row = by_labels[call.labels];
+    row.returned.labels = call.labels;
+    row.open = std::move(call.histogram);
+  }
+  const auto range_ns = static_cast<double>(question.range.to_ns - question.range.from_ns);
+  const auto weight = [&](const CallRow& row) {
+    return static_cast<double>(row.returned.histogram.sum()) +
+           std::min(static_cast<double>(row.open.sum()), static_cast<double>(row.open.count()) * range_ns);
+  };
+  std::vector<CallRow> rows;
+  for (auto& [labels, row] : by_labels) rows.push_back(std::move(row));
+  std::stable_sort(rows.begin(), rows.end(), [&](const CallRow& a, const CallRow& b) { return weight(a) > weight(b); });
+  return rows;
+}
+
 Status ShowSyscalls(const Question& question) {
   const LatencyFlags& flags = question.flags;
   std::vector<std::string> by = OwnerLabels();
   by.emplace_back(profile::kLabelSyscall);
-  ASSIGN_OR_RETURN(std::vector<rpc::LabelledHistogram> calls, question.Histograms(profile::kTypeSyscallLatency, by));
+  ASSIGN_OR_RETURN(std::vector<CallRow> calls, AskCalls(question, by));
   ASSIGN_OR_RETURN(const Groups times, question.Causes(profile::kTypeSyscallTime, by));
-  std::stable_sort(calls.begin(), calls.end(),
-                   [](const auto& a, const auto& b) { return a.histogram.sum() > b.histogram.sum(); });
   if (flags.rows > 0 && calls.size() > flags.rows) calls.resize(flags.rows);
   const auto split_of = [&](const rpc::LabelledHistogram& call) {
     const auto found = times.find(call.labels);
@@ -161,7 +197,7 @@ Status ShowSyscalls(const Question& question) {
   };
   if (flags.json) {
     nlohmann::ordered_json out = nlohmann::ordered_json::array();
-    for (const rpc::LabelledHistogram& call : calls) {
+    for (const auto& [call, open] : calls) {
       nlohmann::ordered_json errors = nlohmann::ordered_json::object();
       for (const auto& [error, count] : call.errors) errors[StrFormat("%d", error)] = count;
       out.push_back({{"labels", LabelsJson(call.labels)},
@@ -171,6 +207,8 @@ Status ShowSyscalls(const Question& question) {
                      {"p99Ns", call.histogram.Quantile(0.99)},
                      {"maxNs", call.histogram.max()},
                      {"totalNs", call.histogram.sum()},
+                     {"inFlight", open.count()},
+                     {"oldestNs", open.max()},
                      {"timeNs", CausesJson(split_of(call))}});
     }
     PrintJson(out);
@@ -185,18 +223,23 @@ Status ShowSyscalls(const Question& question) {
                {"p99", Table::Align::kRight},
                {"max", Table::Align::kRight},
                {"total", Table::Align::kRight},
+               {"in flight", Table::Align::kRight},
+               {"oldest", Table::Align::kRight},
                {"running", Table::Align::kRight},
                {"waiting"}});
-  for (const rpc::LabelledHistogram& call : calls) {
+  for (const auto& [call, open] : calls) {
     uint64_t errors = 0;
     for (const auto& [error, count] : call.errors) errors += count;
     const ByCause split = split_of(call);
     const double whole = Sum(split);
     const auto running = split.find(std::string(kRunning));
+    const auto lasted = [returned = !call.histogram.empty()](uint64_t ns) {
+      return returned ? FormatDurationNs(ns) : std::string("-");
+    };
     table.AddRow({Owner(call.labels), std::string(call.labels.Get(profile::kLabelSyscall)),
-                  FormatCount(call.histogram.count()), FormatCount(errors),
-                  FormatDurationNs(call.histogram.Quantile(0.5)), FormatDurationNs(call.histogram.Quantile(0.99)),
-                  FormatDurationNs(call.histogram.max()), FormatDurationNs(call.histogram.sum()),
+                  FormatCount(call.histogram.count()), FormatCount(errors), lasted(call.histogram.Quantile(0.5)),
+                  lasted(call.histogram.Quantile(0.99)), lasted(call.histogram.max()), lasted(call.histogram.sum()),
+                  FormatCount(open.count()), open.empty() ? "-" : FormatDurationNs(open.max()),
                   whole > 0 ? Percent(running == split.end() ? 0 : running->second, whole) : "-",
                   DescribeCauses(split, whole)});
   }

@@ -1,20 +1,17 @@
 #include "userspace/kernel/off_cpu.h"
 
 #include <bpf/btf.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <unordered_map>
 #include <utility>
 
+#include "bpf/abi/histogram.h"
 #include "bpf/abi/off_cpu.h"
-#include "bpf/abi/syscall_latency.h"
 #include "bpf/lib/histogram.h"
 #include "bpf/off_cpu.skel.h"
 #include "userspace/base/clock.h"
@@ -120,7 +117,6 @@ class OffCpuImpl final : public OffCpu {
     ring_.Reset(ring_buffer__new(bpf_map__fd(skeleton_->maps.pyro_waits), OnSample, this, nullptr));
     if (!ring_) return ErrnoError(errno, "cannot map the ring of waits");
     last_adjusted_ns_ = MonotonicNowNs();
-    ASSIGN_OR_RETURN(open_calls_link_, AttachProgram(skeleton_->progs.pyro_open_calls, kProbe));
     // What ends a wait before what begins one: else the first waits would lack their wake-ups.
     if (bpf_program__fd(skeleton_->progs.pyro_lock_end) >= 0) {
       ASSIGN_OR_RETURN(lock_end_link_, AttachProgram(skeleton_->progs.pyro_lock_end, kProbe));
@@ -170,31 +166,6 @@ class OffCpuImpl final : public OffCpu {
     return OkStatus();
   }
 
-  Status ReadOpenCalls(const std::function<void(const OpenCall&)>& callback) override {
-    const UniqueFd iterator(bpf_iter_create(bpf_link__fd(open_calls_link_.get())));
-    if (!iterator) return ErrnoError(errno, "cannot visit the threads of this machine");
-    // The kernel gives whole records: its buffer is larger, and a record that does not fit is kept for the next read.
-    std::array<pyro_open_call, 64> records;
-    std::string rest;
-    const uint64_t now = MonotonicNowNs();
-    while (true) {
-      const ssize_t got = read(iterator.get(), records.data(), sizeof(records));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return ErrnoError(errno, "cannot read the open system calls");
-      if (got == 0) break;
-      rest.append(reinterpret_cast<const char*>(records.data()), static_cast<size_t>(got));
-      size_t at = 0;
-      for (; at + sizeof(pyro_open_call) <= rest.size(); at += sizeof(pyro_open_call)) {
-        pyro_open_call record;
-        std::memcpy(&record, rest.data() + at, sizeof(record));
-        if (record.cause >= PYRO_WAIT_CAUSES) continue;
-        callback(ToOpenCall(record, now));
-      }
-      rest.erase(0, at);
-    }
-    return OkStatus();
-  }
-
   Status Stop() override {
     switch_link_.Reset();
     waking_link_.Reset();
@@ -235,21 +206,6 @@ class OffCpuImpl final : public OffCpu {
     (*probe->callback_)(sample);
     probe->delivered_.fetch_add(1, std::memory_order_relaxed);
     return 0;
-  }
-
-  static OpenCall ToOpenCall(const pyro_open_call& record, uint64_t now) {
-    const auto age = [now](uint64_t since) { return since == 0 || since > now ? 0 : now - since; };
-    return {.cgroup_id = record.owner.cgroup_id,
-            .cgroup_v1_id = record.owner.cgroup_v1_id,
-            .process = {.tgid = record.tgid, .start_time_ns = record.start_time_ns},
-            .tid = record.tid,
-            .comm = CommView(record.comm),
-            .nr = record.call_ns == 0 ? -1 : record.nr,
-            .compat = (record.flags & PYRO_SYSCALL_COMPAT) != 0,
-            .call_age_ns = age(record.call_ns),
-            .waits = record.off_ns != 0,
-            .wait_age_ns = age(record.off_ns),
-            .cause = static_cast<WaitCause>(record.cause)};
   }
 
   void AdjustPeriod() {
@@ -311,7 +267,7 @@ class OffCpuImpl final : public OffCpu {
   OctaveReader<pyro_queue_key> octaves_;
   std::unordered_map<pyro_wait_key, TotalSeen, BytesHash, BytesEqual> totals_;
   UniqueRingBuffer ring_;
-  UniqueBpfLink open_calls_link_, lock_end_link_, lock_begin_link_, waking_link_, waking_new_link_, switch_link_;
+  UniqueBpfLink lock_end_link_, lock_begin_link_, waking_link_, waking_new_link_, switch_link_;
   const std::function<void(const WaitSample&)>* callback_ = nullptr;  // set during PollSamples
   std::atomic<uint64_t> delivered_ = 0;
   std::atomic<uint64_t> malformed_ = 0;

@@ -75,22 +75,6 @@ struct WaitWindow {
   LatencyHistogram queue;  // waits for a processor, both causes
 };
 
-// A thread that is inside a system call or does not run, as it is now. Views are valid during the callback only.
-struct OpenCall {
-  uint64_t cgroup_id = 0;
-  uint64_t cgroup_v1_id = 0;
-  ProcessKey process;
-  uint32_t tid = 0;
-  std::string_view comm;
-  // Of the open call; -1: in none, or in one that began before the probe.
-  int32_t nr = -1;
-  bool compat = false;
-  uint64_t call_age_ns = 0;
-  bool waits = false;  // it does not run, for wait_age_ns so far, because of `cause`
-  uint64_t wait_age_ns = 0;
-  WaitCause cause = PYRO_WAIT_OTHER;
-};
-
 struct OffCpuCounters {
   uint64_t taken = 0;  // = delivered + dropped_* + pending
   uint64_t delivered = 0;
@@ -124,9 +108,6 @@ class OffCpu {
 
   virtual Status PollSamples(const std::function<void(const WaitSample&)>& callback) = 0;
   virtual Status Drain(const std::function<void(const WaitWindow&)>& callback) = 0;
-  // All threads that are in a call (with task_states) or off their CPU. Cost: one visit of every thread of the machine,
-  // about 0.2 µs each.
-  virtual Status ReadOpenCalls(const std::function<void(const OpenCall&)>& callback) = 0;
   // Detaches; what was counted and sampled stays to be read.
   virtual Status Stop() = 0;
   virtual OffCpuCounters Counters() const = 0;

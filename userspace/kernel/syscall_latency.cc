@@ -1,8 +1,12 @@
 #include "userspace/kernel/syscall_latency.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <map>
 #include <unordered_map>
 #include <utility>
@@ -10,8 +14,10 @@
 #include "bpf/abi/syscall_latency.h"
 #include "bpf/lib/histogram.h"
 #include "bpf/syscall_latency.skel.h"
+#include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
 #include "userspace/kernel/bpf_loader.h"
+#include "userspace/kernel/call_arguments.h"
 #include "userspace/kernel/decode.h"
 #include "userspace/kernel/octave_reader.h"
 #include "userspace/kernel/unwind_maps.h"
@@ -28,11 +34,12 @@ using Skeleton = UniqueSkeleton<syscall_latency_bpf, syscall_latency_bpf::destro
 
 class SyscallLatencyImpl final : public SyscallLatency {
  public:
-  SyscallLatencyImpl(Options options, Skeleton skeleton, size_t cpus)
+  SyscallLatencyImpl(Options options, Skeleton skeleton, Status open_calls, size_t cpus)
       : options_(options),
         skeleton_(std::move(skeleton)),
         cpus_(cpus),
-        octaves_(bpf_map__fd(skeleton_->maps.pyro_syscall_octaves), cpus, options.idle_windows_before_eviction) {}
+        octaves_(bpf_map__fd(skeleton_->maps.pyro_syscall_octaves), cpus, options.idle_windows_before_eviction),
+        open_calls_status_(std::move(open_calls)) {}
 
   Status Begin() {
     // The fold key's entries must exist before the first call can need them.
@@ -49,9 +56,15 @@ class SyscallLatencyImpl final : public SyscallLatency {
         return ErrnoError(errno, "cannot prepare the waits of system calls");
       }
     }
-    RETURN_IF_ERROR(SetThreshold(kFoldKey, options_.exemplar_min_ns, options_.exemplars_per_window_new_key));
+    RETURN_IF_ERROR(SetSlow(kFoldKey, SlowOfNewKeys()));
     ring_.Reset(ring_buffer__new(bpf_map__fd(skeleton_->maps.pyro_exemplars), OnExemplar, this, nullptr));
     if (!ring_) return ErrnoError(errno, "cannot map the exemplar ring");
+    if (open_calls_status_.ok()) {
+      auto link = AttachProgram(skeleton_->progs.pyro_open_calls, kProbe);
+      if (link.ok()) open_calls_link_ = *std::move(link);
+      open_calls_status_ = link.status();
+    }
+    skeleton_->bss->pyro_attached_ns = MonotonicNowNs();
     // Exit first: calls already open are then counted as "no entry" and not half measured. The order
     // does not matter for calls that begin later.
     ASSIGN_OR_RETURN(exit_link_, AttachProgram(skeleton_->progs.pyro_sys_exit, kProbe));
@@ -106,7 +119,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
       callback(window);
     }
     ForgetIdleThresholds();
-    return SetThreshold(kFoldKey, options_.exemplar_min_ns, options_.exemplars_per_window_new_key);
+    return SetSlow(kFoldKey, SlowOfNewKeys());
   }
 
   Status PollExemplars(const std::function<void(const SlowCall&)>& callback) override {
@@ -116,6 +129,34 @@ class SyscallLatencyImpl final : public SyscallLatency {
     if (consumed < 0 && consumed != -EINTR) return ErrnoError(-consumed, "cannot read exemplars");
     return OkStatus();
   }
+
+  Status ReadOpenCalls(const std::function<void(const OpenCall&)>& callback) override {
+    RETURN_IF_ERROR(open_calls_status_);
+    const UniqueFd iterator(bpf_iter_create(bpf_link__fd(open_calls_link_.get())));
+    if (!iterator) return ErrnoError(errno, "cannot visit the threads of this machine");
+    // The kernel gives whole records: its buffer is larger, and a record that does not fit is kept for the next read.
+    std::array<pyro_open_call, 64> records;
+    std::string rest;
+    const uint64_t now = MonotonicNowNs();
+    while (true) {
+      const ssize_t got = read(iterator.get(), records.data(), sizeof(records));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return ErrnoError(errno, "cannot read the open system calls");
+      if (got == 0) break;
+      rest.append(reinterpret_cast<const char*>(records.data()), static_cast<size_t>(got));
+      size_t at = 0;
+      for (; at + sizeof(pyro_open_call) <= rest.size(); at += sizeof(pyro_open_call)) {
+        pyro_open_call record;
+        std::memcpy(&record, rest.data() + at, sizeof(record));
+        if (record.cause >= PYRO_WAIT_CAUSES) continue;  // never: it is one byte of ours
+        callback(ToOpenCall(record, now));
+      }
+      rest.erase(0, at);
+    }
+    return OkStatus();
+  }
+
+  Status OpenCallsStatus() const override { return open_calls_status_; }
 
   Status Stop() override {
     enter_link_.Reset();
@@ -154,6 +195,19 @@ class SyscallLatencyImpl final : public SyscallLatency {
     (*probe->callback_)(call);
     probe->delivered_.fetch_add(1, std::memory_order_relaxed);
     return 0;
+  }
+
+  static OpenCall ToOpenCall(const pyro_open_call& record, uint64_t now) {
+    const auto age = [now](uint64_t since) { return since == 0 || since > now ? 0 : now - since; };
+    return {.key = ToSyscallKey({.owner = record.owner, .nr = record.nr, .flags = record.flags}),
+            .process = {.tgid = record.tgid, .start_time_ns = record.start_time_ns},
+            .tid = record.tid,
+            .comm = CommView(record.comm),
+            .age_ns = age(record.call_ns),
+            .older = record.older != 0,
+            .waits = record.off_ns != 0,
+            .wait_age_ns = age(record.off_ns),
+            .cause = static_cast<WaitCause>(record.cause)};
   }
 
   struct ErrorsSeen {
@@ -238,8 +292,15 @@ class SyscallLatencyImpl final : public SyscallLatency {
     return OkStatus();
   }
 
-  Status SetThreshold(const pyro_syscall_key& key, uint64_t threshold_ns, uint32_t budget) {
-    const pyro_syscall_slow slow = {.threshold_ns = threshold_ns, .budget = budget};
+  // Nothing is known of how many slow calls they will make: first come, first served.
+  pyro_syscall_slow SlowOfNewKeys() const {
+    return {.threshold_ns = options_.exemplar_min_ns,
+            .budget = options_.exemplars_per_window_new_key,
+            .sure_ns = options_.exemplar_min_ns,
+            .draw = 0};
+  }
+
+  Status SetSlow(const pyro_syscall_key& key, const pyro_syscall_slow& slow) {
     if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_slow), &key, &slow, BPF_ANY) != 0) {
       return ErrnoError(errno, "cannot set an exemplar threshold");
     }
@@ -251,10 +312,21 @@ class SyscallLatencyImpl final : public SyscallLatency {
     // one has the same threshold.
     const uint64_t threshold = std::max(options_.exemplar_min_ns, window.latency.Quantile(options_.exemplar_quantile));
     const pyro_syscall_key key = ToAbi(window.key);
+    // As many as in the last window are expected again.
+    uint64_t expected = 0;
+    for (const auto& bucket : window.latency.buckets) {
+      if (bucket.index >= pyro_bucket_index(threshold)) expected += bucket.count;
+    }
+    const double chance = std::min(
+        1.0, static_cast<double>(options_.exemplars_per_key) / static_cast<double>(std::max<uint64_t>(expected, 1)));
     const auto known = thresholds_.find(key);
     if (known == thresholds_.end() && window.latency.max_ns < options_.exemplar_min_ns) return;
     // No room is no loss: the key then shares the budget of new keys.
-    if (SetThreshold(key, threshold, options_.exemplars_per_key).ok()) thresholds_[key] = 0;
+    const pyro_syscall_slow slow = {.threshold_ns = threshold,
+                                    .budget = int64_t{options_.exemplars_per_key} * kExemplarBurst,
+                                    .sure_ns = std::max(threshold, window.latency.max_ns),
+                                    .draw = static_cast<uint64_t>(chance * 0x1p32)};
+    if (SetSlow(key, slow).ok()) thresholds_[key] = 0;
   }
 
   void ForgetIdleThresholds() {
@@ -276,7 +348,8 @@ class SyscallLatencyImpl final : public SyscallLatency {
   std::unordered_map<pyro_syscall_key, WaitsSeen, BytesHash, BytesEqual> waits_;
   std::unordered_map<pyro_syscall_key, uint32_t, BytesHash, BytesEqual> thresholds_;  // -> Drains since last use
   UniqueRingBuffer ring_;
-  UniqueBpfLink exit_link_, enter_link_;
+  Status open_calls_status_;
+  UniqueBpfLink exit_link_, enter_link_, open_calls_link_;
   const std::function<void(const SlowCall&)>* callback_ = nullptr;  // set during PollExemplars
   std::atomic<uint64_t> delivered_ = 0;
   std::atomic<uint64_t> malformed_ = 0;
@@ -302,6 +375,7 @@ bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   if (size < sizeof(pyro_syscall_exemplar)) return false;
   const auto* record = static_cast<const pyro_syscall_exemplar*>(data);
   if (record->user_frames > PYRO_MAX_USER_FRAMES || record->user_stop >= PYRO_STOP_COUNT ||
+      record->descriptor.kind > PYRO_DESCRIPTOR_SOCKET ||
       !DecodeStackCopy(record + 1, size - sizeof(*record), record->user_frames, record->raw_bytes, out.raw_registers,
                        out.raw_stack)) {
     return false;
@@ -317,6 +391,13 @@ bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   out.user_stop = static_cast<StopReason>(record->user_stop);
   out.means = record->means;
   for (size_t i = 0; i < PYRO_WAIT_CAUSES; ++i) out.waited_ns[i] = uint64_t{record->waited_us[i]} * 1000;
+  std::copy(std::begin(record->arguments), std::end(record->arguments), out.arguments.begin());
+  out.descriptor = {.kind = static_cast<pyro_descriptor_kind>(record->descriptor.kind),
+                    .fd = record->descriptor.fd,
+                    .inode = record->descriptor.inode,
+                    .family = record->descriptor.family,
+                    .port = record->descriptor.port};
+  std::copy(std::begin(record->descriptor.peer), std::end(record->descriptor.peer), out.descriptor.peer.begin());
   return true;
 }
 
@@ -326,20 +407,32 @@ StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& o
   }
   ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
   const uint32_t ring_bytes = RingBytes(options.ring_bytes);
-  ASSIGN_OR_RETURN(
-      Skeleton skeleton,
-      LoadSkeleton<Skeleton>(kProbe, syscall_latency_bpf__open, syscall_latency_bpf__load, [&](syscall_latency_bpf& s) {
-        s.rodata->pyro_exemplar_min_ns = options.exemplar_min_ns;
-        s.rodata->pyro_max_user_frames = options.max_user_frames;
-        s.rodata->pyro_wake_bytes = ring_bytes / 2;
-        s.rodata->pyro_v1_controller = MountedV1Controller();
-        s.rodata->pyro_split = options.split ? 1 : 0;
-        if (!options.split) bpf_map__set_max_entries(s.maps.pyro_syscall_waits, 1);
-        bpf_map__set_max_entries(s.maps.pyro_syscall_octaves, std::max(options.max_octaves, 1u) + PYRO_LATENCY_OCTAVES);
-        bpf_map__set_max_entries(s.maps.pyro_exemplars, ring_bytes);
-        return ShareUnwindMaps(options.unwind.get(), PYRO_MAX_RAW_STACK_BYTES, s);
-      }));
-  auto probe = std::make_unique<SyscallLatencyImpl>(options, std::move(skeleton), cpus);
+  const auto load = [&](bool open_calls) {
+    return LoadSkeleton<Skeleton>(
+        kProbe, syscall_latency_bpf__open, syscall_latency_bpf__load, [&](syscall_latency_bpf& s) {
+          s.rodata->pyro_exemplar_min_ns = options.exemplar_min_ns;
+          s.rodata->pyro_max_user_frames = options.max_user_frames;
+          s.rodata->pyro_wake_bytes = ring_bytes / 2;
+          s.rodata->pyro_v1_controller = MountedV1Controller();
+          s.rodata->pyro_split = options.split ? 1 : 0;
+          std::copy(DescriptorByCall().begin(), DescriptorByCall().end(), s.rodata->pyro_call_descriptors);
+          if (!options.split) bpf_map__set_max_entries(s.maps.pyro_syscall_waits, 1);
+          bpf_map__set_max_entries(s.maps.pyro_syscall_octaves,
+                                   std::max(options.max_octaves, 1u) + PYRO_LATENCY_OCTAVES);
+          bpf_map__set_max_entries(s.maps.pyro_exemplars, ring_bytes);
+          bpf_program__set_autoload(s.progs.pyro_open_calls, open_calls);
+          return ShareUnwindMaps(options.unwind.get(), PYRO_MAX_RAW_STACK_BYTES, s);
+        });
+  };
+  StatusOr<Skeleton> skeleton = load(true);
+  Status open_calls;
+  if (skeleton.status().code() == StatusCode::kFailedPrecondition) {
+    // A kernel that refuses the iterator still counts calls; whatever else is wrong shows again.
+    open_calls = WithContext(skeleton.status(), "calls in flight are not seen");
+    skeleton = load(false);
+  }
+  RETURN_IF_ERROR(skeleton.status());
+  auto probe = std::make_unique<SyscallLatencyImpl>(options, *std::move(skeleton), std::move(open_calls), cpus);
   RETURN_IF_ERROR(probe->Begin());
   return std::unique_ptr<SyscallLatency>(std::move(probe));
 }

@@ -10,12 +10,16 @@
 // the return of a new child from fork are not in any histogram; Counters() has them by name. When
 // there are more keys than `max_octaves`, further ones are counted under the key `folded`.
 //
-// Slow calls leave an exemplar with the caller's user stack, taken at the return of the call: slower
-// than the key's own 99th percentile of the last window (at least exemplar_min_ns), and at most
-// exemplars_per_key of them per window and key.
+// Slow calls leave an exemplar with the caller's user stack, taken at the return of the call: of those slower than the
+// key's own 99th percentile of the last window (at least exemplar_min_ns) about exemplars_per_key per window and key,
+// each with the same chance; and those at least as slow as the slowest of the last window. When suddenly many more
+// calls are slow than in the last window, the first ones win: never more than kExemplarBurst times as many.
 //
 // Which part of that time the calls waited, and for what, is added when an OffCpu probe runs beside (Options::split); a
 // call that does not wait costs nothing more then.
+//
+// Calls that have not returned are in no window: ReadOpenCalls has them with their age, also those that are older than
+// the probe if their thread is blocked.
 //
 // Does not promise: kernel stacks in exemplars (at the return there is none left to see), calls of
 // user-mode helpers before the first Drain in their right order.
@@ -25,6 +29,7 @@
 // CPU and octave in use. Start takes about 100 ms.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -34,6 +39,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bpf/abi/syscall_latency.h"
 #include "userspace/base/status.h"
 #include "userspace/base/types.h"
 #include "userspace/kernel/cpu_sample.h"
@@ -75,6 +81,16 @@ struct SyscallWindow {
   uint64_t waited_calls = 0;  // calls that waited at all
 };
 
+// What was behind the descriptor of a call when it ended, for the calls that call_arguments.h knows.
+struct CallDescriptor {
+  pyro_descriptor_kind kind = PYRO_DESCRIPTOR_NONE;
+  int32_t fd = -1;
+  uint64_t inode = 0;              // of a file
+  uint8_t family = 0;              // AF_* of a socket
+  uint16_t port = 0;               // of an internet socket's peer; 0: it has none
+  std::array<uint8_t, 16> peer{};  // its address; of AF_INET the first 4 bytes
+};
+
 // One slow call; views are valid during the callback only.
 struct SlowCall {
   SyscallKey key;
@@ -89,8 +105,25 @@ struct SlowCall {
   uint8_t means = 0;  // these three as in CpuSample
   const pyro_raw_registers* raw_registers = nullptr;
   std::string_view raw_stack;
-  WaitTimes waited_ns{};  // of latency_ns, in whole microseconds; with Options::split
+  WaitTimes waited_ns{};                // of latency_ns, in whole microseconds; with Options::split
+  std::array<uint64_t, 6> arguments{};  // as passed; all 0 for 32-bit calls
+  CallDescriptor descriptor;
 };
+
+// A call that has not returned, as it is now. Views are valid during the callback only.
+struct OpenCall {
+  SyscallKey key;
+  ProcessKey process;
+  uint32_t tid = 0;
+  std::string_view comm;
+  uint64_t age_ns = 0;  // of an older one: since the probe was attached, so at least this
+  bool older = false;   // entered before the probe was attached
+  bool waits = false;   // with Options::split: its thread does not run, for wait_age_ns so far, because of `cause`
+  uint64_t wait_age_ns = 0;
+  WaitCause cause = PYRO_WAIT_OTHER;
+};
+
+inline constexpr uint32_t kExemplarBurst = 4;
 
 struct SyscallCounters {
   uint64_t recorded = 0;       // in a histogram under their own key
@@ -112,7 +145,7 @@ class SyscallLatency {
     uint32_t max_octaves = 16384;                 // map entries, 168 B per CPU each, allocated when used
     uint64_t exemplar_min_ns = 1'000'000;         // no exemplars of calls faster than this; 0: all are candidates
     double exemplar_quantile = 0.99;              // of the key's last window
-    uint32_t exemplars_per_key = 4;               // per window
+    uint32_t exemplars_per_key = 4;               // per window, about
     uint32_t exemplars_per_window_new_key = 256;  // for all keys without a last window together
     uint32_t ring_bytes = 1 << 20;
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;
@@ -128,6 +161,12 @@ class SyscallLatency {
   virtual Status Drain(const std::function<void(const SyscallWindow&)>& callback) = 0;
   // Hands over the slow calls there are; does not wait.
   virtual Status PollExemplars(const std::function<void(const SlowCall&)>& callback) = 0;
+  // All calls that are open now, of all threads in our PID namespace. Any thread, and while the probe is attached: it
+  // does not see afterwards what returns. FAILED_PRECONDITION with the reason where this kernel does not let us. Cost:
+  // one visit of every thread of the machine, about 0.2 µs each.
+  virtual Status ReadOpenCalls(const std::function<void(const OpenCall&)>& callback) = 0;
+  // Why ReadOpenCalls fails; OK where it does not.
+  virtual Status OpenCallsStatus() const = 0;
   // Detaches. What was counted stays for a last Drain.
   virtual Status Stop() = 0;
   virtual SyscallCounters Counters() const = 0;

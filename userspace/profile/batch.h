@@ -22,14 +22,17 @@ namespace pyrometer::profile {
 inline constexpr std::string_view kTypeCpu = "cpu";                         // nanoseconds
 inline constexpr std::string_view kTypeSyscallLatency = "syscall_latency";  // histogram, nanoseconds
 inline constexpr std::string_view kTypeSyscallTime = "syscall_time";        // counter, ns, labels syscall, cause
-inline constexpr std::string_view kTypeOffCpu = "off_cpu";                  // nanoseconds of sampled waits, label cause
-inline constexpr std::string_view kTypeOffCpuWakers = "off_cpu_wakers";     // the same with the waker's stack on top
-inline constexpr std::string_view kTypeWaitTime = "off_cpu_time";           // counter, nanoseconds, exact, label cause
-inline constexpr std::string_view kTypeWaits = "waits";                     // counter, exact, label cause
-inline constexpr std::string_view kTypeRunQueue = "run_queue_latency";      // histogram, nanoseconds
-inline constexpr std::string_view kTypeTcpRtt = "tcp_rtt";                  // histogram, nanoseconds (smoothed RTT)
-inline constexpr std::string_view kTypeTcpMinRtt = "tcp_min_rtt";           // histogram, nanoseconds
-inline constexpr std::string_view kTypeTcpConnect = "tcp_connect";          // histogram, nanoseconds (handshake)
+// Histogram, nanoseconds: ages of the calls that had not returned when the window ended. A look at a state: windows do
+// not add up.
+inline constexpr std::string_view kTypeSyscallOpen = "syscall_open";
+inline constexpr std::string_view kTypeOffCpu = "off_cpu";               // nanoseconds of sampled waits, label cause
+inline constexpr std::string_view kTypeOffCpuWakers = "off_cpu_wakers";  // the same with the waker's stack on top
+inline constexpr std::string_view kTypeWaitTime = "off_cpu_time";        // counter, nanoseconds, exact, label cause
+inline constexpr std::string_view kTypeWaits = "waits";                  // counter, exact, label cause
+inline constexpr std::string_view kTypeRunQueue = "run_queue_latency";   // histogram, nanoseconds
+inline constexpr std::string_view kTypeTcpRtt = "tcp_rtt";               // histogram, nanoseconds (smoothed RTT)
+inline constexpr std::string_view kTypeTcpMinRtt = "tcp_min_rtt";        // histogram, nanoseconds
+inline constexpr std::string_view kTypeTcpConnect = "tcp_connect";       // histogram, nanoseconds (handshake)
 inline constexpr std::string_view kTypeTcpRttVariation = "tcp_rtt_variation";  // histogram, nanoseconds
 inline constexpr std::string_view kTypeTcpRetransmits = "tcp_retransmits";     // counter, segments, label cause
 inline constexpr std::string_view kTypeTcpResets = "tcp_resets";               // counter, label cause: sent, received
@@ -83,6 +86,8 @@ struct Exemplar {
   StackId stack = kEmptyStack;
   std::string comm;
   uint32_t tid = 0;
+  // The call with what its arguments say, for reading: "read(7 → 10.0.0.3:5432, …, 4096) = 512". "": not known.
+  std::string call;
 };
 
 struct HistogramPoint {

@@ -130,7 +130,8 @@ StatusOr<ExemplarResult> Engine::ExemplarProfile(const Selector& selector, TimeR
       const store::StoredExemplar& exemplar = list[i].exemplar;
       result.profile.Add(0, stacks[i], {1, ToSigned(exemplar.value)});
       result.exemplars.push_back(
-          {exemplar.time_ns, exemplar.value, stacks[i], exemplar.comm, exemplar.tid, list[i].series->labels});
+          {exemplar.time_ns, exemplar.value, stacks[i], exemplar.comm, exemplar.tid, list[i].series->labels,
+                                  exemplar.call});
     }
   }
   std::stable_sort(result.exemplars.begin(), result.exemplars.end(), [](const ExemplarRow& a, const ExemplarRow& b) {
@@ -184,6 +185,51 @@ StatusOr<std::vector<HistogramRow>> Engine::Histograms(const Selector& selector,
     row.histogram.Merge(window.histogram);
     for (const auto& [error_number, count] : window.errors) row.errors[error_number] += count;
     row.exemplars += window.exemplars.size();
+  };
+  RETURN_IF_ERROR(reader_.ScanHistograms(found.All(), range, false, add, budget_));
+  std::vector<HistogramRow> rows;
+  std::vector<LabelSet> labels = grouping.Labels();
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (!seen[i]) continue;
+    groups[i].labels = std::move(labels[i]);
+    rows.push_back(std::move(groups[i]));
+  }
+  return rows;
+}
+
+StatusOr<std::vector<HistogramRow>> Engine::LatestHistograms(const Selector& selector, TimeRange range,
+                                                             const std::vector<std::string>& by) const {
+  range.from_ns = std::max(range.from_ns, range.to_ns - std::min(std::max<int64_t>(range.to_ns, 0), kLatestNs));
+  // A container without any open call has no window: only its node's newest window says that it has none.
+  store::SeriesFilter filter = Selector{.type = selector.type, .matchers = {}}.Filter();
+  filter.tenant = tenant_;
+  ASSIGN_OR_RETURN(const std::vector<Series> all, reader_.FindSeries(filter));
+  std::unordered_map<SeriesId, std::string> nodes;
+  store::Selection everything;
+  Found found;  // without groups: sums of an hour are no state
+  for (const Series& series : all) {
+    nodes.emplace(series.id, series.labels.Get(profile::kLabelNode));
+    everything.series.push_back(series.id);
+    if (selector.Matches(series.type, series.labels)) found.series.push_back(series);
+  }
+  std::unordered_map<std::string, int64_t> newest;
+  const auto note = [&](const store::WindowTotal& total) {
+    int64_t& time_ns = newest[nodes.at(total.series)];
+    time_ns = std::max(time_ns, total.time_ns);
+  };
+  RETURN_IF_ERROR(reader_.ScanTotals(everything, range, false, note, budget_));
+
+  const Grouping grouping(found, by);
+  std::vector<HistogramRow> groups(grouping.size());
+  std::vector<bool> seen(grouping.size());
+  const auto add = [&](const store::HistogramWindow& window) {
+    const auto of_node = newest.find(nodes.at(window.series));
+    if (of_node == newest.end() || of_node->second != window.time_ns) return;
+    const size_t index = grouping.Of(window);
+    seen[index] = true;
+    groups[index].histogram.Merge(window.histogram);
+    for (const auto& [error_number, count] : window.errors) groups[index].errors[error_number] += count;
+    groups[index].exemplars += window.exemplars.size();
   };
   RETURN_IF_ERROR(reader_.ScanHistograms(found.All(), range, false, add, budget_));
   std::vector<HistogramRow> rows;

@@ -42,6 +42,9 @@ using store::TimeRange;
 // Most steps per answer; a page shows at most a few thousand pixels.
 inline constexpr uint64_t kMaxSteps = 20'000;
 
+// How old the newest window of a node may be to tell its state: a window, the way to the store, and a busy machine.
+inline constexpr int64_t kLatestNs = 60'000'000'000;
+
 struct MergeOptions {
   // Label names kept on samples; samples with equal kept labels and equal stack add up. Empty: none kept.
   std::vector<std::string> group_by;
@@ -84,6 +87,7 @@ struct ExemplarRow {
   std::string comm;
   uint32_t tid = 0;
   profile::LabelSet labels;  // of the series
+  std::string call;          // profile::Exemplar::call
 };
 
 struct ExemplarResult {
@@ -146,6 +150,11 @@ class Engine {
   // Merged histograms per group. Rows sorted by labels.
   StatusOr<std::vector<HistogramRow>> Histograms(const Selector& selector, TimeRange range,
                                                  const std::vector<std::string>& by) const;
+  // The state at the end of the range: of each node its newest window of the selector's type, whatever the other
+  // conditions, if it starts in the last kLatestNs of the range. For types whose windows are looks at a state
+  // (syscall_open): adding them up would count one thing many times.
+  StatusOr<std::vector<HistogramRow>> LatestHistograms(const Selector& selector, TimeRange range,
+                                                       const std::vector<std::string>& by) const;
   // The same over time, for heat maps and quantile lines.
   StatusOr<std::vector<HistogramSeriesRow>> HistogramSeries(const Selector& selector, TimeRange range, uint64_t step_ns,
                                                             const std::vector<std::string>& by) const;

@@ -147,6 +147,7 @@ class BatchWriter {
       to->set_stack(mapper_.Stack(exemplar.stack));
       to->set_comm(writer_.tables.InternString(WireText(exemplar.comm, kMaxCommBytes)));
       to->set_tid(exemplar.tid);
+      to->set_call(WireText(exemplar.call, kMaxCallBytes));
     }
   }
 
@@ -366,6 +367,10 @@ class BatchReader {
       if (exemplar.comm.size() > kMaxCommBytes) {
         return InvalidArgumentError(StrFormat("a thread name over %d bytes", kMaxCommBytes));
       }
+      if (from.call().size() > kMaxCallBytes) {
+        return InvalidArgumentError(StrFormat("an exemplar's call over %d bytes", kMaxCallBytes));
+      }
+      exemplar.call = from.call();
       point.exemplars.push_back(std::move(exemplar));
     }
     batch_.histograms.push_back(std::move(point));

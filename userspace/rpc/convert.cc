@@ -313,13 +313,15 @@ void WriteHistogramsRequest(const HistogramsRequest& request, v1::HistogramsRequ
   wire->set_from_ns(request.from_ns);
   wire->set_to_ns(request.to_ns);
   WriteTexts(request.by, wire->mutable_by());
+  wire->set_latest(request.latest);
 }
 
 HistogramsRequest ReadHistogramsRequest(const v1::HistogramsRequest& wire) {
   return {.query = wire.query(),
           .from_ns = wire.from_ns(),
           .to_ns = wire.to_ns(),
-          .by = {wire.by().begin(), wire.by().end()}};
+          .by = {wire.by().begin(), wire.by().end()},
+          .latest = wire.latest()};
 }
 
 void WriteHistogramsReply(const std::vector<LabelledHistogram>& histograms, v1::HistogramsReply* wire) {

@@ -64,7 +64,7 @@ struct SessionUpdate {
   SessionState state = SessionState::kUnspecified;
   std::string error;           // with kFailed
   uint64_t samples = 0;        // so far
-  uint64_t last_sequence = 0;  // with kDone/kStopped: last batch that carries its samples
+  uint64_t last_sequence = 0;  // in a final state: last batch that carries its samples
   int64_t started_ns = 0;      // Unix time
 };
 
@@ -171,6 +171,7 @@ struct HistogramsRequest {
   int64_t from_ns = 0;
   int64_t to_ns = 0;
   std::vector<std::string> by;
+  bool latest = false;  // the state at the end: query::Engine::LatestHistograms
   std::string tenant;  // "" = the default tenant; travels beside the request
 };
 

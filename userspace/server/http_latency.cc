@@ -51,7 +51,7 @@ OrderedJson QuantileOrNull(const profile::Histogram& histogram, double q) {
 Status CheckHistogramType(const query::Selector& selector) {
   if (TypeInfo(selector.type).kind == TypeKind::kHistogram) return OkStatus();
   return InvalidArgumentError(
-      StrFormat("%s is no histogram; those are syscall_latency, run_queue_latency, tcp_rtt, tcp_min_rtt, "
+      StrFormat("%s is no histogram; those are syscall_latency, syscall_open, run_queue_latency, tcp_rtt, tcp_min_rtt, "
                 "tcp_rtt_variation and tcp_connect",
                 selector.type));
 }
@@ -62,8 +62,10 @@ StatusOr<HttpReply> GetHistograms(const ApiContext& context, const HttpRequest& 
   ASSIGN_OR_RETURN(const query::Selector selector, ReadSelector(request, profile::kTypeSyscallLatency));
   RETURN_IF_ERROR(CheckHistogramType(selector));
   ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
+  ASSIGN_OR_RETURN(const uint64_t latest, request.Uint("latest", 0, 1));
   ASSIGN_OR_RETURN(std::vector<query::HistogramRow> rows,
-                   context.engine->Histograms(selector, range, request.List("by")));
+                   latest != 0 ? context.engine->LatestHistograms(selector, range, request.List("by"))
+                               : context.engine->Histograms(selector, range, request.List("by")));
   std::stable_sort(rows.begin(), rows.end(), [](const query::HistogramRow& a, const query::HistogramRow& b) {
     return a.histogram.sum() > b.histogram.sum();
   });
@@ -148,6 +150,7 @@ StatusOr<HttpReply> GetExemplars(const ApiContext& context, const HttpRequest& r
                     {"durationNs", Number(row.value)},
                     {"comm", row.comm},
                     {"tid", row.tid},
+                    {"call", row.call},
                     {"labels", LabelsJson(row.labels)},
                     {"frames", std::move(frames)}});
   }

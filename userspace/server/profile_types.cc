@@ -10,6 +10,8 @@ constexpr ProfileType kTypes[] = {
     {profile::kTypeSyscallLatency, TypeKind::kHistogram, "nanoseconds", "Duration of system calls"},
     {profile::kTypeSyscallTime, TypeKind::kCounter, "nanoseconds",
      "Time in system calls: running, or waiting by cause"},
+    {profile::kTypeSyscallOpen, TypeKind::kHistogram, "nanoseconds",
+     "Ages of the system calls that had not returned when the window ended"},
     {profile::kTypeOffCpu, TypeKind::kProfile, "nanoseconds", "Time that threads waited, by stack and cause"},
     {profile::kTypeOffCpuWakers, TypeKind::kProfile, "nanoseconds", "The same, with the stack that ended the wait"},
     {profile::kTypeWaitTime, TypeKind::kCounter, "nanoseconds", "Time that threads waited, by cause; not sampled"},

@@ -126,8 +126,10 @@ StatusOr<std::vector<rpc::LabelledHistogram>> Questions::Histograms(const rpc::H
   ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeSyscallLatency));
   ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
   ASSIGN_OR_RETURN(const std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
-  ASSIGN_OR_RETURN(std::vector<query::HistogramRow> rows,
-                   engine_.For(request.tenant, pass->budget()).Histograms(selector, range, request.by));
+  const query::Engine engine = engine_.For(request.tenant, pass->budget());
+  ASSIGN_OR_RETURN(std::vector<query::HistogramRow> rows, request.latest
+                                                              ? engine.LatestHistograms(selector, range, request.by)
+                                                              : engine.Histograms(selector, range, request.by));
   std::vector<rpc::LabelledHistogram> histograms;
   for (query::HistogramRow& row : rows) {
     histograms.push_back({std::move(row.labels), std::move(row.histogram), std::move(row.errors)});

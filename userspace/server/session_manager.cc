@@ -150,14 +150,14 @@ void SessionManager::Update(const std::string& agent_key, const rpc::SessionUpda
       session.info.state = rpc::SessionState::kRunning;
       return;
     case rpc::SessionState::kFailed:
-      FinishLocked(&session, rpc::SessionState::kFailed,
-                   update.error.empty() ? "the node gave no reason" : update.error);
-      return;
     case rpc::SessionState::kDone:
     case rpc::SessionState::kStopped:
       session.info.error = update.error;
+      if (update.state == rpc::SessionState::kFailed && update.error.empty()) {
+        session.info.error = "the node gave no reason";
+      }
       if (update.last_sequence <= durable_sequence) {
-        FinishLocked(&session, update.state, update.error);
+        FinishLocked(&session, update.state, session.info.error);
         return;
       }
       session.info.state = rpc::SessionState::kRunning;
@@ -229,7 +229,8 @@ void SessionManager::ExpireLocked() {
     } else if (age_ns > session.info.spec.duration_ns + kOverrunNs) {
       FinishLocked(&session, rpc::SessionState::kFailed,
                    session.awaited_sequence != 0
-                       ? StrFormat("node %s finished, but its samples have not arrived", session.info.spec.node)
+                       ? StrFormat("%snode %s finished, but its samples have not arrived",
+                                   session.info.error.empty() ? "" : session.info.error + "; ", session.info.spec.node)
                        : StrFormat("node %s did not finish in time", session.info.spec.node));
     }
   }

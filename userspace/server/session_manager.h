@@ -3,9 +3,9 @@
 //   ASSIGN_OR_RETURN(rpc::SessionInfo s, sessions.Start(spec, online));
 //   sessions.Get(s.spec.id);
 //
-// States: pending (sent to the agent) → running (the agent said so) → done or stopped, but only when the last batch
-// that carries its samples is durable here; or failed, with the reason: the agent said so, did not answer
-// within kAnswerTimeoutNs, did not finish within its time + kOverrunNs, or disconnected.
+// States: pending (sent to the agent) → running (the agent said so) → done or stopped, or failed with the agent's
+// reason, but only when the last batch that carries its samples is durable here. It fails for reasons of ours when the
+// agent did not answer within kAnswerTimeoutNs, did not finish within its time + kOverrunNs, or disconnected.
 // A final state never changes.
 //
 // Threads: all methods from any. No connection is written to while the lock is held.

@@ -16,6 +16,7 @@ constexpr uint8_t kWholeSeconds = 4;   // times are stored in seconds
 // Flags of totals and histograms, above the kind.
 constexpr uint8_t kTotalsSeconds = 4;
 constexpr uint8_t kTotalsSameDuration = 8;
+constexpr uint8_t kHistogramCalls = 32;       // exemplars say which call they are of
 constexpr uint8_t kTotalsValuePerCount = 16;  // value = count × one number
 
 Status Damaged(std::string_view what) { return DataLossError("damaged " + std::string(what)); }
@@ -266,11 +267,20 @@ void GetTimes(Decoder* in, uint8_t flags, uint32_t hour, size_t min_bytes_each, 
   }
 }
 
+bool SayCalls(const std::vector<HistogramChunk>& chunks) {
+  return std::any_of(chunks.begin(), chunks.end(), [](const HistogramChunk& chunk) {
+    return std::any_of(chunk.exemplars.begin(), chunk.exemplars.end(),
+                       [](const StoredHistogramExemplar& exemplar) { return !exemplar.call.empty(); });
+  });
+}
+
 }  // namespace
 
 std::string EncodeHistograms(const std::vector<HistogramChunk>& chunks, uint32_t hour) {
   std::string times;
-  const uint8_t flags = PutTimes(chunks, hour, &times);
+  uint8_t flags = PutTimes(chunks, hour, &times);
+  const bool calls = SayCalls(chunks);
+  if (calls) flags |= kHistogramCalls;
   std::string out(1, static_cast<char>(flags));
   out += times;
   for (const HistogramChunk& chunk : chunks) {
@@ -297,6 +307,7 @@ std::string EncodeHistograms(const std::vector<HistogramChunk>& chunks, uint32_t
       PutVarint(exemplar.leaf, &out);
       PutVarint(exemplar.comm, &out);
       PutVarint(exemplar.tid, &out);
+      if (calls) PutString(exemplar.call, &out);
     }
   }
   return out;
@@ -304,7 +315,7 @@ std::string EncodeHistograms(const std::vector<HistogramChunk>& chunks, uint32_t
 
 namespace {
 
-Status DecodeHistogram(Decoder* in, HistogramChunk* chunk) {
+Status DecodeHistogram(Decoder* in, bool calls, HistogramChunk* chunk) {
   const size_t buckets = in->Count(2);
   if (buckets > profile::kHistogramBuckets) return Damaged("histograms: buckets");
   std::vector<uint32_t> indices(buckets);
@@ -338,6 +349,7 @@ Status DecodeHistogram(Decoder* in, HistogramChunk* chunk) {
     exemplar.leaf = in->Varint32();
     exemplar.comm = in->Varint32();
     exemplar.tid = in->Varint32();
+    if (calls) exemplar.call = in->String();
   }
   return in->ok() ? OkStatus() : Damaged("histograms");
 }
@@ -347,12 +359,14 @@ Status DecodeHistogram(Decoder* in, HistogramChunk* chunk) {
 StatusOr<std::vector<HistogramChunk>> DecodeHistograms(std::string_view bytes, uint32_t hour) {
   Decoder in(bytes);
   const uint8_t flags = in.Byte();
-  if ((flags & ~(kTotalsSeconds | kTotalsSameDuration)) != 0) return Damaged("histograms: flags");
+  if ((flags & ~(kTotalsSeconds | kTotalsSameDuration | kHistogramCalls)) != 0) return Damaged("histograms: flags");
+  const bool calls = (flags & kHistogramCalls) != 0;
   std::vector<HistogramChunk> chunks;
   // Start, buckets, sum, max, errors, exemplars.
   GetTimes(&in, flags, hour, 6, &chunks);
   if (!in.ok()) return Damaged("histograms: times");
-  for (HistogramChunk& chunk : chunks) RETURN_IF_ERROR(DecodeHistogram(&in, &chunk));
+  for (HistogramChunk& chunk : chunks) RETURN_IF_ERROR(DecodeHistogram(&in, calls, &chunk));
+  if (calls != SayCalls(chunks)) return Damaged("histograms: flags");
   if (!in.done()) return Damaged("histograms: length");
   return chunks;
 }

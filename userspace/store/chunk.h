@@ -71,6 +71,7 @@ struct StoredHistogramExemplar {
   LeafId leaf = 0;
   uint32_t comm = 0;  // string id
   uint32_t tid = 0;
+  std::string call;  // hardly two are alike: not in the dictionary of names, which keeps them for ever
 };
 struct HistogramChunk {
   int64_t time_ns = 0;  // of the window

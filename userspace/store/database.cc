@@ -368,7 +368,7 @@ Status Database::OpenRocks(rocksdb::Env* env, OpenMode mode) {
   std::copy_n(handles.begin(), kFamilies, handles_.begin());
   foreign_handles_.assign(handles.begin() + kFamilies, handles.end());
 
-  RETURN_IF_ERROR(CheckFormat(!exists));
+  RETURN_IF_ERROR(CheckFormat(!exists, mode));
   if (!foreign_handles_.empty()) {
     return FailedPreconditionError(
         StrFormat("data folder %s holds a column family '%s' that this program does not know; "
@@ -417,7 +417,7 @@ Status Database::CheckVersion(std::string_view value) const {
                   "run the newer pyrometer, or pass --data with another folder",
                   path_, version, kFormatVersion));
   }
-  if (version < kFormatVersion) {
+  if (version < kOldestFormatVersion) {
     return FailedPreconditionError(StrFormat(
         "data folder %s is of an older format (version %d; this program reads version %d) and was left as it is: "
         "run the older pyrometer to read it, or move it away and start anew, or pass --data with another folder",
@@ -426,10 +426,21 @@ Status Database::CheckVersion(std::string_view value) const {
   return OkStatus();
 }
 
-Status Database::CheckFormat(bool created) {
+Status Database::CheckFormat(bool created, OpenMode mode) {
   std::string value;
   ASSIGN_OR_RETURN(const bool found, Get(Family::kMeta, kFormatKey, &value));
-  if (found) return CheckVersion(value);
+  const auto write_version = [&] {
+    std::string version;
+    PutVarint(kFormatVersion, &version);
+    rocksdb::WriteBatch batch;
+    const rocksdb::Status put = batch.Put(family(Family::kMeta), ToSlice(kFormatKey), ToSlice(version));
+    return put.ok() ? Write(&batch, true) : FromRocks(put, "creating");
+  };
+  if (found) {
+    RETURN_IF_ERROR(CheckVersion(value));
+    // From here on, what it holds may be more than a program of the older version understands.
+    return Decoder(value).Varint() < kFormatVersion && mode == OpenMode::kReadWrite ? write_version() : OkStatus();
+  }
   // Killed between creating the files and writing the version: then nothing else is in it.
   bool empty = true;
   RETURN_IF_ERROR(Scan(Family::kMeta, "", "", [&](std::string_view, std::string_view) -> StatusOr<bool> {
@@ -437,12 +448,7 @@ Status Database::CheckFormat(bool created) {
     return false;
   }));
   if (!empty || (!created && !foreign_handles_.empty())) return NotOurs();
-  rocksdb::WriteBatch batch;
-  PutVarint(kFormatVersion, &value);
-  if (const rocksdb::Status put = batch.Put(family(Family::kMeta), ToSlice(kFormatKey), ToSlice(value)); !put.ok()) {
-    return FromRocks(put, "creating");
-  }
-  return Write(&batch, true);
+  return write_version();
 }
 
 Status Database::FromRocks(const rocksdb::Status& status, std::string_view doing) const {

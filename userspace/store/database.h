@@ -142,7 +142,7 @@ class Database {
   Database(std::string path, const StoreOptions& options) : path_(std::move(path)), options_(options) {}
   Status CheckFolder();
   Status OpenRocks(rocksdb::Env* env, OpenMode mode);
-  Status CheckFormat(bool created);
+  Status CheckFormat(bool created, OpenMode mode);
   // The same by a look that changes nothing.
   Status CheckFormatBefore(const rocksdb::DBOptions& db_options) const;
   Status CheckVersion(std::string_view value) const;

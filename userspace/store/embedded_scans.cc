@@ -206,7 +206,7 @@ Status EmbeddedStore::ScanHistograms(const Selection& selection, TimeRange range
       for (size_t i = 0; i < chunk.exemplars.size(); ++i) {
         const StoredHistogramExemplar& exemplar = chunk.exemplars[i];
         window.exemplars.push_back(
-            {exemplar.time_ns, exemplar.value, exemplar.leaf, std::move(comms[i]), exemplar.tid});
+            {exemplar.time_ns, exemplar.value, exemplar.leaf, std::move(comms[i]), exemplar.tid, exemplar.call});
       }
       sink(window);
     }

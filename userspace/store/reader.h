@@ -134,6 +134,7 @@ struct StoredExemplar {
   LeafId leaf = 0;      // in the series' trie
   std::string comm;
   uint32_t tid = 0;
+  std::string call;  // profile::Exemplar::call
 };
 
 // One (series, window) of a histogram type, or a group's hour (without exemplars).

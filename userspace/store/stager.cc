@@ -476,8 +476,8 @@ class BatchStager {
       const std::shared_lock lock(trie_->mutex);
       for (const profile::Exemplar& exemplar : point.exemplars) {
         const NodeId node = nodes_->Get(exemplar.stack);
-        chunk.exemplars.push_back(
-            {exemplar.time_ns, exemplar.value, trie_->KnownLeaf(node), comms_.at(exemplar.comm), exemplar.tid});
+        chunk.exemplars.push_back({exemplar.time_ns, exemplar.value, trie_->KnownLeaf(node), comms_.at(exemplar.comm),
+                                   exemplar.tid, exemplar.call});
       }
     }
     const TotalRecord total{point.time_ns, point.duration_ns, point.histogram.count(), point.histogram.sum()};

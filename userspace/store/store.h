@@ -37,8 +37,10 @@
 
 namespace pyrometer::store {
 
-// Version of the layout on disk that this program writes (and the only one that it reads).
-inline constexpr uint32_t kFormatVersion = 2;
+// Version of the layout on disk that this program writes.
+inline constexpr uint32_t kFormatVersion = 3;
+// The oldest one that it reads. All bytes of it mean the same in the newer one: opening a store makes it one of that.
+inline constexpr uint32_t kOldestFormatVersion = 2;
 
 // A window may start at most this far ahead of the store's clock; more means a node with a wrong clock.
 inline constexpr uint64_t kMaxClockAheadNs = 3600 * kNsPerSecond;

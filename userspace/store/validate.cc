@@ -146,6 +146,9 @@ Status ValidatePoints(const BatchView& batch, int64_t now_ns) {
       }
       if (exemplar.comm.size() > kMaxCommBytes)
         return Bad("histogram point %d: exemplar with a comm that is too long", i);
+      if (exemplar.call.size() > kMaxCallBytes)
+        return Bad("histogram point %d: exemplar with a call of %d bytes; the limit is %d", i, exemplar.call.size(),
+                   kMaxCallBytes);
     }
   }
   for (size_t i = 0; i < batch.counters.size(); ++i) {

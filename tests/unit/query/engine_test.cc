@@ -239,6 +239,44 @@ TEST_F(EngineTest, HistogramsAndExemplars) {
   EXPECT_EQ(all.exemplars[2].value, 5'000'000u);
 }
 
+TEST_F(EngineTest, LatestHistogramsAreAStateAndNoSum) {
+  BatchBuilder b("b", 1);
+  const auto open = [&](const char* node, const char* service, const char* call, int64_t time_ns, uint64_t count) {
+    profile::HistogramPoint point{
+        .series = b.Series("syscall_open", {{"node", node}, {"service", service}, {"syscall", call}}),
+        .time_ns = time_ns,
+        .duration_ns = kWindow};
+    point.histogram.Record(5'000'000, count);
+    b.batch.histograms.push_back(point);
+  };
+  for (int64_t i = 0; i < 4; ++i) open("n1", "shop", "read", kT0 + i * kStep, 3);
+  open("n1", "shop", "flock", kT0 + kStep, 1);      // has returned since
+  open("n1", "db", "fsync", kT0 + 2 * kStep, 5);    // so have all of this service
+  open("n2", "shop", "read", kT0 + 3 * kStep, 2);   // another node's newest window
+  open("n3", "shop", "read", kT0 - 8 * kStep, 90);  // this node is away
+  ASSERT_TRUE(store_->Append(b.batch).ok());
+  const TimeRange range{kT0 - 100 * kStep, kT0 + 4 * kStep};
+  const auto ask = [&](std::string_view query, TimeRange of, const std::vector<std::string>& by) {
+    std::map<std::string, uint64_t> counts;
+    for (const HistogramRow& row : Value(engine_.LatestHistograms(S(query), of, by))) {
+      counts[row.labels.ToString()] = row.histogram.count();
+    }
+    return counts;
+  };
+  using Counts = std::map<std::string, uint64_t>;
+  EXPECT_EQ(ask("syscall_open", range, {"syscall"}), (Counts{{"{syscall=\"read\"}", 5}}));
+  EXPECT_EQ(ask("syscall_open", range, {"node"}), (Counts{{"{node=\"n1\"}", 3}, {"{node=\"n2\"}", 2}}));
+  // What none of the newest windows has is gone, also when it is all that was asked for.
+  EXPECT_EQ(ask("syscall_open{service=\"db\"}", range, {"syscall"}), Counts());
+  EXPECT_EQ(ask("syscall_open{syscall=\"flock\"}", range, {}), Counts());
+  // As it was then.
+  EXPECT_EQ(ask("syscall_open", {kT0, kT0 + 2 * kStep}, {"syscall"}),
+            (Counts{{"{syscall=\"flock\"}", 1}, {"{syscall=\"read\"}", 3}}));
+  // A range that ends long after the last window tells nothing of its end.
+  EXPECT_EQ(ask("syscall_open", {kT0, kT0 + 20 * kStep}, {"syscall"}), Counts());
+  EXPECT_EQ(ask("syscall_open", {}, {"syscall"}), Counts());
+}
+
 TEST_F(EngineTest, ContainersAndTotals) {
   const std::vector<ContainerSummary> containers = Value(engine_.Containers({}));
   ASSERT_EQ(containers.size(), 2u);

@@ -334,6 +334,13 @@ INSTANTIATE_TEST_SUITE_P(
                       point->add_exemplars()->set_comm(6);
                     },
                     "thread name"},
+        HostileCase{"LongCall",
+                    [](v1::Batch* b) {
+                      v1::HistogramPoint* point = b->add_histograms();
+                      point->set_series(1);
+                      point->add_exemplars()->set_call(std::string(1025, 'c'));
+                    },
+                    "exemplar's call"},
         HostileCase{"CounterSeries", [](v1::Batch* b) { b->add_counters()->set_series(9); }, "series 9"},
         HostileCase{"ResetForgets", [](v1::Batch* b) {
                       b->clear_series();

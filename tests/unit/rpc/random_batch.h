@@ -78,8 +78,8 @@ class RandomData {
       for (uint64_t n = Below(20); n > 0; --n) p.histogram.Record(Below(uint64_t{1} << Below(50)), 1 + Below(9));
       for (uint64_t n = Below(3); n > 0; --n) p.errors[static_cast<int32_t>(1 + Below(4000))] = Below(99);
       for (uint64_t n = Below(3); n > 0; --n) {
-        p.exemplars.push_back(
-            {Time(), Below(1u << 30), Stack(&b.dictionary), "comm", static_cast<uint32_t>(Below(99))});
+        p.exemplars.push_back({Time(), Below(1u << 30), Stack(&b.dictionary), "comm", static_cast<uint32_t>(Below(99)),
+                               Below(2) == 0 ? "" : StrFormat("read(%d → /tmp/x)", Below(99))});
       }
       b.histograms.push_back(std::move(p));
     }
@@ -150,8 +150,8 @@ inline std::vector<std::string> BatchText(const profile::Batch& b) {
     for (const auto& [error, calls] : p.errors) line += StrFormat(" E%d=%d", error, calls);
     lines.push_back(std::move(line));
     for (const auto& e : p.exemplars) {
-      lines.push_back(
-          StrFormat("  %d %d %s %d %s", e.time_ns, e.value, e.comm, e.tid, StackText(b.dictionary, e.stack)));
+      lines.push_back(StrFormat("  %d %d %s %d %s %s", e.time_ns, e.value, e.comm, e.tid, e.call,
+                                StackText(b.dictionary, e.stack)));
     }
   }
   for (const profile::CounterPoint& p : b.counters) {

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <set>
 #include <thread>
 
@@ -557,6 +558,29 @@ TEST(HttpSessionTest, StartListStop) {
   EXPECT_EQ(Ask(port, {.method = "DELETE", .path = "/api/v1/sessions/" + id}).status, 200);
   ASSERT_TRUE(agent.Wait([&] { return agent.stops.size() == 1; }));
   EXPECT_EQ(Ask(port, {.method = "DELETE", .path = "/api/v1/sessions/nope"}).status, 404);
+}
+
+TEST(HttpSessionTest, OneThatFailsInTheMiddleSaysWhy) {
+  LiveStore store;
+  const uint16_t port = store.http_port();
+  Agent agent;
+  ASSERT_TRUE(agent.Connect(store.grpc()).ok());
+  const std::string id = Post(port, R"({"node":"n1"})").Json()["id"];
+  ASSERT_TRUE(agent.Wait([&] { return agent.starts.size() == 1; }));
+  ASSERT_TRUE(agent.client()
+                  .SendSession({.id = id,
+                                .state = rpc::SessionState::kFailed,
+                                .error = "its probe cpu_sampler failed: cannot read samples",
+                                .samples = 7})
+                  .ok());
+  json session;
+  for (int i = 0; i < 200 && session["state"] != "failed"; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    session = Ask(port, {.path = "/api/v1/sessions"}).Json()["sessions"][0];
+  }
+  EXPECT_EQ(session["state"], "failed");
+  EXPECT_EQ(session["error"], "its probe cpu_sampler failed: cannot read samples");
+  EXPECT_EQ(session["samples"], 7);
 }
 
 TEST(HttpSessionTest, BadInput) {

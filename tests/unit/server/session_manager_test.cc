@@ -91,6 +91,25 @@ TEST_F(SessionManagerTest, FailsWithTheAgentsReason) {
   EXPECT_EQ(manager_.Get(id)->error, "no such pid");
 }
 
+TEST_F(SessionManagerTest, FailedInTheMiddleWaitsForWhatItTook) {
+  const std::string id = Start();
+  Update(id, SessionState::kRunning);
+  Update(id, SessionState::kFailed, 10, 9);
+  EXPECT_EQ(State(id), SessionState::kRunning);
+  manager_.Durable("a1", 10);
+  EXPECT_EQ(State(id), SessionState::kFailed);
+  EXPECT_EQ(manager_.Get(id)->error, "no such pid");
+  EXPECT_EQ(manager_.Get(id)->samples, 5u);
+}
+
+TEST_F(SessionManagerTest, TheReasonOutlivesSamplesThatNeverArrive) {
+  const std::string id = Start({.duration_ns = 10 * kNsPerSecond});
+  Update(id, SessionState::kFailed, 10, 9);
+  now_ += 131 * static_cast<int64_t>(kNsPerSecond);
+  EXPECT_EQ(State(id), SessionState::kFailed);
+  EXPECT_EQ(manager_.Get(id)->error, "no such pid; node n1 finished, but its samples have not arrived");
+}
+
 TEST_F(SessionManagerTest, Stop) {
   const std::string id = Start();
   ASSERT_TRUE(manager_.Stop(id).ok());

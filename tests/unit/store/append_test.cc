@@ -413,8 +413,12 @@ TEST(Append, HistogramsAndCounters) {
   point.histogram.Record(5'000'000, 10);
   point.histogram.Record(20'000'000);
   point.errors = {{11, 3}};
-  point.exemplars = {
-      {.time_ns = kT0 + 5, .value = 20'000'000, .stack = b.Stack({"main", "read"}), .comm = "app", .tid = 42}};
+  point.exemplars = {{.time_ns = kT0 + 5,
+                      .value = 20'000'000,
+                      .stack = b.Stack({"main", "read"}),
+                      .comm = "app",
+                      .tid = 42,
+                      .call = "read(3 → /tmp/x) = 1"}};
   b.batch.histograms.push_back(point);
   b.Counter(bytes, kT0, 4096);
   ASSERT_TRUE(store->Append(b.batch).ok());
@@ -436,6 +440,7 @@ TEST(Append, HistogramsAndCounters) {
     ASSERT_EQ(window.exemplars.size(), 1u);
     EXPECT_EQ(window.exemplars[0].comm, "app");
     EXPECT_EQ(window.exemplars[0].tid, 42u);
+    EXPECT_EQ(window.exemplars[0].call, "read(3 → /tmp/x) = 1");
     profile::Dictionary d;
     const profile::StackId stack = store->ResolveStacks(series[0].trie, {{window.exemplars[0].leaf}}, &d).value()[0];
     EXPECT_EQ(d.FrameName(d.stack(stack).frame), "read");

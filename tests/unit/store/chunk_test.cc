@@ -63,6 +63,14 @@ TEST(Chunk, ExactBytes) {
             "011604"        // one errno: 11, 4 times
             "01"            // one exemplar:
             "0e6409024d");
+  histogram.exemplars[0].call = "read(3)";
+  EXPECT_EQ(HexEncode(EncodeHistograms({histogram}, kHour)),
+            "28"  // the same, and exemplars say their calls
+            "01809099fc922f010205340201"
+            "6e64011604"
+            "010e6409024d"
+            "07726561642833"
+            "29");
   EXPECT_EQ(
       HexEncode(EncodeTotals(
           {PointKind::kProfile, {{kTime, 10'000'000'000, 300, 600}, {kTime + 10'000'000'000, 10'000'000'000, 2, 4}}},
@@ -137,7 +145,8 @@ TEST(Chunk, RandomPoints) {
       for (size_t i = 0, n = random() % 5; i < n; ++i) chunk.errors[static_cast<int32_t>(random() % 200)] = random();
       for (size_t i = 0, n = random() % 5; i < n; ++i) {
         chunk.exemplars.push_back({static_cast<int64_t>(random()), random(), static_cast<LeafId>(random()),
-                                   static_cast<uint32_t>(random()), static_cast<uint32_t>(random())});
+                                   static_cast<uint32_t>(random()), static_cast<uint32_t>(random()),
+                                   round % 2 == 0 ? "" : std::string(random() % 9, 'c')});
       }
     }
     const StatusOr<std::vector<HistogramChunk>> back = DecodeHistograms(EncodeHistograms(chunks, kHour), kHour);
@@ -154,6 +163,7 @@ TEST(Chunk, RandomPoints) {
         EXPECT_EQ((*back)[i].exemplars[e].value, chunks[i].exemplars[e].value);
         EXPECT_EQ((*back)[i].exemplars[e].leaf, chunks[i].exemplars[e].leaf);
         EXPECT_EQ((*back)[i].exemplars[e].tid, chunks[i].exemplars[e].tid);
+        EXPECT_EQ((*back)[i].exemplars[e].call, chunks[i].exemplars[e].call);
       }
     }
     TotalsRecord totals{.kind = static_cast<PointKind>(random() % 3)};
@@ -193,8 +203,11 @@ TEST(Chunk, HostileBytes) {
   for (int i = 0; i < 40; ++i) histogram.histogram.Record(uint64_t{1} << i);
   histogram.errors = {{2, 1}, {11, 5}};
   histogram.exemplars = {{1, 2, 3, 4, 5}, {6, 7, 8, 9, 10}};
+  HistogramChunk with_call = histogram;
+  with_call.exemplars[1].call = "read(5)";
   OffsetsChunk offsets{.duration_ns = 10'000'000'000, .rows = {{3, {1, 2, 900}}, {9, {77}}}};
   const std::string good[] = {EncodeWindowChunk(chunk), EncodeHistograms({histogram, histogram}, kHour),
+                              EncodeHistograms({histogram, with_call}, kHour),
                               EncodeTotals({PointKind::kCounter, {{kTime, 1000, 2000, 3000}}}, kHour),
                               EncodeOffsetsChunk(offsets)};
   WindowHeader header;
@@ -204,8 +217,9 @@ TEST(Chunk, HostileBytes) {
       case 0:
         return DecodeWindowChunk(bytes, &header, &rows);
       case 1:
-        return DecodeHistograms(bytes, kHour).status();
       case 2:
+        return DecodeHistograms(bytes, kHour).status();
+      case 3:
         return DecodeTotals(bytes, kHour).status();
       default:
         return DecodeOffsetsChunk(bytes).status();

@@ -124,6 +124,17 @@ void Tamper(const std::string& path, const std::string& family, const std::strin
   delete db;
 }
 
+std::string Peek(const std::string& path, const std::string& family, const std::string& key) {
+  rocksdb::DB* db = nullptr;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  EXPECT_TRUE(rocksdb::DB::OpenForReadOnly({}, path, {{family, rocksdb::ColumnFamilyOptions()}}, &handles, &db).ok());
+  std::string value;
+  EXPECT_TRUE(db->Get({}, handles.front(), key, &value).ok());
+  EXPECT_TRUE(db->DestroyColumnFamilyHandle(handles.front()).ok());
+  delete db;
+  return value;
+}
+
 TEST(Open, NewerFormat) {
   const TempFolder folder;
   MustOpen(folder.path()).reset();
@@ -133,7 +144,7 @@ TEST(Open, NewerFormat) {
   Tamper(folder.path(), "of_the_future", "", "");
   const Status status = Store::Open(folder.path(), TestOptions()).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
-  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("newer format (version 3; this program reads version 2)"),
+  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("newer format (version 4; this program reads version 3)"),
                                        HasSubstr("run the newer pyrometer")));
   // Refusing changed nothing: with the old version back it opens (and then says what it does not know).
   std::string ours;
@@ -162,9 +173,24 @@ TEST(Open, OlderFormatIsLeftAsItIs) {
   const std::vector<std::string> families = FamiliesOf(folder.path());
   const Status status = Store::Open(folder.path(), TestOptions()).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
-  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("older format (version 1; this program reads version 2)"),
+  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("older format (version 1; this program reads version 3)"),
                                        HasSubstr("run the older pyrometer"), HasSubstr("move it away")));
   EXPECT_EQ(FamiliesOf(folder.path()), families);
+}
+
+TEST(Open, TheFormatBeforeIsReadAndBecomesThisOne) {
+  const TempFolder folder;
+  MustOpen(folder.path()).reset();
+  std::string before, ours;
+  PutVarint(kFormatVersion - 1, &before);
+  PutVarint(kFormatVersion, &ours);
+  Tamper(folder.path(), "default", "format", before);
+  // Looking changes nothing.
+  const StatusOr<FsckReport> report = Fsck(folder.path());
+  EXPECT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(Peek(folder.path(), "default", "format"), before);
+  MustOpen(folder.path()).reset();
+  EXPECT_EQ(Peek(folder.path(), "default", "format"), ours);
 }
 
 TEST(Open, SomebodyElsesDatabase) {

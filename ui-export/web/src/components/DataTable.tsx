@@ -6,11 +6,14 @@ export interface Column<Row> {
   label: string;
   help?: string;
   numeric?: boolean;
+  fold?: boolean; // left out where the table is narrow: the row's details have it too
   value: (row: Row) => number | string; // for sorting
   cell: (row: Row) => ReactNode;
 }
 
 const kFirstRows = 200;
+
+const classOf = (c: { numeric?: boolean; fold?: boolean }): string => `${c.numeric ? 'num' : ''}${c.fold ? ' fold' : ''}`;
 
 export function DataTable<Row>(props: {
   columns: Column<Row>[]; rows: Row[]; keyOf: (row: Row) => string; sortBy: string; chosen: string; onChoose: (key: string) => void; label: string;
@@ -31,7 +34,7 @@ export function DataTable<Row>(props: {
         <thead>
           <tr>
             {props.columns.map((c) => (
-              <th key={c.key} scope="col" className={c.numeric ? 'num' : ''} aria-sort={sort.by === c.key ? (sort.down ? 'descending' : 'ascending') : 'none'}>
+              <th key={c.key} scope="col" className={classOf(c)} aria-sort={sort.by === c.key ? (sort.down ? 'descending' : 'ascending') : 'none'}>
                 <button type="button" className="sort" title={c.help ?? `Sort by ${c.label}`} onClick={() => setSort({ by: c.key, down: sort.by === c.key ? !sort.down : Boolean(c.numeric) })}>
                   {c.label}<span aria-hidden="true">{sort.by === c.key ? (sort.down ? ' ↓' : ' ↑') : ''}</span>
                 </button>
@@ -57,7 +60,7 @@ export function DataTable<Row>(props: {
                   }
                 }}
               >
-                {props.columns.map((c) => <td key={c.key} className={c.numeric ? 'num' : ''}>{c.cell(row)}</td>)}
+                {props.columns.map((c) => <td key={c.key} className={classOf(c)}>{c.cell(row)}</td>)}
               </tr>
             );
           })}

@@ -112,7 +112,7 @@ function SlowCalls(props: { query: string; asked: Asked; slow: [number, number];
         <>
           <div className="exemplar-list table-scroll">
             <table aria-label="Examples of slow calls">
-              <thead><tr><th>When</th><th className="num">Took</th><th title="What most of the time went to; with --probes cpu,syscalls,tcp,waits">Mostly</th><th>Thread</th><th>In</th></tr></thead>
+              <thead><tr><th>When</th><th className="num">Took</th><th title="What most of the time went to; with --probes cpu,syscalls,tcp,waits">Mostly</th><th>Thread</th><th title="Descriptors by name, numbers and flags; what pointers point to is never read">Call</th><th>In</th></tr></thead>
               <tbody>
                 {list.map((e, i) => [
                   <tr key={i} className="row-link" tabIndex={0} aria-expanded={open === i} onClick={() => setOpen(open === i ? -1 : i)} onKeyDown={(k) => {
@@ -125,10 +125,11 @@ function SlowCalls(props: { query: string; asked: Asked; slow: [number, number];
                     <td className="num strong">{duration(e.durationNs)}</td>
                     <td><Mostly frames={e.frames} /></td>
                     <td>{e.comm} <small className="faint">{e.tid}</small></td>
+                    <td className="ellipsis call" title={e.call}>{e.call || <span className="faint">–</span>}</td>
                     <td className="ellipsis">{whoAsked(e.frames) || <span className="faint">no stack</span>}</td>
                   </tr>,
                   open === i && (
-                    <tr key={`${i}s`}><td colSpan={5}><ol className="stack" aria-label="Stack, innermost first">{e.frames.map((f, k) => <li key={k}>{f}</li>)}</ol></td></tr>
+                    <tr key={`${i}s`}><td colSpan={6}>{e.call && <p className="call">{e.call}</p>}<ol className="stack" aria-label="Stack, innermost first">{e.frames.map((f, k) => <li key={k}>{f}</li>)}</ol></td></tr>
                   ),
                 ])}
               </tbody>

@@ -238,6 +238,7 @@ export interface Exemplar {
   durationNs: number;
   comm: string;
   tid: number;
+  call: string; // with its arguments, for reading; '' where not known
   labels: Labels;
   frames: string[];
 }

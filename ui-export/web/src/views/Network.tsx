@@ -52,13 +52,13 @@ export function Network(props: { status: Status | undefined }): JSX.Element {
   const rows = reply.data?.peers;
   const names = useMemo(() => [...new Set((rows ?? []).flatMap((p) => Object.keys(p.labels)))].sort(), [rows]);
   const columns = useMemo<Column<Peer>[]>(() => [
-    { key: 'who', label: 'Container or service', value: (p) => whose(p.labels), cell: (p) => whose(p.labels) },
+    { key: 'who', label: 'Container or service', value: (p) => whose(p.labels), cell: (p) => <span className="cut" title={whose(p.labels)}>{whose(p.labels)}</span> },
     {
       key: 'peer', label: 'Peer', value: (p) => p.labels.peer ?? '', help: 'The other end; → we connected to it, ← it connected to us',
-      cell: (p) => <><span className="faint" title={p.labels.direction === 'in' ? 'it connected to us' : p.labels.direction === 'out' ? 'we connected to it' : 'the connection is older than the probe'}>{p.labels.direction === 'in' ? '← ' : p.labels.direction === 'out' ? '→ ' : '· '}</span>{p.labels.peer}</>,
+      cell: (p) => <><span className="faint" title={p.labels.direction === 'in' ? 'it connected to us' : p.labels.direction === 'out' ? 'we connected to it' : 'the connection is older than the probe'}>{p.labels.direction === 'in' ? '← ' : p.labels.direction === 'out' ? '→ ' : '· '}</span><span className="cut" title={p.labels.peer}>{p.labels.peer}</span></>,
     },
     { key: 'p50', label: 'RTT p50', numeric: true, value: (p) => order(p.rttP50Ns), cell: (p) => <b>{time(p.rttP50Ns)}</b>, help: 'Round-trip time as TCP smooths it: half of the measurements were below' },
-    { key: 'p95', label: 'p95', numeric: true, value: (p) => order(p.rttP95Ns), cell: (p) => time(p.rttP95Ns), help: '95 % of the measurements were below' },
+    { key: 'p95', label: 'p95', numeric: true, fold: true, value: (p) => order(p.rttP95Ns), cell: (p) => time(p.rttP95Ns), help: '95 % of the measurements were below' },
     { key: 'p99', label: 'p99', numeric: true, value: (p) => order(p.rttP99Ns), cell: (p) => time(p.rttP99Ns), help: '99 % of the measurements were below' },
     { key: 'min', label: 'Min RTT', numeric: true, value: (p) => order(p.minRttNs), cell: (p) => time(p.minRttNs), help: 'The shortest ever seen: the distance without queues' },
     { key: 'connect', label: 'Connect', numeric: true, value: (p) => order(p.connectP50Ns), cell: (p) => time(p.connectP50Ns), help: 'Median time until a new connection was established' },
@@ -68,7 +68,7 @@ export function Network(props: { status: Status | undefined }): JSX.Element {
     { key: 'sent', label: 'Sent', numeric: true, value: (p) => p.bytesSent, cell: (p) => bytes(p.bytesSent) },
     { key: 'received', label: 'Received', numeric: true, value: (p) => p.bytesReceived, cell: (p) => bytes(p.bytesReceived) },
     { key: 'connections', label: 'Opened', numeric: true, value: (p) => p.connections, cell: (p) => short(p.connections), help: 'Connections opened in the range' },
-    { key: 'samples', label: 'Measured', numeric: true, value: (p) => p.samples, cell: (p) => <span title={count(p.samples)}>{short(p.samples)}</span>, help: 'Number of RTT measurements' },
+    { key: 'samples', label: 'Measured', numeric: true, fold: true, value: (p) => p.samples, cell: (p) => <span title={count(p.samples)}>{short(p.samples)}</span>, help: 'Number of RTT measurements' },
   ], []);
   const chosen = parseRow(url.row);
   const lost = (rows ?? []).reduce((s, p) => s + p.retransmits, 0), measured = (rows ?? []).reduce((s, p) => s + p.samples, 0);

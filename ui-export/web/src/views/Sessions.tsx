@@ -119,7 +119,8 @@ export function Sessions(props: { nodes: NodeInfo[] }): JSX.Element {
               <tbody>
                 {sessions.map((s) => {
                   const ran = s.startedMs > 0 ? Math.min(s.durationNs, Math.max(0, (now - s.startedMs) * 1e6)) : 0;
-                  const open = s.state === 'done' || s.state === 'stopped' || s.state === 'running';
+                  // One that failed in the middle keeps what it had taken.
+                  const open = s.state === 'done' || s.state === 'stopped' || s.state === 'running' || (s.state === 'failed' && s.samples > 0);
                   return (
                     <tr key={s.id}>
                       <td title={s.startedMs > 0 ? dateTime(s.startedMs) : ''}>{s.startedMs > 0 ? clock(s.startedMs) : '–'} <small className="faint">{s.id}</small></td>

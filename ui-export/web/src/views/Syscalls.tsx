@@ -43,21 +43,27 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
     apiPath('series', { query: withType(asked.query, 'syscall_time'), from: asked.from, to: asked.to, step: kWholeRange, by: [...kBy, 'cause'].join(',') }),
     { refreshMs: asked.live ? kRefreshMs : 0, scope: `syscalls/time/${asked.query}` });
   const causes = useMemo(() => byCause(split.data, (l) => rowKey(l, kBy)), [split.data]);
-  const rows = reply.data?.histograms;
+  const open = useApi<{ histograms: Histogram[] }>(
+    apiPath('histograms', { query: withType(asked.query, 'syscall_open'), from: asked.from, to: asked.to, by: kBy.join(','), latest: 1 }),
+    { refreshMs: asked.live ? kRefreshMs : 0, scope: `syscalls/open/${asked.query}` });
+  const inFlight = useMemo(() => new Map((open.data?.histograms ?? []).map((h) => [rowKey(h.labels, kBy), h])), [open.data]);
+  const rows = useMemo(() => withOpenCalls(reply.data?.histograms, inFlight), [reply.data, inFlight]);
   const nodes = new Set((rows ?? []).map((h) => h.labels.node)).size;
   const columns = useMemo<Column<Histogram>[]>(() => [
     { key: 'who', label: 'Container or service', value: (h) => whose(h.labels), cell: (h) => <>{whose(h.labels)}{nodes > 1 && <small className="faint"> {h.labels.node}</small>}</> },
     { key: 'call', label: 'Call', value: (h) => h.labels.syscall ?? '', cell: (h) => <b title={kCallHelp[h.labels.syscall ?? '']}>{h.labels.syscall}</b>, help: 'Name of the system call' },
     { key: 'count', label: 'Count', numeric: true, value: (h) => h.count, cell: (h) => <span title={count(h.count)}>{short(h.count)}</span>, help: 'How often it was called and returned' },
     { key: 'errors', label: 'Errors', numeric: true, value: (h) => errorsOf(h), cell: (h) => <Errors h={h} />, help: 'Calls that failed, by errno when pointed at' },
-    { key: 'p50', label: 'p50', numeric: true, value: (h) => h.p50, cell: (h) => duration(h.p50), help: 'Half of the calls were at least as fast as this' },
-    { key: 'p95', label: 'p95', numeric: true, value: (h) => h.p95, cell: (h) => duration(h.p95), help: '95 % of the calls were at least as fast as this' },
-    { key: 'p99', label: 'p99', numeric: true, value: (h) => h.p99, cell: (h) => duration(h.p99), help: '99 % of the calls were at least as fast as this' },
-    { key: 'max', label: 'Slowest', numeric: true, value: (h) => h.max, cell: (h) => duration(h.max), help: 'The slowest single call' },
-    { key: 'sum', label: 'Total time', numeric: true, value: (h) => h.sum, cell: (h) => <b>{duration(h.sum)}</b>, help: 'Time of all these calls together, over all threads. Waiting calls (epoll_wait, futex) are long by nature.' },
+    { key: 'p50', label: 'p50', numeric: true, value: (h) => h.p50, cell: (h) => lasted(h, h.p50), help: 'Half of the calls were at least as fast as this' },
+    { key: 'p95', label: 'p95', numeric: true, value: (h) => h.p95, cell: (h) => lasted(h, h.p95), help: '95 % of the calls were at least as fast as this' },
+    { key: 'p99', label: 'p99', numeric: true, value: (h) => h.p99, cell: (h) => lasted(h, h.p99), help: '99 % of the calls were at least as fast as this' },
+    { key: 'max', label: 'Slowest', numeric: true, value: (h) => h.max, cell: (h) => lasted(h, h.max), help: 'The slowest single call' },
+    { key: 'sum', label: 'Total time', numeric: true, value: (h) => h.sum, cell: (h) => <b>{lasted(h, h.sum)}</b>, help: 'Time of all these calls together, over all threads. Waiting calls (epoll_wait, futex) are long by nature.' },
+    ...(inFlight.size === 0 ? [] : [{ key: 'open', label: 'In flight', numeric: true, value: (h: Histogram) => inFlight.get(rowKey(h.labels, kBy))?.max ?? 0, cell: (h: Histogram) => <InFlight h={inFlight.get(rowKey(h.labels, kBy))} />, help: 'Calls that had not returned when the newest window ended: how many, and the age of the oldest. No other column has them yet' }]),
     ...(causes.size === 0 ? [] : [{ key: 'causes', label: 'Spent on', value: (h: Histogram) => h.sum, cell: (h: Histogram) => <CauseBar causes={causes.get(rowKey(h.labels, kBy))} />, help: 'What the total time went to: running, or waiting for what. The parts add up to the total' }]),
-  ], [nodes, causes]);
+  ], [nodes, causes, inFlight]);
   const chosen = parseRow(url.row);
+  const chosenOpen = inFlight.get(url.row);
   return (
     <>
       <QueryBar
@@ -67,6 +73,7 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
           <p>A program calls the kernel to read files, send packets, wait for events or get memory. Each call is timed from entry to return.</p>
           <p>Long is not always bad: <code>epoll_wait</code> and <code>futex</code> mostly wait for something to happen. A slow <code>read</code>, <code>fsync</code> or <code>openat</code> is worth a look.</p>
           <p>Where the agent runs with <code>--probes cpu,syscalls,tcp,waits</code>, <b>Spent on</b> says what the time of each call went to.</p>
+          <p><b>In flight</b> is what has not returned yet: a program that hangs in a call is seen there while it hangs.</p>
           <p>Choose a row for its histogram; choose slow calls there to see the code behind them.</p>
         </Help>}
       />
@@ -80,11 +87,27 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
       {chosen ? (
         <LatencyDetail
           title={`${chosen.syscall ?? 'calls'} in ${whose(chosen)}`} query={withLabels(asked.query, chosen)} asked={asked} stacks causes={causes.get(url.row)}
+          note={chosenOpen && <p className="open-calls"><b>{count(chosenOpen.count)}</b> {chosenOpen.count === 1 ? 'call' : 'calls'} had not returned when the newest window ended, the oldest after <b>{duration(chosenOpen.max)}</b>. The numbers here are of calls that returned.</p>}
           onClose={() => go({ row: '', slow: '' })}
         />
       ) : rows && rows.length > 0 && <p className="choose-hint">Choose a row to see how its times are spread, and which code made the slow calls.</p>}
     </>
   );
+}
+
+// Rows of calls that returned, and of those that have not, at all.
+function withOpenCalls(returned: Histogram[] | undefined, inFlight: Map<string, Histogram>): Histogram[] | undefined {
+  if (!returned) return undefined;
+  const known = new Set(returned.map((h) => rowKey(h.labels, kBy)));
+  const never = [...inFlight].filter(([key]) => !known.has(key));
+  return [...returned, ...never.map(([, h]) => ({ ...h, count: 0, sum: 0, max: 0, p50: 0, p95: 0, p99: 0, mean: 0, errors: {}, buckets: [], exemplars: 0 }))];
+}
+
+const lasted = (h: Histogram, ns: number): string => (h.count > 0 ? duration(ns) : '–');
+
+function InFlight(props: { h: Histogram | undefined }): JSX.Element {
+  if (!props.h) return <span className="faint">0</span>;
+  return <span title={`${count(props.h.count)} had not returned, the oldest after ${duration(props.h.max)}`}>{short(props.h.count)} <small className="faint">{duration(props.h.max)}</small></span>;
 }
 
 const errorsOf = (h: Histogram): number => Object.values(h.errors).reduce((s, n) => s + n, 0);

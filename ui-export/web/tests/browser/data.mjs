@@ -320,9 +320,18 @@ export function histograms(filter) {
   })).filter((h) => filter(h.labels)).sort((a, b) => b.sum - a.sum);
 }
 
+// Calls that have not returned: one of them of a kind of which none has.
+export function openCalls(filter) {
+  return [['checkout', 'futex', [[2e9, 0.4]], 3], ['fluent-bit', 'flock', [[754e9, 0.01]], 1]].map(([name, syscall, modes, count], i) => {
+    const { max, buckets } = histogram(700 + i, modes, 4000);
+    return { labels: { node: kContainers.find((c) => c[1] === name)[0], 'container.name': name, service: name, syscall }, count, sum: max * count, max, p50: max, p95: max, p99: max, mean: max, buckets: [[buckets.at(-1)[0], buckets.at(-1)[1], count]], errors: {}, exemplars: 0 };
+  }).filter((h) => filter(h.labels));
+}
+
 const kPeers = [
   ['checkout', '10.42.1.17:5432', 'out', 0.38e6, 0, 1.9e9, 2.2e8], ['checkout', '10.42.1.9:6379', 'out', 0.11e6, 0, 8.1e7, 9.3e7], ['checkout', '203.0.113.80:443', 'out', 24.6e6, 142, 6.4e6, 3.1e7],
   ['checkout', '10.42.0.2', 'in', 0.41e6, 3, 7.7e8, 1.2e8], ['recommender', '10.42.1.9:6379', 'out', 0.42e6, 0, 5e6, 4.4e7], ['fluent-bit', '198.51.100.7:24224', 'out', 31.8e6, 18, 9.1e7, 1.1e5], ['postgres', '10.42.0.31', 'in', 0.36e6, 0, 2.2e8, 1.9e9],
+  ['recommender', '[2001:db8:85a3:8d3:1319:8a2e:370:7348]:50443', 'out', 2.4e6, 1204, 9.31e11, 8.88e11],
 ];
 
 export function peers() {
@@ -375,7 +384,8 @@ export function exemplars(minNs, maxNs, now) {
     maker.samples.node.push(at);
     maker.samples.values[0].push(1);
     maker.samples.values[1].push(durationNs);
-    return { timeMs: now - i * 17_000, durationNs, comm: 'checkout', tid: 4200 + (i % 5), labels: { 'container.name': 'checkout' }, frames };
+    const call = { '[poll]': 'epoll_wait(4 → anon_inode:[eventpoll], …, 512, -1) = 1', '[lock]': '', '[block_io]': 'read(31 → /var/lib/checkout/tax/rates-2024-q3-with-a-long-name.bin, …, 65536) = 65536' }[frames[0]];
+    return { timeMs: now - i * 17_000, durationNs, comm: 'checkout', tid: 4200 + (i % 5), call, labels: { 'container.name': 'checkout' }, frames };
   }).sort((a, b) => b.durationNs - a.durationNs);
   return { exemplars: list, flame: maker.finish('slow calls', [{ type: 'samples', unit: 'count' }, { type: 'duration', unit: 'nanoseconds' }]) };
 }

@@ -115,6 +115,10 @@ export async function startMock({ dist, token = '', fresh = false, offline = fal
       case 'histograms': {
         if (query.startsWith('tcp_rtt')) return reply(200, { unit: 'nanoseconds', histograms: [data.peerHistogram(Object.fromEntries(wanted))] });
         if (query.startsWith('run_queue_latency')) return reply(200, { unit: 'nanoseconds', histograms: data.queueHistograms(matches) });
+        if (query.startsWith('syscall_open')) {
+          if (url.searchParams.get('latest') !== '1') return fail(400, 'what is open now is no sum over windows');
+          return reply(200, { unit: 'nanoseconds', histograms: state.fresh ? [] : data.openCalls(matches) });
+        }
         return reply(200, { unit: 'nanoseconds', histograms: state.fresh ? [] : data.histograms(matches) });
       }
       case 'heatmap': return reply(200, data.heatmap(from, to, step, query.startsWith('tcp_rtt') ? [[0.4e6, 0.3]] : [[30e3, 1], [9e6, 1]]));

@@ -379,14 +379,29 @@ await check('selector: completion, marked errors, empty result', async () => {
   await done(page);
 });
 
+await check('system calls: what has not returned', async () => {
+  const page = await open('?view=syscalls', { mock, width: 1400, height: 900 });
+  await textIs(page.locator('.data-table tr:has-text("flock")'), /fluent-bit eu-2\s+flock\s+0\s+0\s+–\s+–\s+–\s+–\s+–\s+1 1[23]\.\d min/);
+  await textIs(page.locator('.data-table tr:has-text("futex"):has-text("checkout")'), /\b3 3\.62 s/);
+  await page.click('th >> text=In flight');
+  await textIs(page.locator('.data-table tbody tr').first(), /flock/);
+  assert.ok(await page.evaluate(() => document.querySelector('.data-table').scrollWidth <= document.querySelector('.data-table').clientWidth), 'the table fits');
+  await page.click('.data-table tr:has-text("flock")');
+  await textIs(page.locator('.open-calls'), /1 call had not returned when the newest window ended, the oldest after 1[23]\.\d min/);
+  await page.waitForTimeout(500);
+  await page.screenshot({ path: join(shots, 'syscalls-open.png'), fullPage: true });
+  await done(page);
+});
+
 await check('system calls: table, histogram, slow bucket, exemplar stacks', async () => {
   const page = await open('?view=syscalls', { mock, width: 1600, height: 1000 });
   await page.waitForSelector('.data-table tbody tr');
-  await countIs(page.locator('.data-table tbody tr'), 13);
+  await countIs(page.locator('.data-table tbody tr'), 14); // 13 that returned, and one that has not yet
   await page.click('th >> text=p99');
   const p99 = await page.locator('.data-table tbody tr td:nth-child(7)').allInnerTexts();
   assert.match(p99[0], /ms$/);
-  assert.match(p99.at(-1), /µs$/);
+  assert.match(p99.at(-2), /µs$/);
+  assert.equal(p99.at(-1), '–');
   await textIs(page.locator('.data-table tr:has-text("fsync") td').last(), /^disk\s+96\.0 %$/);
   await page.click('.data-table tr:has-text("fsync")');
   await page.waitForSelector('.hbar');
@@ -406,6 +421,7 @@ await check('system calls: table, histogram, slow bucket, exemplar stacks', asyn
   await page.click('.exemplar-list tbody tr >> nth=0');
   await page.waitForSelector('.stack li');
   await textIs(page.locator('.exemplar-list tbody'), /\b(poll|lock|disk)\b/);
+  await textIs(page.locator('.exemplar-list tbody'), /read\(31 → \/var\/lib\/checkout\/tax\/rates-2024-q3-with-a-long-name\.bin, …, 65536\) = 65536/);
   await graphReady(page);
   await page.waitForTimeout(500);
   await page.screenshot({ path: join(shots, 'syscalls-slow.png'), fullPage: true });
@@ -460,6 +476,24 @@ await check('network: peers and their histogram', async () => {
   await done(page);
 });
 
+await check('network: all columns fit, the least of them fold', async () => {
+  for (const [width, folds] of [[1280, true], [1400, true], [1600, false]]) {
+    const page = await open('?view=network', { mock, width, height: 900 });
+    await page.waitForSelector('.data-table tbody tr');
+    const table = await page.evaluate(() => {
+      const t = document.querySelector('.data-table'), last = [...t.querySelectorAll('tbody tr:first-child td')].filter((d) => d.offsetParent).at(-1);
+      return { cut: last.getBoundingClientRect().right - t.getBoundingClientRect().right, over: t.scrollWidth - t.clientWidth, heads: [...t.querySelectorAll('th')].filter((h) => h.offsetParent).map((h) => h.innerText.trim()) };
+    });
+    assert.ok(table.over <= 0 && table.cut <= 0, `${width}: ${JSON.stringify(table)}`);
+    assert.equal(table.heads.includes('Measured'), !folds, table.heads.join());
+    assert.ok(table.heads.includes('Received') && table.heads.includes('Opened'));
+    const peer = page.locator('.data-table .cut[title^="[2001"]');
+    assert.equal(await peer.getAttribute('title'), '[2001:db8:85a3:8d3:1319:8a2e:370:7348]:50443');
+    await shot(page, `network-${width}`);
+    await done(page);
+  }
+});
+
 await check('sessions: start, watch, stop, open', async () => {
   const page = await open('?view=sessions', { mock });
   await page.waitForSelector('text=No session yet');
@@ -483,6 +517,22 @@ await check('sessions: start, watch, stop, open', async () => {
   await page.click('tbody a >> text=Waits');
   await graphReady(page);
   await paramIs(page, 'q', `off_cpu{session="${s.id}"}`);
+  await done(page);
+});
+
+await check('sessions: one that failed says why, and what it took can be opened', async () => {
+  const before = mock.state.sessions;
+  const failed = (id, samples, error) => ({ id, node: 'eu-1', target: '', probes: ['cpu'], state: 'failed', startedMs: Date.now() - 60_000, durationNs: 30e9, samples, error });
+  mock.state.sessions = [failed('s90a7', 412, 'the session ended early, its probe cpu_sampler failed: cannot read samples: Input/output error'), failed('s91a7', 0, 'no process 7 runs here')];
+  const page = await open('?view=sessions', { mock });
+  const rows = page.locator('table[aria-label=Sessions] tbody tr');
+  await textIs(rows.nth(0), /failed[\s\S]*cannot read samples: Input\/output error[\s\S]*412[\s\S]*Flame graph/);
+  await textIs(rows.nth(1), /failed[\s\S]*no process 7 runs here/);
+  assert.equal(await rows.nth(1).locator('a').count(), 0);
+  await rows.nth(0).locator('text=Flame graph').click();
+  await graphReady(page);
+  await paramIs(page, 'q', 'cpu{session="s90a7"}');
+  mock.state.sessions = before;
   await done(page);
 });
 
