@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -77,8 +78,18 @@ inline StoreOptions TestOptions() {
   return options;
 }
 
+// Which backend the program's tests run against: the store in a folder, unless the program has another linked in
+// (tests/support/clickhouse_backend.cc).
+using Opener = std::function<StatusOr<std::unique_ptr<Store>>(const std::string& path, StoreOptions options)>;
+inline Opener& OpenerOfTests() {
+  static Opener opener;
+  return opener;
+}
+inline bool InFolder() { return OpenerOfTests() == nullptr; }
+
 inline std::unique_ptr<Store> MustOpen(const std::string& path, StoreOptions options = TestOptions()) {
-  StatusOr<std::unique_ptr<Store>> store = Store::Open(path, std::move(options));
+  StatusOr<std::unique_ptr<Store>> store =
+      InFolder() ? Store::Open(path, std::move(options)) : OpenerOfTests()(path, std::move(options));
   EXPECT_TRUE(store.ok()) << store.status();
   return store.ok() ? *std::move(store) : nullptr;
 }
