@@ -80,8 +80,11 @@ TEST(Housekeeping, SumsStayWhatTheyWere) {
   EXPECT_EQ(all, 2u * 6 * (30 * 31 / 2));
   const HousekeepingResult done = c.Keep(kMidnight + 2 * kDay + 3 * kHourNs);
   EXPECT_EQ(done.hours, 30u);
-  EXPECT_EQ(done.rows, 30u * 6 * 2);
-  EXPECT_EQ(done.days, 2u);
+  if (InFolder()) {
+    // In ClickHouse windows stay as they are, and days are summed up when they are asked for.
+    EXPECT_EQ(done.rows, 30u * 6 * 2);
+    EXPECT_EQ(done.days, 2u);
+  }
   EXPECT_EQ(c.store->Stats().value().fresh_points, 0u);
   for (int round = 0; round < 2; ++round) {
     EXPECT_EQ(SampleSum(*c.store), all);
@@ -138,6 +141,7 @@ TEST(Housekeeping, OldWindowsGoAtOnceAndTheirSumsStay) {
 }
 
 TEST(Housekeeping, BeyondItsBytesATenantsOldestHoursGo) {
+  if (!InFolder()) GTEST_SKIP() << "ClickHouse has its own means to bound its disks";
   TenantLimits limits;
   limits.retention_bytes = 2000;
   Clocked c(limits);

@@ -49,7 +49,7 @@ inline pid_t SpawnTest(const std::string& name, const std::string& argument) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);  // nothing survives a test that was stopped
     const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     dup2(null, STDOUT_FILENO);  // its progress report would mix with ours
-    char program[] = "unit_store";
+    char program[] = "test";
     char* const args[] = {program, const_cast<char*>(filter.c_str()), nullptr};
     char* const environment[] = {const_cast<char*>(variable.c_str()), nullptr};
     execve("/proc/self/exe", args, environment);

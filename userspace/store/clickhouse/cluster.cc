@@ -151,10 +151,9 @@ StatusOr<std::unique_ptr<Cluster>> Cluster::Connect(const Url& url) {
                     url.cluster));
     }
   }
-  std::sort(cluster->servers_.begin(), cluster->servers_.end(), [](const auto& a, const auto& b) {
-    // Those that were not asked yet come last.
-    return std::pair(a->shard - 1, a->replica) < std::pair(b->shard - 1, b->replica);
-  });
+  // Those that were not asked yet come last.
+  std::stable_sort(cluster->servers_.begin(), cluster->servers_.end(),
+                   [](const auto& a, const auto& b) { return a->shard - 1 < b->shard - 1; });
   for (uint32_t shard = 1; shard <= cluster->shards_; ++shard) {
     if (std::any_of(cluster->servers_.begin(), cluster->servers_.end(),
                     [&](const auto& server) { return server->shard == shard; })) {
@@ -193,14 +192,16 @@ Status Cluster::Ask(Server* server) {
   ASSIGN_OR_RETURN(server->has_codecs, exists("SELECT name FROM system.columns WHERE database = 'system' AND table = "
                                               "'columns' AND name = 'compression_codec' FORMAT RowBinary"));
   if (url_.cluster.empty()) {
-    server->shard = server->replica = 1;
+    server->shard = 1;
     return OkStatus();
   }
-  ASSIGN_OR_RETURN(const std::string bytes,
-                   server->http.Select(StrFormat("SELECT shard_num, replica_num FROM system.clusters WHERE cluster = "
-                                                 "%s AND is_local FORMAT RowBinary",
-                                                 Quote(url_.cluster)),
-                                       {}, nullptr, kAskTimeoutNs));
+  // Which of the replicas it is, it may not know (18.16 calls all replicas of its shard local when they share a host).
+  ASSIGN_OR_RETURN(
+      const std::string bytes,
+      server->http.Select(StrFormat("SELECT DISTINCT shard_num FROM system.clusters WHERE cluster = %s AND "
+                                    "is_local FORMAT RowBinary",
+                                    Quote(url_.cluster)),
+                          {}, nullptr, kAskTimeoutNs));
   if (bytes.empty()) {
     return FailedPreconditionError(
         StrFormat("ClickHouse %s is in no cluster '%s': its <remote_servers> must have one of that name with itself in "
@@ -209,9 +210,9 @@ Status Cluster::Ask(Server* server) {
   }
   RowReader in(bytes);
   const uint32_t shard = in.U32();
-  server->replica = in.U32();
   if (!in.ok() || !in.done() || shard == 0) {
-    return FailedPreconditionError(StrFormat("ClickHouse %s is in cluster '%s' more than once", name, url_.cluster));
+    return FailedPreconditionError(
+        StrFormat("ClickHouse %s is in more than one shard of cluster '%s'", name, url_.cluster));
   }
   server->shard = shard;
   return OkStatus();
@@ -250,8 +251,8 @@ std::string Cluster::Ddl(const Server& server, Table table) const {
   }
   std::string arguments;
   if (replicated_) {
-    arguments = StrFormat("'/pyrometer/%s/%d/%s', '%d'", url_.database, server.shard,
-                          kTableNames[static_cast<size_t>(table)], server.replica);
+    arguments = StrFormat("'/pyrometer/%s/%d/%s', '%s'", url_.database, server.shard,
+                          kTableNames[static_cast<size_t>(table)], server.http.address().Text());
     if (!version.empty()) arguments += ", ";
   }
   arguments += version;
@@ -367,9 +368,22 @@ StatusOr<Rows> Cluster::SelectSettled(uint32_t shard, Table table, std::string_v
         const bool read_only = in.U8() != 0;
         const uint32_t to_fetch = in.U32();
         const uint64_t pointer = in.U64(), newest = in.U64();
+        bool is_behind = pointer <= newest;
+        if (is_behind && newest == 0) {
+          // Number 0 is the first entry of the log, and what an empty log says.
+          const auto entries = server->http.Select(
+              StrFormat("SELECT count() FROM system.zookeeper WHERE path = '/pyrometer/%s/%d/%s/log' FORMAT RowBinary",
+                        url_.database, shard, kTableNames[static_cast<size_t>(table)]),
+              {}, nullptr, kAskTimeoutNs);
+          if (!entries.ok()) {
+            failed = entries.status();
+            continue;
+          }
+          is_behind = RowReader(*entries).U64() != 0;
+        }
         if (!in.ok())
           return InternalError(StrFormat("ClickHouse %s: no table %s", server->http.address().Text(), Local(table)));
-        if (read_only || to_fetch != 0 || pointer <= newest) {
+        if (read_only || to_fetch != 0 || is_behind) {
           failed = UnavailableError(StrFormat(
               "ClickHouse %s has not got all rows of %s yet that other replicas of its shard took%s: wait, or start "
               "the other replicas",

@@ -4,9 +4,9 @@
 //   RETURN_IF_ERROR(cluster->CreateTables());
 //   ASSIGN_OR_RETURN(Rows rows, cluster->Select(cluster->All(kPoints), "SELECT …", budget));
 //
-// A question goes to the first server that answers, in the order of shards and replicas, and reaches all shards through
-// the Distributed tables. Rows are inserted into the table of a shard itself, so that an insert is over when it says
-// so.
+// A question goes to the first server that answers, in the order of shards and of the URL, and reaches all shards
+// through the Distributed tables. Rows are inserted into the table of a shard itself, so that an insert is over when it
+// says so.
 //
 // Threads: all methods from any.
 #pragma once
@@ -102,9 +102,8 @@ class Cluster {
   struct Server {
     Server(const Url& url, const Address& address) : http(url, address) {}
     HttpClient http;
-    // Set by Ask, under mutex_, before `known`.
-    uint32_t shard = 0;    // from 1; 0 = not asked yet
-    uint32_t replica = 0;  // from 1
+    // Set by Ask, before `ready`.
+    uint32_t shard = 0;  // from 1; 0 = not asked yet
     std::set<std::string> settings;
     std::set<std::string> table_settings;  // of MergeTree
     bool has_zookeeper = false;
@@ -130,7 +129,7 @@ class Cluster {
   uint32_t shards_ = 1;
   bool replicated_ = false;
   std::mutex mutex_;                              // one LookForServers at a time
-  std::vector<std::unique_ptr<Server>> servers_;  // after Connect: in the order of shard and replica
+  std::vector<std::unique_ptr<Server>> servers_;  // after Connect: in the order of shards, then as the URL names them
 };
 
 }  // namespace pyrometer::store::clickhouse

@@ -167,7 +167,6 @@ Status ClusterHousekeeper::PutFunctions(uint32_t hour, TrieId trie, std::string*
     RowSum sum(UINT32_MAX);
     RETURN_IF_ERROR(store_.SumRows(Table::kPoints, StrFormat("%s AND %s", where, In("grp", of_type)), nullptr, &sum));
     const StackSums sums = sum.Finish();
-    result_.rows += sums.sums.size();
     ASSIGN_OR_RETURN(const std::shared_ptr<FunctionTrie> functions, store_.Functions(trie));
     const std::shared_lock lock(functions->mutex);
     ASSIGN_OR_RETURN(const auto costs, SumFunctions(*functions, sums.sums));
