@@ -1,7 +1,10 @@
 // Linked into a test program, makes MustOpen open stores in a ClickHouse server of the program's own: a database for
-// each folder. Without clickhouse-server all tests of the program skip.
+// each folder. With PYROMETER_TEST_CLICKHOUSE=2x2 in the environment it is a cluster of two shards of two replicas
+// each. Without clickhouse-server all tests of the program skip.
 
 #include <gtest/gtest.h>
+
+#include <stdlib.h>
 
 #include <map>
 #include <memory>
@@ -16,10 +19,13 @@ namespace {
 class Backend : public ::testing::Environment {
  public:
   void SetUp() override {
-    if (const std::string reason = test_support::ClickHouseServers::WhyNot(false); !reason.empty()) {
+    const char* size = getenv("PYROMETER_TEST_CLICKHOUSE");
+    const bool cluster = size != nullptr && std::string_view(size) == "2x2";
+    ASSERT_TRUE(size == nullptr || cluster) << "PYROMETER_TEST_CLICKHOUSE is 2x2 or not set";
+    if (const std::string reason = test_support::ClickHouseServers::WhyNot(cluster); !reason.empty()) {
       GTEST_SKIP() << reason;
     }
-    servers_ = std::make_unique<test_support::ClickHouseServers>(1, 1);
+    servers_ = std::make_unique<test_support::ClickHouseServers>(cluster ? 2 : 1, cluster ? 2 : 1);
     ASSERT_EQ(servers_->Start(), "");
     OpenerOfTests() = [this](const std::string& path, StoreOptions options) {
       const size_t number = databases_.try_emplace(path, databases_.size()).first->second;

@@ -154,7 +154,7 @@ void ClickHouseServers::WriteConfig(const Server& server) const {
   if (replicated_) {
     config << StrFormat(
         "<zookeeper><node><host>127.0.0.1</host><port>%d</port></node>"
-        "<session_timeout_ms>10000</session_timeout_ms></zookeeper>",
+        "<session_timeout_ms>4000</session_timeout_ms></zookeeper>",
         zookeeper_port_);
   }
   config << "</yandex>";

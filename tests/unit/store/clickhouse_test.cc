@@ -348,6 +348,49 @@ TEST_F(OneServer, SumsBeyond64BitsStop) {
             ((uint64_t{1} << 56) - 1) * Value(store->SumStacks(StacksOf(Value(store->FindSeries({}))[0]), two)).points);
 }
 
+// What is too old leaves the disk as well: whole days, what tenants keep for shorter than others, offsets.
+TEST_F(OneServer, WhatIsTooOldLeavesTheDisk) {
+  constexpr int64_t kDay = 24 * 3600 * int64_t{1'000'000'000};
+  StoreOptions options = TestOptions();
+  options.limits.retention_ns = 30 * static_cast<uint64_t>(kDay);
+  options.tenant_limits["brief"] = options.limits;
+  options.tenant_limits["brief"].retention_ns = 10 * static_cast<uint64_t>(kDay);
+  auto opened = Open(servers_.Url("db"), folder_.path() + "/a", options);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  Store& store = **opened;
+  for (const char* tenant : {"", "brief"}) {
+    BatchBuilder b("a", 1);
+    b.batch.tenant = tenant;
+    b.Cpu(b.Series("cpu", {{"service", "s"}}), kT0, {{b.Stack({"main"}), 2}});
+    b.batch.profiles[0].offsets_ms = {1, 2};
+    ASSERT_TRUE(store.Append(b.batch).ok());
+  }
+  const auto ask = [&](const std::string& what) { return servers_.Ask(0, "SELECT " + what); };
+  const std::string tenants = "groupArray(tenant) FROM (SELECT tenant FROM db.points ORDER BY tenant)";
+  const std::string offsets =
+      "sum(column_data_uncompressed_bytes) > 0 FROM system.parts_columns WHERE active AND database = 'db' AND table = "
+      "'points' AND column = 'offsets_ms'";
+  EXPECT_EQ(ask(tenants), "[1,2]\n");
+  EXPECT_EQ(ask(offsets), "1\n");
+  EXPECT_EQ(ask("count() FROM db.rollups"), "0\n");
+  const auto eventually = [&](const std::string& what, const std::string& expected) {
+    for (int i = 0; i < 300 && ask(what) != expected; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    EXPECT_EQ(ask(what), expected) << what;
+  };
+  KeepHouse(&store, kT0 + 3 * kDay);
+  eventually(offsets, "0\n");
+  EXPECT_EQ(ask(tenants), "[1,2]\n");
+  EXPECT_EQ(StackSampleSum(store), 2u);
+  KeepHouse(&store, kT0 + 15 * kDay);
+  eventually(tenants, "[1]\n");
+  EXPECT_EQ(ask("uniqExact(tenant) FROM db.rollups"), "1\n");
+  KeepHouse(&store, kT0 + 40 * kDay);
+  eventually("count() FROM system.parts WHERE active AND database = 'db' AND table = 'points'", "0\n");
+  EXPECT_EQ(ask("uniqExact(tenant) FROM db.rollups"), "2\n");
+  KeepHouse(&store, kT0 + 500 * kDay);
+  eventually("count() FROM system.parts WHERE active AND database = 'db' AND table IN ('rollups', 'functions')", "0\n");
+}
+
 // ---- kills of the store ------------------------------------------------------------------------------------
 
 const std::vector<std::string> kAgents = {"a", "b", "c"};
@@ -383,7 +426,7 @@ TEST(ClickHouseChild, AppendsUntilKilled) {
   for (std::thread& thread : threads) thread.join();
 }
 
-void KillTheStore(const ClickHouseServers& servers, int rounds) {
+void KillTheStore(const ClickHouseServers& servers, int rounds, int most_ms = 500) {
   const TempFolder folder;
   std::mt19937_64 random(std::random_device{}());
   std::map<std::string, uint64_t> acknowledged;
@@ -399,7 +442,7 @@ void KillTheStore(const ClickHouseServers& servers, int rounds) {
     uint64_t ready[2];
     ASSERT_EQ(read(acks_pipe[0], ready, sizeof(ready)), static_cast<ssize_t>(sizeof(ready)))
         << "the child did not open the store in round " << round;
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 500'000));
+    std::this_thread::sleep_for(std::chrono::milliseconds(random() % static_cast<uint64_t>(most_ms)));
     kill(child, SIGKILL);
     uint64_t message[2];
     while (read(acks_pipe[0], message, sizeof(message)) == sizeof(message)) {
@@ -461,6 +504,46 @@ TEST_F(Shards, TheUrlMustNameThemAll) {
   EXPECT_THAT(MessageOf(status), HasSubstr("has 2 servers and --backend names 1"));
   const std::string other = servers_.Url("db").replace(servers_.Url("db").find("cluster=test"), 12, "cluster=none");
   EXPECT_THAT(MessageOf(Open(other, folder.path(), TestOptions()).status()), HasSubstr("in no cluster 'none'"));
+}
+
+// A group of which one shard has its rows and the other has not.
+TEST_F(Shards, AShardThatIsAwayForAWhile) {
+  const TempFolder folder;
+  const std::string url = servers_.Url("db", "&patience=1s");
+  auto store = Open(url, folder.path(), TestOptions());
+  ASSERT_TRUE(store.ok()) << store.status();
+  ASSERT_TRUE((*store)->Append(NumberedBatch("a", 1)).ok());
+  servers_.Kill(1);
+  for (int i = 0; i < 2; ++i) {
+    const Status away = (*store)->Append(NumberedBatch("a", 2)).status();
+    EXPECT_EQ(away.code(), StatusCode::kUnavailable) << away;
+  }
+  EXPECT_EQ(servers_.Ask(0, "SELECT count() FROM db.points WHERE sequence = 2"), "4\n");
+  EXPECT_EQ(Value((*store)->LastSequence("", "a")), 1u);
+  ASSERT_EQ(servers_.Restart(1), "");
+  // What was begun is finished before anything else.
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  ASSERT_TRUE((*store)->Append(NumberedBatch("b", 1)).ok());
+  EXPECT_TRUE(Value((*store)->Append(NumberedBatch("a", 2))).duplicate);
+  EXPECT_EQ(Found(**store, "a"), UpTo(2));
+
+  // The same, but the store does not live to finish it.
+  servers_.Kill(1);
+  EXPECT_EQ((*store)->Append(NumberedBatch("a", 3)).status().code(), StatusCode::kUnavailable);
+  store->reset();
+  EXPECT_EQ(Open(url, folder.path(), TestOptions()).status().code(), StatusCode::kUnavailable);
+  ASSERT_EQ(servers_.Restart(1), "");
+  store = Open(url, folder.path(), TestOptions());
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ(servers_.Ask(0, "SELECT count() FROM db.points WHERE sequence = 3"), "4\n");
+  EXPECT_EQ(Value((*store)->LastSequence("", "a")), 2u);
+  store->reset();
+  // Once more: what is known to be there is still known.
+  store = Open(url, folder.path(), TestOptions());
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_FALSE(Value((*store)->Append(NumberedBatch("a", 3))).duplicate);
+  EXPECT_EQ(servers_.Ask(0, "SELECT count() FROM db.points WHERE sequence = 3"), "4\n");
+  EXPECT_EQ(Found(**store, "a"), UpTo(3));
 }
 
 class Replicas : public ::testing::Test {
@@ -551,7 +634,7 @@ TEST_F(Replicas, OneIsKilledAmidTheIngestAndComesBack) {
   RecordProperty("acknowledged_batches", std::to_string(batches));
 }
 
-TEST_F(Replicas, KillsOfTheStoreLoseAndDoubleNothing) { KillTheStore(servers_, 6); }
+TEST_F(Replicas, KillsOfTheStoreLoseAndDoubleNothing) { KillTheStore(servers_, 6, 3000); }
 
 }  // namespace
 }  // namespace pyrometer::store::clickhouse

@@ -202,5 +202,36 @@ TEST(Housekeeping, AFunctionsHistory) {
   EXPECT_EQ(history("absent", {}), std::pair(uint64_t{0}, uint64_t{0}));
 }
 
+// An hour that was taken up before a function had its name knows it afterwards.
+TEST(Housekeeping, ANameThatComesLateIsInTheHistory) {
+  Clocked c;
+  const auto append = [&](int64_t time_ns, const char* name) {
+    BatchBuilder b("a", ++c.sequence);
+    profile::Dictionary& d = b.batch.dictionary;
+    profile::Frame frame{.kind = profile::FrameKind::kNative, .address = ElfAddress(0x1000)};
+    frame.mapping = d.InternMapping({.build_id = d.InternString("b1"), .file = d.InternString("/lib/x.so")});
+    if (name != nullptr) frame.lines = {{.function = d.InternFunction({.name = d.InternString(name)}), .line = 1}};
+    b.Cpu(b.Series("cpu", {{"service", "s"}}), time_ns,
+          {{d.InternStack(profile::kEmptyStack, d.InternFrame(frame)), 5}});
+    const StatusOr<AppendResult> result = c.store->Append(b.batch);
+    ASSERT_TRUE(result.ok()) << result.status();
+  };
+  const auto history = [&](std::string_view name) {
+    uint64_t total = 0;
+    const std::vector<TrieId> tries = {c.store->FindGroups({.type = "cpu"}).value().at(0).trie};
+    EXPECT_TRUE(
+        c.store->ScanFunction(tries, "cpu", name, {}, [&](const FunctionHour& hour) { total += hour.total; }).ok());
+    return total;
+  };
+  append(kMidnight, nullptr);
+  c.Keep(kMidnight + 3 * kHourNs);
+  EXPECT_EQ(history("late"), 0u);
+  append(kMidnight + 3 * kHourNs, "late");
+  c.Keep(kMidnight + 6 * kHourNs);
+  EXPECT_EQ(history("late"), 10 * kPeriod);
+  c.Reopen();
+  EXPECT_EQ(history("late"), 10 * kPeriod);
+}
+
 }  // namespace
 }  // namespace pyrometer::store

@@ -27,6 +27,12 @@ std::string IntentKey(uint64_t number) {
   return key;
 }
 
+std::string RedescribedKey(uint64_t number) {
+  std::string key = "D";
+  PutBigEndian64(number, &key);
+  return key;
+}
+
 std::string PartialKey(TenantId tenant, NameId agent, uint64_t sequence, uint32_t shard, uint32_t day) {
   std::string key = LetterKey(kPartialLetter, {tenant, agent});
   PutBigEndian64(sequence, &key);
@@ -132,11 +138,11 @@ void ClickHouseStore::TakePending(uint64_t* epoch) {
 
 Status ClickHouseStore::TryGroup(const std::vector<Request*>& group) {
   if (unfinished_) RETURN_IF_ERROR(Finish());
-  if (lost_) return records_.CheckOwner();
+  RETURN_IF_ERROR(lost_);
   uint64_t epoch = 0;
   TakePending(&epoch);
   if (const Status owner = records_.CheckOwner(); !owner.ok()) {
-    lost_ = owner.code() == StatusCode::kFailedPrecondition;
+    if (owner.code() == StatusCode::kFailedPrecondition) lost_ = owner;
     return owner;
   }
 
@@ -273,6 +279,12 @@ Status ClickHouseStore::SendDefinitions(const Records& more) {
   }
   const uint64_t number = NextNumber();
   counters_.next_ordinal = next_ordinal_.load();
+  if (!unsent_.redescribed.empty()) {
+    // Housekeeping looks which histories of functions have to be made anew.
+    std::string ids;
+    for (const FrameKeyId id : unsent_.redescribed) PutVarint(id, &ids);
+    all[{Family::kMeta, RedescribedKey(number)}] = std::move(ids);
+  }
   // Ids that were given out are never given out again, whatever becomes of the batches.
   all[{Family::kMeta, kCountersKey}] = EncodeCounters(counters_);
   RETURN_IF_ERROR(records_.Write(number, all));

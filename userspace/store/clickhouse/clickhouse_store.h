@@ -112,7 +112,8 @@ class ClickHouseStore : public StoreBase {
   Unsent unsent_;
   std::optional<Unfinished> unfinished_;
   std::map<Origin, std::set<Place>> partial_;  // rows of batches that were never acknowledged
-  bool lost_ = false;                          // another store has taken over
+  Status lost_ = OkStatus();                   // another store has taken over
+  int64_t next_redo_ns_ = 0;                   // of RedoFunctions; guarded by housekeeping_mutex_
   // Days before which a tenant's windows were deleted since opening; guarded by housekeeping_mutex_.
   std::map<TenantId, uint32_t> deleted_before_day_;
 

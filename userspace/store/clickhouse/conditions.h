@@ -37,8 +37,10 @@ std::string In(std::string_view column, const std::vector<T>& numbers) {
   return numbers.empty() ? "0" : StrFormat("%s IN (%s)", column, List(numbers));
 }
 
+// What of a range is not before an hour, nor after what ClickHouse's days can name (the year 2149).
 inline TimeRange From(TimeRange range, uint32_t hour) {
   range.from_ns = std::max(range.from_ns, HourStart(hour));
+  range.to_ns = std::min(range.to_ns, int64_t{UINT16_MAX} * kDayLengthNs);
   return range;
 }
 

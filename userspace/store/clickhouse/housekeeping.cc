@@ -44,6 +44,7 @@ uint32_t ClusterHousekeeper::HourBefore(uint64_t age_ns) const {
 StatusOr<HousekeepingResult> ClusterHousekeeper::Run() {
   cluster_.LookForServers();
   RETURN_IF_ERROR(TakeUpHours());
+  RETURN_IF_ERROR(RedoFunctions());
   RETURN_IF_ERROR(SumOldHours());
   store_.UpdateCutoffs(now_ns_);
   RETURN_IF_ERROR(DropOld());
@@ -139,17 +140,17 @@ Status ClusterHousekeeper::TakeUpHours() {
 
 Status ClusterHousekeeper::PutFunctions(uint32_t hour, TrieId trie, std::string* rows) {
   const RetentionTable::Cutoffs cutoffs = store_.CutoffsOf(store_.TenantOf(trie));
-  // Sums of an hour that is gone are all that there will ever be.
-  if (hour < cutoffs.windows) return OkStatus();
+  if (hour < cutoffs.rollups) return OkStatus();
+  const Table table = hour < cutoffs.windows ? Table::kRollups : Table::kPoints;
   const std::string where =
       StrFormat("trie = %d AND kind = %d AND notEmpty(leaves) AND %s", trie, static_cast<int>(PointKind::kProfile),
                 During({HourStart(hour), HourStart(hour) + kHourNs}));
   std::vector<GroupId> groups;
   {
-    ASSIGN_OR_RETURN(const Rows found,
-                     cluster_.Select(StrFormat("SELECT DISTINCT grp FROM %s WHERE %s FORMAT RowBinary",
-                                               cluster_.All(Table::kPoints), where),
-                                     nullptr));
+    ASSIGN_OR_RETURN(
+        const Rows found,
+        cluster_.Select(StrFormat("SELECT DISTINCT grp FROM %s WHERE %s FORMAT RowBinary", cluster_.All(table), where),
+                        nullptr));
     RowReader in(found.bytes());
     while (!in.done()) groups.push_back(in.U32());
     if (!in.ok()) return Malformed();
@@ -195,6 +196,64 @@ Status ClusterHousekeeper::InsertFunctions(std::map<uint32_t, std::string>* rows
                                     StrFormat("pyrometer-functions-%d", store_.NextNumber()), nullptr));
   }
   return OkStatus();
+}
+
+Status ClusterHousekeeper::RedoFunctions() {
+  Records done;
+  std::vector<FrameKeyId> frames;
+  RETURN_IF_ERROR(store_.database_->Scan(Family::kMeta, "D", "E",
+                                         [&](std::string_view key, std::string_view value) -> StatusOr<bool> {
+                                           done[{Family::kMeta, std::string(key)}] = std::nullopt;
+                                           Decoder in(value);
+                                           while (in.ok() && !in.done()) frames.push_back(in.Varint32());
+                                           if (!in.ok()) return DataLossError("damaged list of frames with new names");
+                                           return true;
+                                         }));
+  // Names come late in bursts, when an agent first sees a binary's symbols: together they are one pass.
+  if (done.empty() || TimeIsUp() || now_ns_ < store_.next_redo_ns_) {
+    result_.more = result_.more || (!done.empty() && now_ns_ >= store_.next_redo_ns_);
+    return OkStatus();
+  }
+  std::sort(frames.begin(), frames.end());
+  TrieId tries = 0;
+  {
+    const std::lock_guard lock(store_.state_mutex_);
+    tries = static_cast<TrieId>(store_.tenant_of_trie_.size());
+  }
+  for (TrieId trie = 1; trie < tries; ++trie) {
+    bool shows = false;
+    {
+      StackTrie loaded;
+      RETURN_IF_ERROR(store_.LoadTrie(trie, &loaded));
+      for (NodeId node = 1; node < loaded.size() && !shows; ++node) {
+        shows = std::binary_search(frames.begin(), frames.end(), loaded.frame(node));
+      }
+    }
+    if (!shows) continue;
+    std::vector<uint32_t> hours;
+    {
+      ASSIGN_OR_RETURN(const Rows found,
+                       cluster_.Select(StrFormat("SELECT DISTINCT hour FROM %s WHERE trie = %d FORMAT RowBinary",
+                                                 cluster_.All(Table::kFunctions), trie),
+                                       nullptr));
+      RowReader in(found.bytes());
+      while (!in.done()) hours.push_back(in.U32());
+      if (!in.ok()) return Malformed();
+    }
+    std::map<uint32_t, std::string> rows;
+    std::string& of_shard = rows[store_.ShardOf(trie)];
+    for (const uint32_t hour : hours) {
+      RETURN_IF_ERROR(PutFunctions(hour, trie, &of_shard));
+      if (of_shard.size() < kMaxFunctionBytes) continue;
+      RETURN_IF_ERROR(InsertFunctions(&rows));
+      of_shard.clear();
+    }
+    RETURN_IF_ERROR(InsertFunctions(&rows));
+    ++result_.functions;
+  }
+  store_.next_redo_ns_ = now_ns_ + static_cast<int64_t>(kHourGraceNs);
+  const std::lock_guard lock(store_.commit_mutex_);
+  return store_.WriteRecords(done);
 }
 
 // ---- retention --------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ class ClusterHousekeeper {
   Status TakeUpHours();
   // Rows of the table of functions.
   Status PutFunctions(uint32_t hour, TrieId trie, std::string* rows);
+  // Those of frames that got their names late.
+  Status RedoFunctions();
   Status InsertFunctions(std::map<uint32_t, std::string>* rows);
   Status SumOldHours();
   Status SumOldHour(TenantId tenant, uint32_t hour, uint32_t shard);

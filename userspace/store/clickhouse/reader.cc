@@ -160,7 +160,7 @@ StatusOr<std::vector<ClickHouseStore::ScanPart>> ClickHouseStore::PartsOf(const 
     part.tries_are = In("trie", part.tries);
     part.cutoffs = CutoffsOf(tenant);
     part.old_hours = From(range, part.cutoffs.rollups);
-    part.old_hours.to_ns = std::min(range.to_ns, HourStart(part.cutoffs.windows));
+    part.old_hours.to_ns = std::min(part.old_hours.to_ns, HourStart(part.cutoffs.windows));
     const TimeRange kept = From(range, part.cutoffs.windows);
     HourRange whole = HoursOf(kept);
     if (from_groups && !whole.empty()) {
