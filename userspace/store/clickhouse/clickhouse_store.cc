@@ -310,7 +310,8 @@ Status ClickHouseStore::InsertBlock(const Block& block, uint64_t number) const {
     return !present.empty();
   };
   return cluster_->Insert(block.shard, Table::kPoints, kPointColumnNames, block.rows,
-                          StrFormat("pyrometer-points-%d-%d-%d", number, block.shard, block.day), is_there);
+                          cluster_->InsertId(Table::kPoints, StrFormat("%d-%d-%d", number, block.shard, block.day)),
+                          is_there);
 }
 
 Status ClickHouseStore::Finish() {
@@ -414,6 +415,8 @@ Status ClickHouseStore::Recover() {
                                     intents.emplace(key, value);
                                     return true;
                                   }));
+  // What a process that is gone sent may still be on its way into the tables.
+  if (!intents.empty()) RETURN_IF_ERROR(cluster_->AwaitInserts());
   for (const auto& [key, value] : intents) {
     Decoder in(value);
     std::vector<Block> blocks(in.Count(3));

@@ -86,12 +86,17 @@ class Cluster {
   // On one server of the shard.
   Status Execute(uint32_t shard, std::string_view sql) const;
 
+  // Of an insert: names the table too.
+  std::string InsertId(Table table, const std::string& what) const;
   // One block of rows, all or nothing, tried on all servers of the shard until one has it or `patience_ns` is over.
-  // `id`: of these very rows, for ever. `is_there`: asks a table that does not recognise what it has already whether
-  // the rows are there, called before each further try; null where rows that are there twice do no harm. UNAVAILABLE
-  // means that the rows may be there or not.
+  // `id`: an InsertId of these very rows, for ever. `is_there`: asks a table that does not recognise what it
+  // has already whether the rows are there, called before each further try; null where rows that are there twice do no
+  // harm. UNAVAILABLE means that the rows may be there or not.
   Status Insert(uint32_t shard, Table table, std::string_view columns, std::string_view rows, const std::string& id,
                 const std::function<StatusOr<bool>()>& is_there) const;
+
+  // Waits until no server that answers works on an insert into points any more, of whatever process.
+  Status AwaitInserts() const;
 
   // Bytes of the database on disk, one replica of each shard.
   StatusOr<uint64_t> DiskBytes() const;
@@ -122,7 +127,7 @@ class Cluster {
   Settings QuestionSettings(const Server& server) const;
   Status InsertAt(Server* server, Table table, std::string_view columns, std::string_view rows,
                   const std::string& query_id) const;
-  // Waits until the server does not work on the insert any more.
+  // Waits until the server does not work on inserts any more whose id begins so.
   Status AwaitEnd(Server* server, const std::string& query_id) const;
 
   const Url url_;

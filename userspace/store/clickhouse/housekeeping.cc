@@ -193,7 +193,8 @@ Status ClusterHousekeeper::InsertFunctions(std::map<uint32_t, std::string>* rows
     if (of_shard.empty()) continue;
     // Once more does no harm: the same version says the same.
     RETURN_IF_ERROR(cluster_.Insert(shard, Table::kFunctions, kFunctionColumnNames, of_shard,
-                                    StrFormat("pyrometer-functions-%d", store_.NextNumber()), nullptr));
+                                    cluster_.InsertId(Table::kFunctions, std::to_string(store_.NextNumber())),
+                                    nullptr));
   }
   return OkStatus();
 }
@@ -430,7 +431,8 @@ Status ClusterHousekeeper::SumOldHour(TenantId tenant, uint32_t hour, uint32_t s
   }
   if (rows.empty()) return OkStatus();
   return cluster_.Insert(shard, Table::kRollups, kPointColumnNames, rows,
-                         StrFormat("pyrometer-rollups-%d-%d-%d", tenant, hour, store_.NextNumber()), is_there);
+                         cluster_.InsertId(Table::kRollups, StrFormat("%d-%d-%d", tenant, hour, store_.NextNumber())),
+                         is_there);
 }
 
 StatusOr<std::vector<std::string>> ClusterHousekeeper::PartitionsBefore(uint32_t shard, std::string_view what,

@@ -151,16 +151,27 @@ Status RecordTable::Write(uint64_t number, const Records& records) const {
   size_t piece = 0;
   const auto send = [&]() -> Status {
     if (rows.empty()) return OkStatus();
-    const Status sent =
-        cluster_.Insert(1, Table::kRecords, kColumnNames, rows,
-                        StrFormat("pyrometer-%s-%d-%d", owner_.substr(0, 16), number, piece++), nullptr);
+    const Status sent = cluster_.Insert(
+        1, Table::kRecords, kColumnNames, rows,
+        cluster_.InsertId(Table::kRecords, StrFormat("%s-%d-%d", owner_.substr(0, 16), number, piece++)), nullptr);
     rows.clear();
     return sent;
   };
-  for (const auto& [place, value] : records) {
-    if (IsLocal(place.first, place.second)) continue;
-    PutRow(place.first, place.second, number, value, &rows);
-    if (rows.size() >= kPieceBytes) RETURN_IF_ERROR(send());
+  // Counters first, so that no id is given out again; then each name before what refers to it: of a write that breaks
+  // off half-way nothing refers to what is missing.
+  const auto order = [](const std::pair<Family, std::string>& place) {
+    if (place.first != Family::kNames || place.second.empty()) return 0;
+    const auto table = static_cast<NameTable>(place.second.front());
+    return table == NameTable::kStrings ? 1 : table == NameTable::kFunctions ? 2 : 3;
+  };
+  for (const Family family : kRecordFamilies) {
+    for (int turn = family == Family::kNames ? 1 : 0; turn <= (family == Family::kNames ? 3 : 0); ++turn) {
+      for (auto at = records.lower_bound({family, ""}); at != records.end() && at->first.first == family; ++at) {
+        if (order(at->first) != turn || IsLocal(family, at->first.second)) continue;
+        PutRow(family, at->first.second, number, at->second, &rows);
+        if (rows.size() >= kPieceBytes) RETURN_IF_ERROR(send());
+      }
+    }
   }
   return send();
 }
