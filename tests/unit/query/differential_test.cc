@@ -20,7 +20,9 @@ using store::TestOptions;
 constexpr int64_t kMuchLater = kT0 + 10 * 24 * kModelHour;
 
 TEST(Differential, StoreAndEngineAgreeWithTheModel) {
-  for (const uint64_t seed : {11u, 12u, 13u, 14u}) {
+  // A server takes milliseconds for what a folder does in microseconds.
+  const auto seeds = store::InFolder() ? std::vector<uint64_t>{11, 12, 13, 14} : std::vector<uint64_t>{12};
+  for (const uint64_t seed : seeds) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     const TempFolder folder;
     Model model(seed);
@@ -55,6 +57,8 @@ TEST(Differential, StoreAndEngineAgreeWithTheModel) {
       }
       if (round == 2) {
         ASSERT_TRUE(opened->Settle().ok());
+      }
+      if (round == 2 && store::InFolder()) {
         ASSERT_TRUE(opened->Backup(folder.path() + "/backup").ok());
         opened.reset();
         data = folder.path() + "/data1";
@@ -66,6 +70,7 @@ TEST(Differential, StoreAndEngineAgreeWithTheModel) {
       Compare(&model, Engine(opened.get()));
     }
     opened.reset();
+    if (!store::InFolder()) continue;
     const store::FsckReport report = Value(store::Fsck(data));
     EXPECT_EQ(report.problem_count, 0u) << report.problems[0].place << ": " << report.problems[0].what;
     EXPECT_GT(report.samples, 0u);
