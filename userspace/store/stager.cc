@@ -50,6 +50,7 @@ class BatchStager {
   StatusOr<StagedBatch> Stage() {
     staged_.epoch = memo_.epoch;
     RETURN_IF_ERROR(FindTenant());
+    if (stale_) return std::move(staged_);
     RETURN_IF_ERROR(FindSeries());
     if (stale_) return std::move(staged_);
     // Trie by trie.
@@ -91,6 +92,7 @@ class BatchStager {
     staged_.sequence = batch_.sequence;
     if (stager_.encoder_.NamesAgents() && memo_.agent == 0) {
       const std::lock_guard lock(log_.mutex);
+      if (IsStale()) return OkStatus();
       ASSIGN_OR_RETURN(memo_.agent, log_.names.Intern(batch_.agent_id, &log_.pending));
     }
     staged_.agent = memo_.agent;

@@ -85,6 +85,7 @@ constexpr ColumnSpec kPointColumns[] = {
     {"exemplar_leaves", "Array(UInt32)", kZstd},
     {"exemplar_comms", "Array(UInt32)", kZstd},
     {"exemplar_tids", "Array(UInt32)", kZstd},
+    {"exemplar_calls", "Array(String)", kZstd},
     {"points", "UInt64", kZstd},
     {"first_ns", "UInt64", kDeltaZstd},
     {"end_ns", "UInt64", kDeltaZstd},

@@ -89,18 +89,21 @@ void PutPointRow(const PointRow& row, std::string* bytes) {
   std::vector<int64_t> times;
   std::vector<uint64_t> exemplar_values;
   std::vector<uint32_t> exemplar_leaves, comms, tids;
+  std::vector<std::string_view> calls;
   for (const StoredHistogramExemplar& exemplar : histogram.exemplars) {
     times.push_back(exemplar.time_ns);
     exemplar_values.push_back(exemplar.value);
     exemplar_leaves.push_back(exemplar.leaf);
     comms.push_back(exemplar.comm);
     tids.push_back(exemplar.tid);
+    calls.push_back(exemplar.call);
   }
   out.Array(times);
   out.Array(exemplar_values);
   out.Array(exemplar_leaves);
   out.Array(comms);
   out.Array(tids);
+  out.Strings(calls);
   out.U64(row.points);
   out.U64(static_cast<uint64_t>(row.first_ns));
   out.U64(static_cast<uint64_t>(row.end_ns));

@@ -23,7 +23,8 @@ namespace pyrometer::store::clickhouse {
 inline constexpr std::string_view kPointColumnNames =
     "day, tenant, trie, grp, series, kind, time_ns, duration_ns, period_ns, count, value, leaves, counts, wide_counts, "
     "vals, offset_leaves, offset_counts, offsets_ms, buckets, bucket_counts, max, errnos, error_counts, "
-    "exemplar_times, exemplar_values, exemplar_leaves, exemplar_comms, exemplar_tids, points, first_ns, end_ns, agent, "
+    "exemplar_times, exemplar_values, exemplar_leaves, exemplar_comms, exemplar_tids, exemplar_calls, points, "
+    "first_ns, end_ns, agent, "
     "sequence";
 
 inline constexpr int64_t kDayLengthNs = kHoursPerDay * kHourNs;

@@ -267,11 +267,12 @@ Status ClickHouseStore::ScanHistograms(const Selection& selection, TimeRange ran
     ASSIGN_OR_RETURN(
         const Rows rows,
         cluster_->Select(
-            StrFormat("SELECT series, grp, time_ns, duration_ns, value, buckets, bucket_counts, max, errnos, "
-                      "error_counts, exemplar_times, exemplar_values, exemplar_leaves, exemplar_comms, "
-                      "exemplar_tids FROM %s WHERE %s AND kind = %d ORDER BY series, grp, time_ns FORMAT "
-                      "RowBinary",
-                      cluster_->All(table), where, static_cast<int>(PointKind::kHistogram)),
+            StrFormat(
+                "SELECT series, grp, time_ns, duration_ns, value, buckets, bucket_counts, max, errnos, "
+                "error_counts, exemplar_times, exemplar_values, exemplar_leaves, exemplar_comms, "
+                "exemplar_tids, exemplar_calls FROM %s WHERE %s AND kind = %d ORDER BY series, grp, time_ns FORMAT "
+                "RowBinary",
+                cluster_->All(table), where, static_cast<int>(PointKind::kHistogram)),
             budget));
     RowReader in(rows.bytes());
     for (size_t i = 0; !in.done(); ++i) {
@@ -291,9 +292,10 @@ Status ClickHouseStore::ScanHistograms(const Selection& selection, TimeRange ran
       const std::vector<uint64_t> values = in.Array<uint64_t>();
       const std::vector<uint32_t> leaves = in.Array<uint32_t>(), comms = in.Array<uint32_t>(),
                                   tids = in.Array<uint32_t>();
+      const std::vector<std::string_view> calls = in.Strings();
       if (!in.ok() || counts.size() != buckets.size() || error_counts.size() != errnos.size() ||
           values.size() != times.size() || leaves.size() != times.size() || comms.size() != times.size() ||
-          tids.size() != times.size()) {
+          tids.size() != times.size() || calls.size() != times.size()) {
         return DataLossError("damaged histogram in ClickHouse");
       }
       for (size_t b = 0; b < buckets.size(); ++b) {
@@ -304,7 +306,8 @@ Status ClickHouseStore::ScanHistograms(const Selection& selection, TimeRange ran
       for (size_t e = 0; e < errnos.size(); ++e) window.errors[errnos[e]] = error_counts[e];
       ASSIGN_OR_RETURN(std::vector<std::string> names, name_reader_.Names(comms));
       for (size_t e = 0; e < times.size(); ++e) {
-        window.exemplars.push_back({times[e], values[e], leaves[e], std::move(names[e]), tids[e]});
+        window.exemplars.push_back(
+            {times[e], values[e], leaves[e], std::move(names[e]), tids[e], std::string(calls[e])});
       }
       sink(window);
     }

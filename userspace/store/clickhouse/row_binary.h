@@ -43,6 +43,10 @@ class RowWriter {
   void Array(const std::vector<T>& values) {
     Array(std::span<const T>(values));
   }
+  void Strings(const std::vector<std::string_view>& texts) {
+    PutVarint(texts.size(), &out_);
+    for (const std::string_view text : texts) String(text);
+  }
 
  private:
   template <typename T>
@@ -68,6 +72,11 @@ class RowReader {
     std::vector<T> values(Length(sizeof(T)));
     if (!values.empty()) Copy(values.data(), values.size() * sizeof(T));
     return values;
+  }
+  std::vector<std::string_view> Strings() {
+    std::vector<std::string_view> texts(Length(1));
+    for (std::string_view& text : texts) text = String();
+    return texts;
   }
   bool ok() const { return ok_; }
   bool done() const { return rest_.empty(); }
