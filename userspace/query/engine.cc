@@ -129,9 +129,8 @@ StatusOr<ExemplarResult> Engine::ExemplarProfile(const Selector& selector, TimeR
     for (size_t i = 0; i < list.size(); ++i) {
       const store::StoredExemplar& exemplar = list[i].exemplar;
       result.profile.Add(0, stacks[i], {1, ToSigned(exemplar.value)});
-      result.exemplars.push_back(
-          {exemplar.time_ns, exemplar.value, stacks[i], exemplar.comm, exemplar.tid, list[i].series->labels,
-                                  exemplar.call});
+      result.exemplars.push_back({exemplar.time_ns, exemplar.value, stacks[i], exemplar.comm, exemplar.tid,
+                                  list[i].series->labels, exemplar.call});
     }
   }
   std::stable_sort(result.exemplars.begin(), result.exemplars.end(), [](const ExemplarRow& a, const ExemplarRow& b) {

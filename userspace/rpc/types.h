@@ -172,7 +172,7 @@ struct HistogramsRequest {
   int64_t to_ns = 0;
   std::vector<std::string> by;
   bool latest = false;  // the state at the end: query::Engine::LatestHistograms
-  std::string tenant;  // "" = the default tenant; travels beside the request
+  std::string tenant;   // "" = the default tenant; travels beside the request
 };
 
 struct LabelledHistogram {

@@ -116,6 +116,8 @@ async function until(page, predicate, timeout = 20_000) {
 async function settled(locator) {
   let box = null, before = null;
   for (const end = Date.now() + 20_000; Date.now() < end;) {
+    // A click below the window's edge goes nowhere.
+    await locator.scrollIntoViewIfNeeded();
     [before, box] = [box, await locator.boundingBox()];
     if (box && before && box.x === before.x && box.y === before.y && box.width === before.width) return box;
     await new Promise((resolve) => setTimeout(resolve, 400));
