@@ -42,6 +42,38 @@ class Steps {
   const int64_t step_ns_;
 };
 
+// What windows add up to, a row for each group that has one.
+class HistogramSums {
+ public:
+  explicit HistogramSums(const Grouping& grouping)
+      : grouping_(grouping), groups_(grouping.size()), seen_(grouping.size()) {}
+
+  void Add(const store::HistogramWindow& window) {
+    const size_t index = grouping_.Of(window);
+    HistogramRow& row = groups_[index];
+    seen_[index] = true;
+    row.histogram.Merge(window.histogram);
+    for (const auto& [error_number, count] : window.errors) row.errors[error_number] += count;
+    row.exemplars += window.exemplars.size();
+  }
+
+  std::vector<HistogramRow> Take() {
+    std::vector<HistogramRow> rows;
+    std::vector<LabelSet> labels = grouping_.Labels();
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      if (!seen_[i]) continue;
+      groups_[i].labels = std::move(labels[i]);
+      rows.push_back(std::move(groups_[i]));
+    }
+    return rows;
+  }
+
+ private:
+  const Grouping& grouping_;
+  std::vector<HistogramRow> groups_;
+  std::vector<bool> seen_;
+};
+
 }  // namespace
 
 StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRange range,
@@ -174,26 +206,11 @@ StatusOr<std::vector<HistogramRow>> Engine::Histograms(const Selector& selector,
                                                        const std::vector<std::string>& by) const {
   ASSIGN_OR_RETURN(const Found found, Find(reader_, tenant_, selector, by));
   const Grouping grouping(found, by);
-  std::vector<HistogramRow> groups(grouping.size());
-  std::vector<bool> seen(grouping.size());
+  HistogramSums sums(grouping);
   // Windows one by one: sums of groups do not tell how many exemplars there are.
-  const auto add = [&](const store::HistogramWindow& window) {
-    const size_t index = grouping.Of(window);
-    HistogramRow& row = groups[index];
-    seen[index] = true;
-    row.histogram.Merge(window.histogram);
-    for (const auto& [error_number, count] : window.errors) row.errors[error_number] += count;
-    row.exemplars += window.exemplars.size();
-  };
+  const auto add = [&](const store::HistogramWindow& window) { sums.Add(window); };
   RETURN_IF_ERROR(reader_.ScanHistograms(found.All(), range, false, add, budget_));
-  std::vector<HistogramRow> rows;
-  std::vector<LabelSet> labels = grouping.Labels();
-  for (size_t i = 0; i < groups.size(); ++i) {
-    if (!seen[i]) continue;
-    groups[i].labels = std::move(labels[i]);
-    rows.push_back(std::move(groups[i]));
-  }
-  return rows;
+  return sums.Take();
 }
 
 StatusOr<std::vector<HistogramRow>> Engine::LatestHistograms(const Selector& selector, TimeRange range,
@@ -219,26 +236,13 @@ StatusOr<std::vector<HistogramRow>> Engine::LatestHistograms(const Selector& sel
   RETURN_IF_ERROR(reader_.ScanTotals(everything, range, false, note, budget_));
 
   const Grouping grouping(found, by);
-  std::vector<HistogramRow> groups(grouping.size());
-  std::vector<bool> seen(grouping.size());
+  HistogramSums sums(grouping);
   const auto add = [&](const store::HistogramWindow& window) {
     const auto of_node = newest.find(nodes.at(window.series));
-    if (of_node == newest.end() || of_node->second != window.time_ns) return;
-    const size_t index = grouping.Of(window);
-    seen[index] = true;
-    groups[index].histogram.Merge(window.histogram);
-    for (const auto& [error_number, count] : window.errors) groups[index].errors[error_number] += count;
-    groups[index].exemplars += window.exemplars.size();
+    if (of_node != newest.end() && of_node->second == window.time_ns) sums.Add(window);
   };
   RETURN_IF_ERROR(reader_.ScanHistograms(found.All(), range, false, add, budget_));
-  std::vector<HistogramRow> rows;
-  std::vector<LabelSet> labels = grouping.Labels();
-  for (size_t i = 0; i < groups.size(); ++i) {
-    if (!seen[i]) continue;
-    groups[i].labels = std::move(labels[i]);
-    rows.push_back(std::move(groups[i]));
-  }
-  return rows;
+  return sums.Take();
 }
 
 StatusOr<std::vector<HistogramSeriesRow>> Engine::HistogramSeries(const Selector& selector, TimeRange range,
