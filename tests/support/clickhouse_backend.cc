@@ -1,6 +1,6 @@
 // Linked into a test program, makes MustOpen open stores in a ClickHouse server of the program's own: a database for
-// each folder. With PYROMETER_TEST_CLICKHOUSE=2x2 in the environment it is a cluster of two shards of two replicas
-// each. Without clickhouse-server all tests of the program skip.
+// each folder; PYROMETER_TEST_CLICKHOUSE says how many servers (clickhouse_servers.h). Without clickhouse-server all
+// tests of the program skip.
 
 #include <gtest/gtest.h>
 
@@ -21,7 +21,9 @@ class Backend : public ::testing::Environment {
   void SetUp() override {
     const char* size = getenv("PYROMETER_TEST_CLICKHOUSE");
     const bool cluster = size != nullptr && std::string_view(size) == "2x2";
-    ASSERT_TRUE(size == nullptr || cluster) << "PYROMETER_TEST_CLICKHOUSE is 2x2 or not set";
+    ASSERT_TRUE(size == nullptr || cluster || std::string_view(size) == "1x1")
+        << "PYROMETER_TEST_CLICKHOUSE is 1x1, 2x2 or not set";
+    TestsAreShort() = size == nullptr;
     if (const std::string reason = test_support::ClickHouseServers::WhyNot(cluster); !reason.empty()) {
       GTEST_SKIP() << reason;
     }

@@ -125,6 +125,8 @@ std::string ClickHouseServers::WhyNot(bool with_zookeeper) {
   return "";
 }
 
+bool ClickHouseServers::Whole() { return getenv("PYROMETER_TEST_CLICKHOUSE") != nullptr; }
+
 void ClickHouseServers::WriteConfig(const Server& server) const {
   std::filesystem::create_directories(server.folder + "/data");
   std::filesystem::create_directories(server.folder + "/tmp");

@@ -6,6 +6,9 @@
 //   store::clickhouse::Open(servers.Url("test"), …);
 //   servers.Kill(1); … servers.Restart(1);                 // shard 1's second replica: as kill -9
 //
+// PYROMETER_TEST_CLICKHOUSE in the environment: 1x1 (one server) and 2x2 (a cluster of two shards of two replicas each)
+// ask for the tests in their whole length, minutes; without it they are short, as scripts/test runs them.
+//
 // What it starts ends with it, and with the test's process. Threads: none shared.
 #pragma once
 
@@ -26,6 +29,8 @@ class ClickHouseServers {
 
   // Why they cannot run on this machine; "" when they can.
   static std::string WhyNot(bool with_zookeeper);
+  // Whether tests take their time.
+  static bool Whole();
   // "", or what went wrong.
   std::string Start();
 

@@ -21,6 +21,7 @@ constexpr int64_t kMuchLater = kT0 + 10 * 24 * kModelHour;
 
 TEST(Differential, StoreAndEngineAgreeWithTheModel) {
   // A server takes milliseconds for what a folder does in microseconds.
+  const int batches = store::TestsAreShort() ? 6 : 40;
   const auto seeds = store::InFolder() ? std::vector<uint64_t>{11, 12, 13, 14} : std::vector<uint64_t>{12};
   for (const uint64_t seed : seeds) {
     SCOPED_TRACE("seed " + std::to_string(seed));
@@ -33,7 +34,7 @@ TEST(Differential, StoreAndEngineAgreeWithTheModel) {
     auto opened = MustOpen(data, options);
     std::map<std::string, uint64_t> sequences;
     for (int round = 0; round < 4; ++round) {
-      for (int i = 0; i < 40; ++i) {
+      for (int i = 0; i < batches; ++i) {
         const std::string agent = "agent" + std::to_string(model.Random() % 3);
         uint64_t& last = sequences[agent];
         const uint64_t sequence = last + (model.Random() % 10 == 0 ? 3 : 1);

@@ -516,6 +516,7 @@ TEST(Append, ConcurrentAgentsAndResends) {
 // While stacks are being made known, those that are written have their functions: a batch that is staged and not
 // written yet is in the trie already.
 TEST(Append, FunctionsOfWhatIsWrittenWhileMoreCome) {
+  const uint64_t batches = TestsAreShort() ? 40 : 300;
   const TempFolder folder;
   auto store = MustOpen(folder.path());
   std::atomic<bool> stop{false};
@@ -523,7 +524,7 @@ TEST(Append, FunctionsOfWhatIsWrittenWhileMoreCome) {
   for (int t = 0; t < 2; ++t) {
     threads.emplace_back([&, t] {
       const std::string agent = "agent" + std::to_string(t);
-      for (uint64_t sequence = 1; sequence <= 300; ++sequence) {
+      for (uint64_t sequence = 1; sequence <= batches; ++sequence) {
         BatchBuilder b(agent, sequence);
         std::vector<std::pair<profile::StackId, uint64_t>> samples;
         for (int i = 0; i < 20; ++i) {
@@ -551,7 +552,7 @@ TEST(Append, FunctionsOfWhatIsWrittenWhileMoreCome) {
   for (std::thread& thread : threads) thread.join();
   stop = true;
   reader.join();
-  EXPECT_EQ(StackSampleSum(*store), 2u * 300 * 20);
+  EXPECT_EQ(StackSampleSum(*store), 2 * batches * 20);
 }
 
 // Between two new names a batch lets others define theirs: each tenant still pays for its own.

@@ -86,6 +86,11 @@ inline Opener& OpenerOfTests() {
   return opener;
 }
 inline bool InFolder() { return OpenerOfTests() == nullptr; }
+// A server takes milliseconds for what a folder does in microseconds: repeat less.
+inline bool& TestsAreShort() {
+  static bool is_short = false;
+  return is_short;
+}
 
 inline std::unique_ptr<Store> MustOpen(const std::string& path, StoreOptions options = TestOptions()) {
   StatusOr<std::unique_ptr<Store>> store =
