@@ -138,7 +138,9 @@ void ClickHouseServers::WriteConfig(const Server& server) const {
       "<path>%s/data/</path><tmp_path>%s/tmp/</tmp_path><format_schema_path>%s/</format_schema_path>"
       "<users_config>%s/users.xml</users_config><default_profile>default</default_profile>"
       "<default_database>default</default_database><mark_cache_size>67108864</mark_cache_size>"
-      "<uncompressed_cache_size>0</uncompressed_cache_size><max_concurrent_queries>100</max_concurrent_queries>",
+      "<uncompressed_cache_size>0</uncompressed_cache_size><max_concurrent_queries>100</max_concurrent_queries>"
+      // Parts that were merged go soon: a hundred files each, which are all to be removed at the end.
+      "<merge_tree><old_parts_lifetime>5</old_parts_lifetime></merge_tree>",
       server.folder, server.folder, server.http, server.tcp, server.interserver, server.folder, server.folder,
       server.folder, server.folder);
   if (clustered_) {
@@ -207,7 +209,9 @@ std::string ClickHouseServers::AwaitAnswer(const Server& server) const {
 std::string ClickHouseServers::Url(const std::string& database, const std::string& more) const {
   std::string url = "clickhouse://";
   for (size_t i = 0; i < servers_.size(); ++i) url += StrFormat("%s127.0.0.1:%d", i == 0 ? "" : ",", servers_[i].http);
-  return url + "/" + database + "?batch=0" + (clustered_ ? "&cluster=test" : "") + more;
+  // On a machine with much to do a server alone may be slow; where there is another, that one is to take over soon.
+  return url + "/" + database + "?batch=0" + (clustered_ ? "&cluster=test" : "") +
+         (replicated_ ? "" : "&patience=80s") + more;
 }
 
 void ClickHouseServers::Kill(size_t server) { End(&servers_[server].process); }

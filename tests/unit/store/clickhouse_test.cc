@@ -187,6 +187,11 @@ profile::Batch NumberedBatch(const std::string& agent, uint64_t sequence) {
   return b.batch;
 }
 
+void MustAppend(Store& store, const profile::Batch& batch) {
+  const StatusOr<AppendResult> result = store.Append(batch);
+  EXPECT_TRUE(result.ok()) << result.status();
+}
+
 // sequence -> samples of it, by totals; and the stacks resolve and sum up to the same.
 std::map<uint64_t, uint64_t> Found(const Store& store, const std::string& agent) {
   std::map<uint64_t, uint64_t> found;
@@ -238,7 +243,7 @@ class OneServer : public ::testing::Test {
 
 TEST_F(OneServer, TheFolderIsOnlyACopy) {
   auto store = MustOpenAt("a");
-  for (uint64_t sequence = 1; sequence <= 5; ++sequence) ASSERT_TRUE(store->Append(NumberedBatch("a", sequence)).ok());
+  for (uint64_t sequence = 1; sequence <= 5; ++sequence) MustAppend(*store, NumberedBatch("a", sequence));
   const std::map<uint64_t, uint64_t> expected = UpTo(5);
   ASSERT_EQ(Found(*store, "a"), expected);
   const StoreStats stats = Value(store->Stats());
@@ -248,26 +253,26 @@ TEST_F(OneServer, TheFolderIsOnlyACopy) {
   EXPECT_EQ(Found(*store, "a"), expected);
   EXPECT_EQ(Value(store->LastSequence("", "a")), 5u);
   EXPECT_TRUE(Value(store->Append(NumberedBatch("a", 5))).duplicate);
-  ASSERT_TRUE(store->Append(NumberedBatch("a", 6)).ok());
+  MustAppend(*store, NumberedBatch("a", 6));
   EXPECT_EQ(Value(store->Stats()).frames, stats.frames + 2);  // f6 and g6; main is known
   store.reset();
   // A copy that is behind.
   store = MustOpenAt("a");
   EXPECT_EQ(Found(*store, "a"), UpTo(6));
-  ASSERT_TRUE(store->Append(NumberedBatch("a", 7)).ok());
+  MustAppend(*store, NumberedBatch("a", 7));
   EXPECT_EQ(Found(*store, "a"), UpTo(7));
   store.reset();
   // A copy of a database that is gone.
   EXPECT_EQ(servers_.Ask(0, "DROP DATABASE db"), "");
   store = MustOpenAt("a");
   EXPECT_TRUE(Value(store->FindSeries({})).empty());
-  ASSERT_TRUE(store->Append(NumberedBatch("a", 1)).ok());
+  MustAppend(*store, NumberedBatch("a", 1));
   EXPECT_EQ(Found(*store, "a"), UpTo(1));
 }
 
 TEST_F(OneServer, AServerThatForgotItsNewestRecordsGetsThemBack) {
   auto store = MustOpenAt("a");
-  ASSERT_TRUE(store->Append(NumberedBatch("a", 1)).ok());
+  MustAppend(*store, NumberedBatch("a", 1));
   store.reset();
   // As after a power cut that it had not written through.
   EXPECT_EQ(servers_.Ask(0, "CREATE TABLE db.kept AS db.records"), "");
@@ -276,7 +281,7 @@ TEST_F(OneServer, AServerThatForgotItsNewestRecordsGetsThemBack) {
   EXPECT_EQ(servers_.Ask(0, "RENAME TABLE db.kept TO db.records"), "");
   store = MustOpenAt("a");
   EXPECT_EQ(Found(*store, "a"), UpTo(1));
-  ASSERT_TRUE(store->Append(NumberedBatch("a", 2)).ok());
+  MustAppend(*store, NumberedBatch("a", 2));
   store.reset();
   store = MustOpenAt("b");
   EXPECT_EQ(Found(*store, "a"), UpTo(2));
@@ -284,15 +289,15 @@ TEST_F(OneServer, AServerThatForgotItsNewestRecordsGetsThemBack) {
 
 TEST_F(OneServer, OneStoreAtATime) {
   auto first = MustOpenAt("a");
-  ASSERT_TRUE(first->Append(NumberedBatch("a", 1)).ok());
+  MustAppend(*first, NumberedBatch("a", 1));
   auto second = MustOpenAt("b");
-  ASSERT_TRUE(second->Append(NumberedBatch("a", 2)).ok());
+  MustAppend(*second, NumberedBatch("a", 2));
   const Status refused = first->Append(NumberedBatch("b", 1)).status();
   EXPECT_EQ(refused.code(), StatusCode::kFailedPrecondition);
   EXPECT_THAT(MessageOf(refused), HasSubstr("another pyrometer store"));
   EXPECT_THAT(MessageOf(refused), HasSubstr(StrFormat("process %d", getpid())));
   EXPECT_FALSE(first->Append(NumberedBatch("b", 1)).ok());
-  ASSERT_TRUE(second->Append(NumberedBatch("a", 3)).ok());
+  MustAppend(*second, NumberedBatch("a", 3));
   EXPECT_EQ(Found(*second, "a"), UpTo(3));
 }
 
@@ -310,7 +315,7 @@ TEST_F(OneServer, TablesOfAnotherVersionAreLeftAlone) {
 
 TEST_F(OneServer, AServerThatIsAwayForAWhile) {
   auto store = MustOpenAt("a", "&patience=1s");
-  ASSERT_TRUE(store->Append(NumberedBatch("a", 1)).ok());
+  MustAppend(*store, NumberedBatch("a", 1));
   servers_.Kill(0);
   for (int i = 0; i < 2; ++i) {
     const Status away = store->Append(NumberedBatch("a", 2)).status();
@@ -319,7 +324,7 @@ TEST_F(OneServer, AServerThatIsAwayForAWhile) {
   EXPECT_EQ(store->SumStacks(StacksOf(Value(store->FindSeries({}))[0]), {}).status().code(), StatusCode::kUnavailable);
   ASSERT_EQ(servers_.Restart(0), "");
   std::this_thread::sleep_for(std::chrono::seconds(2));
-  ASSERT_TRUE(store->Append(NumberedBatch("a", 2)).ok());
+  MustAppend(*store, NumberedBatch("a", 2));
   EXPECT_EQ(Found(*store, "a"), UpTo(2));
 }
 
@@ -337,7 +342,7 @@ TEST_F(OneServer, SumsBeyond64BitsStop) {
       point.samples.push_back({stack, (uint64_t{1} << 56) - 1, (uint64_t{1} << 56) - 1});
       b.batch.profiles.push_back(point);
     }
-    ASSERT_TRUE(store->Append(b.batch).ok());
+    MustAppend(*store, b.batch);
   }
   const StackSums sums = Value(store->SumStacks(StacksOf(Value(store->FindSeries({}))[0]), {}));
   ASSERT_EQ(sums.sums.size(), 1u);
@@ -352,7 +357,7 @@ TEST_F(OneServer, SumsBeyond64BitsStop) {
 TEST_F(OneServer, BatchesAreInsertedTogether) {
   auto store = MustOpenAt("a", "&batch=2s");
   const std::string groups = "SELECT uniqExact(key) FROM db.records WHERE family = 0 AND key LIKE 'G%'";
-  ASSERT_TRUE(store->Append(NumberedBatch("first", 1)).ok());
+  MustAppend(*store, NumberedBatch("first", 1));
   EXPECT_EQ(servers_.Ask(0, groups), "1\n");
   const auto before = std::chrono::steady_clock::now();
   std::vector<std::thread> agents;
@@ -366,7 +371,7 @@ TEST_F(OneServer, BatchesAreInsertedTogether) {
   // One group has them all, unless a thread was late for it.
   const std::string made = servers_.Ask(0, groups);
   EXPECT_TRUE(made == "2\n" || made == "3\n") << made;
-  ASSERT_TRUE(store->Append(NumberedBatch("first", 2)).ok());
+  MustAppend(*store, NumberedBatch("first", 2));
   EXPECT_GT(std::chrono::steady_clock::now() - before, std::chrono::seconds(2));
   for (int i = 0; i < 12; ++i) EXPECT_EQ(Found(*store, StrFormat("agent%d", i)), UpTo(1));
 }
@@ -386,7 +391,7 @@ TEST_F(OneServer, WhatIsTooOldLeavesTheDisk) {
     b.batch.tenant = tenant;
     b.Cpu(b.Series("cpu", {{"service", "s"}}), kT0, {{b.Stack({"main"}), 2}});
     b.batch.profiles[0].offsets_ms = {1, 2};
-    ASSERT_TRUE(store.Append(b.batch).ok());
+    MustAppend(store, b.batch);
   }
   const auto ask = [&](const std::string& what) { return servers_.Ask(0, "SELECT " + what); };
   const std::string tenants = "groupArray(tenant) FROM (SELECT tenant FROM db.points ORDER BY tenant)";
@@ -496,7 +501,7 @@ void KillTheStore(const ClickHouseServers& servers, int rounds, int most_ms = 50
       EXPECT_GE(last, acknowledged[agent]);
       EXPECT_LE(last, acknowledged[agent] + 1);
       // And of the next a part. The agent comes again with it.
-      ASSERT_TRUE((*store)->Append(NumberedBatch(agent, last + 1)).ok());
+      MustAppend(**store, NumberedBatch(agent, last + 1));
       acknowledged[agent] = last + 1;
       EXPECT_EQ(Found(**store, agent), UpTo(last + 1)) << "agent " << agent << " round " << round;
     }
@@ -545,7 +550,7 @@ TEST_F(Shards, AShardThatIsAwayForAWhile) {
   const std::string url = servers_.Url("db", "&patience=1s");
   auto store = Open(url, folder.path(), TestOptions());
   ASSERT_TRUE(store.ok()) << store.status();
-  ASSERT_TRUE((*store)->Append(NumberedBatch("a", 1)).ok());
+  MustAppend(**store, NumberedBatch("a", 1));
   servers_.Kill(1);
   for (int i = 0; i < 2; ++i) {
     const Status away = (*store)->Append(NumberedBatch("a", 2)).status();
@@ -556,7 +561,7 @@ TEST_F(Shards, AShardThatIsAwayForAWhile) {
   ASSERT_EQ(servers_.Restart(1), "");
   // What was begun is finished before anything else.
   std::this_thread::sleep_for(std::chrono::seconds(2));
-  ASSERT_TRUE((*store)->Append(NumberedBatch("b", 1)).ok());
+  MustAppend(**store, NumberedBatch("b", 1));
   EXPECT_TRUE(Value((*store)->Append(NumberedBatch("a", 2))).duplicate);
   EXPECT_EQ(Found(**store, "a"), UpTo(2));
 
