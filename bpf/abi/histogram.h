@@ -15,6 +15,6 @@ struct pyro_octave {
   __u64 sum;        // of the recorded values
   __u64 max;        // largest value recorded during window `max_epoch`
   __u32 max_epoch;  // number of the window (see pyro_epoch) that `max` belongs to
-  __u32 pad;
+  __u32 draw;       // what the probe needs to draw examples from these values; 0 when a new window begins
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_octave) == 152, "pyro_octave");

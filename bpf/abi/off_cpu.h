@@ -34,7 +34,7 @@ struct pyro_task_state {
   __u8 queue;     // PYRO_WAIT_RUNNABLE or PYRO_WAIT_THROTTLED
   __u8 blocked;   // 0: it left its CPU ready to run
   __u8 waited;    // some waited_ns is not 0
-  __u32 pad;
+  __u32 generation;  // pyro_generation when the open call was entered: what is older counts for nothing
   __u64 waited_ns[PYRO_WAIT_CAUSES];  // of the open call, by cause
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_task_state) == 48 + 8 * PYRO_WAIT_CAUSES, "pyro_task_state");

@@ -93,12 +93,12 @@ struct pyro_tcp_socket {
   __u64 bytes_sent;      // already reported
   __u64 bytes_received;  // already reported
   __u64 connect_ns;      // when SYN was sent; 0: not seen
-  __u32 segments;        // segs_in, already reported
+  __u32 segments;        // segs_in, as of the last report
   __u32 retransmitted;   // total_retrans, already reported
   __u32 last_min_us;     // tcp_mstamp when the minimum RTT was last recorded
   __u32 last_tick;       // tick of the last report
   __u32 limited[3];      // chrono_stat as of the last report: busy, receive window, send buffer
-  __u32 pad;
+  __u32 reporting;       // 1: somebody is at last_tick and limited
 };
 PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_socket) == 80, "pyro_tcp_socket");
 
@@ -114,6 +114,12 @@ PYRO_STATIC_ASSERT(sizeof(struct pyro_tcp_listener) == 8, "pyro_tcp_listener");
 enum pyro_tcp_scan {
   PYRO_TCP_SCAN_LISTENERS = 0,    // note listening ports and the owners of listening sockets
   PYRO_TCP_SCAN_CONNECTIONS = 1,  // take in open connections; report bytes of known ones
+};
+
+// What one pass over the known sockets does.
+enum pyro_tcp_poll {
+  PYRO_TCP_POLL_ACTIVE = 0,  // reports those that received anything since the last pass
+  PYRO_TCP_POLL_ALL = 1,     // also bytes that such a pass could not see, and what blocks those that receive nothing
 };
 
 // Per-CPU counters.

@@ -240,6 +240,44 @@ struct bpf_iter__task_file {
   struct file* file;
 } PYRO_KERNEL_TYPE;
 
+struct bpf_iter__bpf_sk_storage_map {
+  struct sock* sk;  // NULL after the last
+  void* value;
+} PYRO_KERNEL_TYPE;
+
+// A request of io_uring's. The address of a request's own command is that of the request.
+struct io_ring_ctx;
+
+struct io_cqe {
+  __u64 user_data;
+} PYRO_KERNEL_TYPE;
+
+struct io_kiocb {
+  __u8 opcode;
+  __u64 flags;  // of 32 bits in some kernels
+  struct io_cqe cqe;
+  struct io_ring_ctx* ctx;
+  void* async_data;
+} PYRO_KERNEL_TYPE;
+
+struct io_poll {
+  __u32 events;
+} PYRO_KERNEL_TYPE;
+
+struct io_timeout_data {
+  __u32 flags;
+} PYRO_KERNEL_TYPE;
+
+struct io_uring_sqe {
+  __u8 opcode;
+} PYRO_KERNEL_TYPE;
+
+struct io_uring_cqe {
+  __u64 user_data;
+  __s32 res;
+  __u32 flags;
+} PYRO_KERNEL_TYPE;
+
 // Context of a perf_event program on x86-64 (uapi, fixed layout: no relocation). All members are u64:
 // the verifier refuses the two-byte access that the kernel's own bit-field `cs` would make.
 struct pyro_perf_context {

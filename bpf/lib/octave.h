@@ -10,6 +10,7 @@ PYRO_INLINE void pyro_octave_max(struct pyro_octave* octave, __u64 value, __u32 
   if (octave->max_epoch != epoch) {
     octave->max_epoch = epoch;
     octave->max = value;
+    octave->draw = 0;
   } else if (value > octave->max) {
     octave->max = value;
   }

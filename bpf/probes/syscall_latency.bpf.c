@@ -1,13 +1,21 @@
 // Latency of every system call, counted per (cgroup, call) in per-CPU histograms.
 //
-// Hot path, per call: one task storage look-up and a clock read at entry; the same, one hash look-up and
-// a few additions at exit. Tracepoints run with preemption off and system calls do not nest, so
-// per-CPU values need no atomic operations: counts are exact.
+// Hot path, per call: one task storage look-up and a clock read at entry; the same and a few additions at exit, in an
+// array, or behind a hash look-up for keys that share their place there with one that came first (hot_octaves.h).
+// Tracepoints run with preemption off and system calls do not nest, so per-CPU values need no atomic operations: counts
+// are exact.
+//
+// Exemplars are of two kinds. Slow ones: abi/syscall_latency.h, pyro_syscall_slow. Drawn ones: each call of a key with
+// the chance 1 / period, by a countdown in the entry that the call is counted in; a sum over those drawn, each times
+// its period, has the sum over all calls as its expectation, whatever is summed (Horvitz and Thompson 1952), because
+// the period is settled before the call. Passing over a call costs a test and a subtraction. Periods follow the last
+// window's calls, and are doubled after each four draws of an octave on a CPU.
 //
 // With off_cpu attached beside (pyro_split), what each call waited for is in its task's storage when it ends, written
 // while the task did not run. A call that did not wait, and any call without off_cpu, pays nothing for it.
 #include "bpf/abi/syscall_latency.h"
 #include "bpf/lib/descriptor.h"
+#include "bpf/lib/hot_octaves.h"
 #include "bpf/lib/octave.h"
 #include "bpf/lib/owner.h"
 #include "bpf/lib/program.h"
@@ -20,10 +28,22 @@ const volatile __u64 pyro_wake_bytes = 1 << 19;                    // ring fill 
 
 const volatile __u8 pyro_call_descriptors[PYRO_CALL_CAUSES] = {};  // by number: abi/syscall_latency.h
 
+// 64 less the binary logarithm of the number of sets in pyro_hot_keys; 0: none is used.
+const volatile __u32 pyro_hot_shift = 0;
+
+// To draw gaps (pyro_gap). Written by user space: log2(1 + i / 64) and, by log2 of the period, -ln 2 / ln(1 - 1 /
+// period).
+const volatile __u32 pyro_log2_table[65] = {};  // in 2^-16
+const volatile __u64 pyro_gap_scale[32] = {};   // in 2^-20
+
 const volatile __u32 pyro_split = 0;  // 1: pyro_task_states is off_cpu's too
 
 // Number of the current window; user space raises it when it drains.
 __u32 pyro_epoch = 1;
+// Calls are counted that are entered while pyro_counting is 1 and end before user space raises pyro_generation: exact
+// instants, where attaching and detaching takes milliseconds.
+__u32 pyro_counting = 1;
+__u32 pyro_generation = 1;
 // When the probe was attached, CLOCK_MONOTONIC; written by user space just before.
 __u64 pyro_attached_ns = 0;
 
@@ -31,7 +51,25 @@ __u64 pyro_attached_ns = 0;
 #define PYRO_PF_USER_WORKER 0x4000u  // a thread that a driver runs in the name of a process
 #define PYRO_TASK_BLOCKED 3u         // task_struct::__state: interruptible, uninterruptible; not stopped, not traced
 
-// Histograms. Entries made here when first needed, deleted by user space when long idle. The entries
+// Who counts in which place of pyro_hot_octaves. Free places are taken here; user space closes those that are idle or
+// that keep out a busier key, and frees them a window later, when no CPU can be counting in them. Sizes set before
+// load.
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __type(key, __u32);
+  __type(value, struct pyro_hot_set);
+} pyro_hot_keys SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct pyro_octave);
+} pyro_hot_octaves SEC(".maps");
+
+// All other histograms. Entries made here when first needed, deleted by user space when long idle. The entries
 // of the fold key are made by user space before attaching. Size set before load; allocated when used.
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
@@ -70,6 +108,16 @@ struct {
   __type(value, struct pyro_syscall_slow);
 } pyro_syscall_slow SEC(".maps");
 
+// log2 of how many calls one is drawn of, written by user space after each window. The fold key's entry serves keys
+// without one.
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 8192);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct pyro_syscall_key);
+  __type(value, __u32);
+} pyro_syscall_periods SEC(".maps");
+
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 1);
@@ -88,12 +136,19 @@ PYRO_INLINE int pyro_never_returns(__s32 nr, __u32 compat) {
   return compat ? nr == 1 || nr == 252 : nr == 60 || nr == 231;
 }
 
+PYRO_INLINE void pyro_clear_waits(struct pyro_task_state* state) {
+  if (!pyro_split || !state->waited) return;
+  state->waited = 0;
+  for (__u32 i = 0; i < PYRO_WAIT_CAUSES; i++) state->waited_ns[i] = 0;
+}
+
 SEC("tp_btf/sys_enter")
 int BPF_PROG(pyro_sys_enter, struct pt_regs* regs, long nr) {
   struct task_struct* task = bpf_get_current_task_btf();
   __u32 flags = task->thread_info.status & PYRO_TS_COMPAT ? PYRO_SYSCALL_COMPAT : 0;
   __u32 zero = 0;
 
+  if (!*(volatile __u32*)&pyro_counting) return 0;
   if (pyro_never_returns((__s32)nr, flags)) {
     struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
     if (counters) counters->never_returns++;
@@ -105,15 +160,47 @@ int BPF_PROG(pyro_sys_enter, struct pt_regs* regs, long nr) {
     if (counters) counters->start_lost++;
     return 0;
   }
+  __u32 generation = *(volatile __u32*)&pyro_generation;
+  if (start->generation != generation) {
+    pyro_clear_waits(start);  // of a call whose end was not seen
+    start->generation = generation;
+  }
   start->nr = (__s32)nr;
   start->flags = flags;
   start->call_ns = bpf_ktime_get_ns();
   return 0;
 }
 
+PYRO_INLINE struct pyro_octave* pyro_hot_octave_of(const struct pyro_syscall_octave_key* key) {
+  if (!pyro_hot_shift) return 0;
+  __u64 tag = pyro_hot_tag(key);
+  __u32 place = pyro_hot_set_of(tag, pyro_hot_shift);
+  struct pyro_hot_set* set = bpf_map_lookup_elem(&pyro_hot_keys, &place);
+  if (!set) return 0;
+  place *= PYRO_HOT_WAYS;
+#pragma unroll
+  for (__u32 way = 0; way < PYRO_HOT_WAYS; way++, place++) {
+    struct pyro_hot_key* hot = &set->ways[way];
+    __u64 whose = *(volatile __u64*)&set->tags[way];
+    if (whose == tag) {
+      if (*(volatile __u32*)&hot->state == PYRO_HOT_USED && pyro_same_octave_key(&hot->key, key)) {
+        return bpf_map_lookup_elem(&pyro_hot_octaves, &place);
+      }
+    } else if (!whose) {
+      if (__sync_val_compare_and_swap(&set->tags[way], 0, tag)) return 0;
+      hot->key = *key;
+      *(volatile __u32*)&hot->state = PYRO_HOT_USED;  // after the key: x86 and the JIT keep the order of stores
+      return bpf_map_lookup_elem(&pyro_hot_octaves, &place);
+    }
+  }
+  return 0;
+}
+
 PYRO_INLINE struct pyro_octave* pyro_octave_of(struct pyro_syscall_octave_key* key, int* folded) {
   *folded = 0;
-  struct pyro_octave* octave = bpf_map_lookup_elem(&pyro_syscall_octaves, key);
+  struct pyro_octave* octave = pyro_hot_octave_of(key);
+  if (octave) return octave;
+  octave = bpf_map_lookup_elem(&pyro_syscall_octaves, key);
   if (octave) return octave;
   struct pyro_octave fresh = {};
   bpf_map_update_elem(&pyro_syscall_octaves, key, &fresh, BPF_NOEXIST);
@@ -139,12 +226,6 @@ PYRO_INLINE void pyro_count_error(const struct pyro_syscall_key* call, __u32 err
   } else {
     counters->errors_lost++;
   }
-}
-
-PYRO_INLINE void pyro_clear_waits(struct pyro_task_state* state) {
-  if (!pyro_split || !state->waited) return;
-  state->waited = 0;
-  for (__u32 i = 0; i < PYRO_WAIT_CAUSES; i++) state->waited_ns[i] = 0;
 }
 
 // The waits go where the call's latency went, so that they never exceed the histogram's sum.
@@ -175,39 +256,7 @@ PYRO_INLINE __u32 pyro_microseconds(__u64 ns) {
   return us > 0xffffffffull ? 0xffffffffu : (__u32)us;
 }
 
-// Which call it was: arguments, and what its descriptor is. Of 64-bit calls.
-PYRO_NOINLINE int pyro_take_arguments(struct task_struct* task, struct pyro_syscall_exemplar* exemplar) {
-  struct pyro_descriptor* descriptor = &exemplar->descriptor;
-  __builtin_memset(exemplar->arguments, 0, sizeof(exemplar->arguments));
-  __builtin_memset(descriptor, 0, sizeof(*descriptor));
-  __u32 nr = exemplar->call.nr;
-  if (exemplar->call.flags || nr >= PYRO_CALL_CAUSES) return 0;
-  struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
-  __u64 first = regs->di, second = regs->si, third = regs->dx, fourth = regs->r10, fifth = regs->r8, sixth = regs->r9;
-  __s64 returned = exemplar->result;
-  // Values from here on: the verifier wants no load through one of several pointers.
-  PYRO_OPAQUE(first);
-  PYRO_OPAQUE(second);
-  PYRO_OPAQUE(third);
-  PYRO_OPAQUE(fourth);
-  PYRO_OPAQUE(fifth);
-  PYRO_OPAQUE(sixth);
-  PYRO_OPAQUE(returned);
-  exemplar->arguments[0] = first;
-  exemplar->arguments[1] = second;
-  exemplar->arguments[2] = third;
-  exemplar->arguments[3] = fourth;
-  exemplar->arguments[4] = fifth;
-  exemplar->arguments[5] = sixth;
-  __u8 which = pyro_call_descriptors[nr & (PYRO_CALL_CAUSES - 1)];
-  __s32 fd = which == 1                          ? (__s32)first
-             : which == 2                        ? (__s32)second
-             : which == 3                        ? (__s32)third
-             : which == 4                        ? (__s32)fourth
-             : which == 5                        ? (__s32)fifth
-             : which == 6                        ? (__s32)sixth
-             : which == PYRO_DESCRIPTOR_RETURNED ? (__s32)returned
-                                                 : -1;
+PYRO_NOINLINE int pyro_describe(struct task_struct* task, __s32 fd, struct pyro_descriptor* descriptor) {
   if (fd < 0) return 0;
   struct file* file = pyro_file_of(task, fd);
   if (!file) return 0;
@@ -232,8 +281,57 @@ PYRO_NOINLINE int pyro_take_arguments(struct task_struct* task, struct pyro_sysc
   return 0;
 }
 
+// Which call it was: arguments, and what its descriptors are. Of 64-bit calls.
+PYRO_NOINLINE int pyro_take_arguments(struct task_struct* task, struct pyro_syscall_exemplar* exemplar) {
+  __builtin_memset(exemplar->arguments, 0, sizeof(exemplar->arguments));
+  __builtin_memset(&exemplar->descriptor, 0, sizeof(exemplar->descriptor));
+  __builtin_memset(&exemplar->second_descriptor, 0, sizeof(exemplar->second_descriptor));
+  __u32 nr = exemplar->call.nr;
+  if (exemplar->call.flags || nr >= PYRO_CALL_CAUSES) return 0;
+  struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
+  __u64 first = regs->di, second = regs->si, third = regs->dx, fourth = regs->r10, fifth = regs->r8, sixth = regs->r9;
+  __s64 returned = exemplar->result;
+  // Values from here on: the verifier wants no load through one of several pointers.
+  PYRO_OPAQUE(first);
+  PYRO_OPAQUE(second);
+  PYRO_OPAQUE(third);
+  PYRO_OPAQUE(fourth);
+  PYRO_OPAQUE(fifth);
+  PYRO_OPAQUE(sixth);
+  PYRO_OPAQUE(returned);
+  exemplar->arguments[0] = first;
+  exemplar->arguments[1] = second;
+  exemplar->arguments[2] = third;
+  exemplar->arguments[3] = fourth;
+  exemplar->arguments[4] = fifth;
+  exemplar->arguments[5] = sixth;
+  __u8 both = pyro_call_descriptors[nr & (PYRO_CALL_CAUSES - 1)];
+  __u8 which = both & 15, other = both >> 4;
+  __s32 fd = which == 1                          ? (__s32)first
+             : which == 2                        ? (__s32)second
+             : which == 3                        ? (__s32)third
+             : which == 4                        ? (__s32)fourth
+             : which == 5                        ? (__s32)fifth
+             : which == 6                        ? (__s32)sixth
+             : which == PYRO_DESCRIPTOR_RETURNED ? (__s32)returned
+                                                 : -1;
+  pyro_describe(task, fd, &exemplar->descriptor);
+  // Of the calls that have two, the other is the second or third argument.
+  if (other) pyro_describe(task, other == 2 ? (__s32)second : (__s32)third, &exemplar->second_descriptor);
+  return 0;
+}
+
+// How a call ended, and why it is an exemplar: BPF passes five arguments.
+struct pyro_ending {
+  __u64 end_ns;
+  __u64 latency_ns;
+  __s64 result;
+  __u32 slow;
+  __u32 drawn;  // pyro_syscall_exemplar::drawn
+};
+
 PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const struct pyro_task_state* state,
-                                     __u64 end_ns, __u64 latency_ns, __s64 result) {
+                                     const struct pyro_ending* ending) {
   struct task_struct* task = bpf_get_current_task_btf();
   __u32 zero = 0;
   struct pyro_stack_record* scratch = pyro_own_stack_record();
@@ -241,11 +339,13 @@ PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const 
   if (!scratch || !counters) return 0;
   struct pyro_walk* walk = &scratch->walk;
   struct pyro_syscall_exemplar* exemplar = PYRO_HEADER_OF(walk, struct pyro_syscall_exemplar);
-  exemplar->time_ns = end_ns;
-  exemplar->latency_ns = latency_ns;
+  exemplar->time_ns = ending->end_ns;
+  exemplar->latency_ns = ending->latency_ns;
+  exemplar->slow = ending->slow != 0;
+  exemplar->drawn = ending->drawn;
   exemplar->start_time_ns = task->group_leader->start_boottime;
   exemplar->call = *call;
-  exemplar->result = result;
+  exemplar->result = ending->result;
   exemplar->tgid = task->tgid;
   exemplar->tid = task->pid;
   bpf_get_current_comm(exemplar->comm, sizeof(exemplar->comm));
@@ -287,6 +387,61 @@ PYRO_NOINLINE int pyro_send_exemplar(const struct pyro_syscall_key* call, const 
   return 0;
 }
 
+// How many calls to pass over before the next draw: geometric, by inversion. 0 … 22.2 periods, relative error of its
+// mean below 10^-4 (64 chords of the logarithm).
+PYRO_NOINLINE int pyro_gap(__u32 log2_period) {
+  __u32 random = bpf_get_prandom_u32() | 1;
+  __u32 top = 0, rest = random;
+  if (rest >> 16) top += 16, rest >>= 16;
+  if (rest >> 8) top += 8, rest >>= 8;
+  if (rest >> 4) top += 4, rest >>= 4;
+  if (rest >> 2) top += 2, rest >>= 2;
+  if (rest >> 1) top += 1;
+  __u32 mantissa = random << ((31 - top) & 31);  // its highest bit is set
+  __u32 chord = mantissa >> 25 & 63;
+  PYRO_OPAQUE(chord);
+  chord &= 63;
+  __u64 low = pyro_log2_table[chord], high = pyro_log2_table[chord + 1];
+  __u64 log2 = ((__u64)top << 16) + low + ((high - low) * (mantissa >> 9 & 0xffff) >> 16);
+  __u64 gap = ((32ull << 16) - log2) * pyro_gap_scale[log2_period & 31] >> 36;
+  return gap > PYRO_DRAW_LEFT ? PYRO_DRAW_LEFT : (int)gap;
+}
+
+// At a call before which nothing is left to pass over: 1 + log2 of the period with which it is drawn, or 0 when a
+// window has only begun and it is to be passed over. Gaps have no memory, so that one may be replaced by a new one.
+PYRO_NOINLINE int pyro_draw_call(struct pyro_octave* octave, const struct pyro_syscall_key* call) {
+  if (!octave) return 0;
+  __u32 state = octave->draw;
+  __u32 drawn = state >> PYRO_DRAW_PERIOD_SHIFT, draws = state >> PYRO_DRAWS_SHIFT & PYRO_DRAWS_MASK;
+  if (drawn == 0 || drawn > PYRO_MAX_DRAW_PERIOD + 1) {
+    __u32* period = bpf_map_lookup_elem(&pyro_syscall_periods, call);
+    if (!period) {
+      struct pyro_syscall_key any = {.flags = PYRO_SYSCALL_FOLDED};
+      period = bpf_map_lookup_elem(&pyro_syscall_periods, &any);
+    }
+    if (!period || *period > PYRO_MAX_DRAW_PERIOD) {
+      octave->draw = (PYRO_DRAW_NEVER + 1) << PYRO_DRAW_PERIOD_SHIFT | PYRO_DRAW_LEFT;
+      return 0;
+    }
+    drawn = *period + 1;
+    draws = 0;
+    __u32 gap = pyro_gap(*period);
+    if (gap) {
+      octave->draw = drawn << PYRO_DRAW_PERIOD_SHIFT | (gap - 1);
+      return 0;
+    }
+  }
+  __u32 next = drawn;
+  if (draws == PYRO_DRAWS_MASK) {
+    draws = 0;
+    if (next <= PYRO_MAX_DRAW_PERIOD) next++;
+  } else {
+    draws++;
+  }
+  octave->draw = next << PYRO_DRAW_PERIOD_SHIFT | draws << PYRO_DRAWS_SHIFT | (__u32)pyro_gap(next - 1);
+  return drawn;
+}
+
 // Whether this slow call is to leave an exemplar; takes one from the key's budget if so.
 PYRO_INLINE int pyro_wants_exemplar(const struct pyro_syscall_key* call, __u64 latency_ns,
                                     struct pyro_syscall_counters* counters) {
@@ -307,7 +462,6 @@ PYRO_INLINE int pyro_wants_exemplar(const struct pyro_syscall_key* call, __u64 l
     counters->exemplars_limited++;
     return 0;
   }
-  counters->exemplars_taken++;
   return 1;
 }
 
@@ -318,9 +472,16 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
   struct pyro_syscall_counters* counters = bpf_map_lookup_elem(&pyro_counters, &zero);
   if (!counters) return 0;
   struct pyro_task_state* start = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
-  if (!start || start->call_ns == 0) {
-    counters->no_entry++;
-    if (start) start->nr = -1;  // an older call is over
+  if (!start || start->call_ns == 0 || start->generation != *(volatile __u32*)&pyro_generation) {
+    if (!*(volatile __u32*)&pyro_counting || (start && start->call_ns)) {
+      counters->paused++;
+    } else {
+      counters->no_entry++;
+    }
+    if (start) {
+      start->nr = -1;  // an older call is over
+      start->call_ns = 0;
+    }
     return 0;
   }
   __u64 now = bpf_ktime_get_ns();
@@ -351,8 +512,16 @@ int BPF_PROG(pyro_sys_exit, struct pt_regs* regs, long result) {
   if (pyro_split && start->waited) pyro_add_waits(&key.call, folded, start, counters);
   // The kernel's own range of errors (IS_ERR_VALUE): mmap returns addresses above LONG_MAX on no machine.
   if (result < 0 && result >= -4095) pyro_count_error(&key.call, (__u32)-result, counters);
-  if (latency >= pyro_exemplar_min_ns && pyro_wants_exemplar(&key.call, latency, counters)) {
-    pyro_send_exemplar(&key.call, start, now, latency, result);
+  struct pyro_ending ending = {.end_ns = now, .latency_ns = latency, .result = result};
+  if (octave->draw & PYRO_DRAW_LEFT) {
+    octave->draw--;
+  } else if (!folded) {
+    ending.drawn = pyro_draw_call(octave, &key.call);
+  }
+  if (latency >= pyro_exemplar_min_ns) ending.slow = pyro_wants_exemplar(&key.call, latency, counters);
+  if (ending.slow | ending.drawn) {
+    counters->exemplars_taken++;
+    pyro_send_exemplar(&key.call, start, &ending);
   }
   pyro_clear_waits(start);
   return 0;
@@ -367,18 +536,22 @@ int pyro_open_calls(struct bpf_iter__task* ctx) {
   if (!task || (task->flags & (PYRO_PF_KTHREAD | PYRO_PF_IO_WORKER | PYRO_PF_USER_WORKER))) return 0;
   struct pyro_open_call call = {};
   struct pyro_task_state* own = bpf_task_storage_get(&pyro_task_states, task, 0, 0);
+  int seen = own && own->generation == *(volatile __u32*)&pyro_generation;
   if (own) {
+    call.off_ns = own->off_ns;
+    call.cause = own->blocked && !own->wake_ns ? own->cause : own->queue;
+  }
+  if (own && seen) {
     call.call_ns = *(volatile __u64*)&own->call_ns;
     call.nr = own->nr;
     call.flags = own->flags;
-    call.off_ns = own->off_ns;
-    call.cause = own->blocked && !own->wake_ns ? own->cause : own->queue;
     // It may run meanwhile, return and enter another: an old age must not meet a new number.
     if (*(volatile __u64*)&own->call_ns != call.call_ns) return 0;
   }
+  call.blocked = (task->__state & PYRO_TASK_BLOCKED) != 0;
   if (!call.call_ns) {
-    if (own && call.nr != PYRO_NR_NONE_SEEN) return 0;
-    if (!(task->__state & PYRO_TASK_BLOCKED)) return 0;
+    if (seen && call.nr != PYRO_NR_NONE_SEEN) return 0;
+    if (!call.blocked) return 0;
     struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(task);
     __s64 nr = (__s64)regs->orig_ax;
     call.flags = task->thread_info.status & PYRO_TS_COMPAT ? PYRO_SYSCALL_COMPAT : 0;

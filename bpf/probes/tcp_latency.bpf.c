@@ -1,9 +1,14 @@
 // RTT, connect time, retransmits by cause, resets, closed windows, what limits and bytes per (socket's cgroup, peer).
 //
-// tcp_probe fires for each packet received by an established connection, mostly in softirq, where
-// "current" is whoever was interrupted: the owner is read from the socket. Process context and softirq may
-// interrupt one another between these programs, hence atomic additions. What is kept per socket needs none: all
-// programs but the iterator run under the socket's lock. The iterator only claims bytes, by compare and exchange.
+// What a socket knows by itself is read from it by one of two programs; user space attaches one of them only:
+// pyro_tcp_poll walks the sockets known, some tens of times a second, and costs a packet nothing; pyro_tcp_probe looks
+// at each packet that an established connection receives.
+//
+// The tracepoints fire mostly in softirq, where "current" is whoever was interrupted: the owner is read from the
+// socket. Process context and softirq may interrupt one another between these programs, hence atomic additions to
+// flows. What is kept per socket needs fewer: tracepoints run under the socket's lock. The iterators do not, and race
+// with them: they claim bytes by compare and exchange, take `reporting` for the limits, and of a race about RTTs
+// nothing worse comes than one value twice.
 #include "bpf/abi/tcp_latency.h"
 #include "bpf/lib/octave.h"
 #include "bpf/lib/owner.h"
@@ -16,6 +21,9 @@ const volatile __u16 pyro_ephemeral_high = 60999;  // direction guess for connec
 // A socket whose smoothed RTT does not move still gives a value this often, so that a steady link is not
 // invisible beside a jittery one.
 #define PYRO_STEADY_INTERVAL_US 100000
+
+// A packet's processing ends within this time.
+#define PYRO_QUIET_US 1000
 
 #define PYRO_AF_INET 2
 #define PYRO_AF_INET6 10
@@ -45,6 +53,10 @@ const volatile __u16 pyro_ephemeral_high = 60999;  // direction guess for connec
 __u32 pyro_epoch = 1;
 // enum pyro_tcp_scan: what pyro_tcp_scan does; user space sets it before each pass.
 __u32 pyro_scan_pass = PYRO_TCP_SCAN_LISTENERS;
+// enum pyro_tcp_poll: what pyro_tcp_poll does; user space sets it before each pass.
+__u32 pyro_poll_pass = PYRO_TCP_POLL_ACTIVE;
+// Sockets that reported something in the passes so far. Only pyro_tcp_poll writes it, one pass at a time.
+__u32 pyro_polled = 0;
 // Next struct pyro_tcp_flow::id. 1 is the fold flow's.
 __u64 pyro_next_flow = 2;
 
@@ -193,17 +205,39 @@ PYRO_INLINE __u64 pyro_tcp_claim(__u64* reported, __u64 now) {
   return now - before;
 }
 
-// bytes_acked and bytes_received count a FIN as a byte.
+PYRO_INLINE void pyro_tcp_claim_bytes(struct pyro_tcp_socket* socket, struct pyro_tcp_flow* flow, __u64 sent,
+                                      __u64 received) {
+  sent = pyro_tcp_claim(&socket->bytes_sent, sent);
+  received = pyro_tcp_claim(&socket->bytes_received, received);
+  if (sent) __sync_fetch_and_add(&flow->bytes_sent, sent);
+  if (received) __sync_fetch_and_add(&flow->bytes_received, received);
+}
+
+PYRO_INLINE int pyro_tcp_fin_received(const struct sock* sk) {
+  return (sk->__sk_common.skc_flags & (1ul << bpf_core_enum_value(enum sock_flags, SOCK_DONE))) != 0;
+}
+
+// bytes_acked and bytes_received count a FIN as a byte. Under the socket's lock.
 PYRO_INLINE void pyro_tcp_report_bytes(const struct sock* sk, struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
                                        struct pyro_tcp_flow* flow) {
   __u64 sent = tcp->bytes_acked, received = tcp->bytes_received;
   __u32 state = sk->__sk_common.skc_state & 31;
   if ((PYRO_STATE_BIT(state) & PYRO_TCP_FIN_SENT_STATES) && tcp->snd_una == tcp->write_seq) --sent;
-  if (sk->__sk_common.skc_flags & (1ul << bpf_core_enum_value(enum sock_flags, SOCK_DONE))) --received;
-  sent = pyro_tcp_claim(&socket->bytes_sent, sent);
-  received = pyro_tcp_claim(&socket->bytes_received, received);
-  if (sent) __sync_fetch_and_add(&flow->bytes_sent, sent);
-  if (received) __sync_fetch_and_add(&flow->bytes_received, received);
+  if (pyro_tcp_fin_received(sk)) --received;
+  pyro_tcp_claim_bytes(socket, flow, sent, received);
+}
+
+// The same without the lock: what may be a FIN is left to the next report. A state that sends no FIN yet, read after
+// the count, says that none is in it. A FIN received is counted an instant before it is marked.
+PYRO_INLINE void pyro_tcp_peek_bytes(const struct sock* sk, struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
+                                     struct pyro_tcp_flow* flow) {
+  __u64 sent = tcp->bytes_acked, received = tcp->bytes_received;
+  asm volatile("" ::: "memory");  // x86 keeps the order of loads
+  __u32 state = sk->__sk_common.skc_state & 31;
+  if (state != PYRO_TCP_ESTABLISHED && state != PYRO_TCP_CLOSE_WAIT && sent != 0) --sent;
+  __s64 silent_us = (__s64)(bpf_ktime_get_ns() / 1000 - tcp->tcp_mstamp);  // the packet may be younger than our look
+  if (received != 0 && (pyro_tcp_fin_received(sk) || silent_us < PYRO_QUIET_US)) --received;
+  pyro_tcp_claim_bytes(socket, flow, sent, received);
 }
 
 PYRO_INLINE void pyro_tcp_read_limits(struct tcp_sock* tcp, __u32 tick, __u32 limits[3]) {
@@ -229,47 +263,59 @@ PYRO_INLINE void pyro_tcp_read_limits(struct tcp_sock* tcp, __u32 tick, __u32 li
 PYRO_INLINE void pyro_tcp_report_limits(struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
                                         struct pyro_tcp_flow* flow) {
   __u32 tick = (__u32)bpf_jiffies64();
+  if (tick == socket->last_tick || __sync_val_compare_and_swap(&socket->reporting, 0, 1) != 0) return;
   __u32 elapsed = tick - socket->last_tick;
-  if (elapsed == 0) return;
   __u32 limits[3];
   pyro_tcp_read_limits(tcp, tick, limits);
   __u32 network = limits[0] - socket->limited[0];
   __u32 receiver = limits[1] - socket->limited[1];
   __u32 buffer = limits[2] - socket->limited[2];
-  __u32 waiting = network + receiver + buffer;
-  if (network) __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_NETWORK], network);
-  if (receiver) __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_RECEIVER], receiver);
-  if (buffer) __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_SEND_BUFFER], buffer);
-  if (waiting < elapsed) {
-    __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_APPLICATION], elapsed - waiting);
+  // More than the time itself: read without the socket's lock while the kernel changed it. The next report has it.
+  if (network <= elapsed && receiver <= elapsed - network && buffer <= elapsed - network - receiver) {
+    __u32 application = elapsed - network - receiver - buffer;
+    if (network) __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_NETWORK], network);
+    if (receiver) __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_RECEIVER], receiver);
+    if (buffer) __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_SEND_BUFFER], buffer);
+    if (application) __sync_fetch_and_add(&flow->limited_ticks[PYRO_TCP_LIMIT_APPLICATION], application);
+    socket->last_tick = tick;
+    socket->limited[0] = limits[0];
+    socket->limited[1] = limits[1];
+    socket->limited[2] = limits[2];
   }
-  socket->last_tick = tick;
-  socket->limited[0] = limits[0];
-  socket->limited[1] = limits[1];
-  socket->limited[2] = limits[2];
+  *(volatile __u32*)&socket->reporting = 0;
 }
 
-// Reports what the socket has not reported yet.
-PYRO_INLINE void pyro_tcp_report(const struct sock* sk, struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
-                                 struct pyro_tcp_flow* flow) {
-  __u32 segments = tcp->segs_in;
-  PYRO_TCP_COUNT_N(packets, segments - socket->segments);
-  socket->segments = segments;
-  pyro_tcp_report_bytes(sk, tcp, socket, flow);
-  pyro_tcp_report_limits(tcp, socket, flow);
+// The socket's RTT as it is now. False: none was measured yet.
+PYRO_INLINE int pyro_tcp_report_rtt(struct tcp_sock* tcp, struct pyro_tcp_socket* socket, struct pyro_tcp_flow* flow) {
   __u32 srtt = tcp->srtt_us;
-  if (srtt == 0) return;  // nothing measured yet
+  if (srtt == 0) return 0;
   socket->last_srtt = srtt;
   pyro_tcp_record(flow->id, PYRO_TCP_SRTT, (__u64)srtt * 125);  // eighths of a microsecond
   pyro_tcp_record(flow->id, PYRO_TCP_RTT_VAR, (__u64)tcp->mdev_us * 250);
   PYRO_TCP_COUNT(samples);
   // The minimum hardly moves: recorded less often, it pays for the variation.
   __u32 now_us = (__u32)tcp->tcp_mstamp;
-  if (socket->last_min_us != 0 && now_us - socket->last_min_us < PYRO_STEADY_INTERVAL_US) return;
+  if (socket->last_min_us != 0 && now_us - socket->last_min_us < PYRO_STEADY_INTERVAL_US) return 1;
   __u32 minimum = tcp->rtt_min.s[0].v;
-  if (minimum == 0xffffffff) return;
+  if (minimum == 0xffffffff) return 1;
   pyro_tcp_record(flow->id, PYRO_TCP_MIN_RTT, (__u64)minimum * 1000);
   socket->last_min_us = now_us | 1;
+  return 1;
+}
+
+PYRO_INLINE void pyro_tcp_report_segments(struct tcp_sock* tcp, struct pyro_tcp_socket* socket) {
+  __u32 before = socket->segments, now = tcp->segs_in;
+  if ((__s32)(now - before) <= 0 || __sync_val_compare_and_swap(&socket->segments, before, now) != before) return;
+  PYRO_TCP_COUNT_N(packets, now - before);
+}
+
+// Reports what the socket has not reported yet.
+PYRO_INLINE void pyro_tcp_report(const struct sock* sk, struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
+                                 struct pyro_tcp_flow* flow) {
+  pyro_tcp_report_segments(tcp, socket);
+  pyro_tcp_report_bytes(sk, tcp, socket, flow);
+  pyro_tcp_report_limits(tcp, socket, flow);
+  pyro_tcp_report_rtt(tcp, socket, flow);
 }
 
 // What the socket did so far is not to be reported: it was the handshake, or before our time.
@@ -300,8 +346,9 @@ PYRO_NOINLINE int pyro_tcp_adopt(struct sock* sk, struct pyro_tcp_socket* socket
   return 0;
 }
 
-// A receive window closed or opened; the closings are counted. tcp_probe comes before its packet is looked at, so a
-// closing shows at the next packet; there is one, because the window's opening or the sender's asking for it is one.
+// A receive window was seen to be closed or open; the closings are counted. tcp_probe comes before its packet is looked
+// at, so a closing shows at the next packet; there is one, because the window's opening or the sender's asking for it
+// is one. The iterator sees what is closed when it comes by.
 PYRO_INLINE void pyro_tcp_windows(const struct sock* sk, struct tcp_sock* tcp, struct pyro_tcp_socket* socket,
                                   __u8 closed) {
   __u8 fresh = closed & ~socket->zero_windows;
@@ -499,6 +546,49 @@ int BPF_PROG(pyro_tcp_state, struct sock* sk, int old_state, int new_state) {
   return 0;
 }
 
+// Visits every socket that has storage, which is each that inet_sock_set_state or the scan has seen, in all network
+// namespaces; holds no lock of the socket.
+SEC("iter/bpf_sk_storage_map")
+int pyro_tcp_poll(struct bpf_iter__bpf_sk_storage_map* ctx) {
+  struct sock* sk = ctx->sk;
+  const struct pyro_tcp_socket* seen = ctx->value;
+  if (!sk || !seen || !seen->known) return 0;
+  struct tcp_sock* tcp = bpf_skc_to_tcp_sock(sk);
+  if (!tcp) return 0;
+  __u32 state = sk->__sk_common.skc_state & 31;
+  if (!(PYRO_STATE_BIT(state) & PYRO_TCP_OPEN_STATES)) return 0;
+  __u8 closed = pyro_tcp_closed_windows(tcp);
+  int active = tcp->segs_in != seen->segments;
+  int all = pyro_poll_pass == PYRO_TCP_POLL_ALL;
+  if (!active && !all && closed == seen->zero_windows) return 0;
+  // Not `seen`: the verifier lets nobody hand it on.
+  struct pyro_tcp_socket* socket = bpf_sk_storage_get(&pyro_tcp_sockets, sk, 0, 0);
+  if (!socket || !socket->known) return 0;
+  if (closed != socket->zero_windows) pyro_tcp_windows(sk, tcp, socket, closed);
+  // Who receives nothing has no new RTT and, but for a segment that waits for the socket's lock, no new bytes. Its time
+  // is the application's, to be reported with what comes next, unless it waits for something.
+  int waits = all && BPF_CORE_READ_BITFIELD(tcp, chrono_type) != 0;
+  if (!active && !waits && tcp->bytes_acked <= socket->bytes_sent && tcp->bytes_received <= socket->bytes_received) {
+    return 0;
+  }
+  struct pyro_tcp_flow* flow = pyro_flow_of(sk, tcp, socket->cgroup_v1_id, socket->direction);
+  if (!flow) return 0;
+  pyro_polled++;
+  pyro_tcp_peek_bytes(sk, tcp, socket, flow);
+  if (!active && !waits) return 0;
+  pyro_tcp_report_limits(tcp, socket, flow);
+  if (!active) return 0;
+  pyro_tcp_report_segments(tcp, socket);
+  __u64 now_us = tcp->tcp_mstamp;
+  __u64 since_us = now_us - socket->last_us;
+  if (socket->last_us != 0 &&
+      (since_us < pyro_min_interval_us || (tcp->srtt_us == socket->last_srtt && since_us < PYRO_STEADY_INTERVAL_US))) {
+    return 0;
+  }
+  if (pyro_tcp_report_rtt(tcp, socket, flow)) socket->last_us = now_us;
+  return 0;
+}
+
 // Visits every open file of every process, and so the sockets of all network namespaces together with a process that
 // holds them, which iter/tcp does not: it walks one namespace and knows no process.
 SEC("iter/task_file")
@@ -525,7 +615,7 @@ int pyro_tcp_scan(struct bpf_iter__task_file* ctx) {
     struct pyro_tcp_flow* flow;
     if (tcp->bytes_acked <= socket->bytes_sent && tcp->bytes_received <= socket->bytes_received) return 0;
     flow = pyro_flow_of(sk, tcp, socket->cgroup_v1_id, socket->direction);
-    if (flow) pyro_tcp_report_bytes(sk, tcp, socket, flow);
+    if (flow) pyro_tcp_peek_bytes(sk, tcp, socket, flow);
     return 0;
   }
   if (socket->cgroup_v1_id == 0) socket->cgroup_v1_id = pyro_v1_id(task);

@@ -62,13 +62,13 @@ _pyrometer() {
   fi
   case $command in
     up)
-      flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --unwind-memory --cache \
+      flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --syscall-budget --unwind-memory --cache \
         --backend --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
         --max-tenants --limit --query-timeout --query-memory --tls-cert --tls-key --tls-client-ca --token-file --tenant-token --help"
       ;;
     agent)
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key -F --frequency --probes --node --spool \
-        --spool-size --cpu-budget --unwind-memory --cache --help"
+        --spool-size --cpu-budget --syscall-budget --unwind-memory --cache --help"
       ;;
     store)
       flags="--data --backend --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
@@ -107,7 +107,8 @@ _pyrometer() {
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to --by -o --output --format --help"
       ;;
     syscalls)
-      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to -n --rows --watch --json --help"
+      flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to -n --rows --watch --json \
+        --examples --typical --help"
       ;;
     waits)
       flags="--store --token-file --tenant --tls --tls-ca --tls-cert --tls-key --from --to -n --rows --watch --json \

@@ -3,6 +3,7 @@
  *   overhead_load getppid SECONDS      one thread of raw getppid calls; prints CPU ns per call
  *   overhead_load pingpong SECONDS     1-byte TCP ping-pong over loopback; prints CPU ns per round trip, both ends
  *   overhead_load spin SECONDS         every CPU computes at a stack depth of 48; prints CPU ns per unit of work
+ *   overhead_load http SECONDS PORT PATH   GETs of one file over one connection to loopback; prints how many
  *
  * CPU time and not wall time: other work on the machine moves wall time by half and CPU time by a few per cent.
  * Build: cc -O2 -fno-omit-frame-pointer -pthread.
@@ -91,6 +92,35 @@ static void Pingpong(uint64_t end) {
   pthread_join(thread, NULL);
 }
 
+/* The server's cost is measured, so the client only has to be right and quick. */
+static void Http(uint64_t end, int port, const char* path) {
+  struct sockaddr_in address = {
+      .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  int client = socket(AF_INET, SOCK_STREAM, 0);
+  if (client < 0 || connect(client, (struct sockaddr*)&address, sizeof address)) Die("connect to the server");
+  char request[512], answer[65536];
+  int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path);
+  if (length >= (int)sizeof request) length = 0;
+  uint64_t requests = 0;
+  Pin(1);
+  while (Now(CLOCK_MONOTONIC) < end) {
+    if (write(client, request, (size_t)length) != length) Die("request");
+    size_t got = 0, whole = 0;
+    while (!whole || got < whole) {
+      ssize_t n = read(client, answer + got, sizeof answer - 1 - got);
+      if (n <= 0) Die("answer");
+      got += (size_t)n;
+      answer[got] = 0;
+      char* body = strstr(answer, "\r\n\r\n");
+      char* size = strstr(answer, "Content-Length: ");
+      if (!whole && body && size && size < body) whole = (size_t)(body + 4 - answer) + strtoul(size + 16, NULL, 10);
+    }
+    ++requests;
+  }
+  printf("%llu\n", (unsigned long long)requests);
+  close(client);
+}
+
 static volatile uint64_t sink;
 
 static __attribute__((noinline)) uint64_t Work(uint64_t end, uint64_t* units) {
@@ -147,13 +177,16 @@ static void SpinAll(uint64_t end) {
 }
 
 int main(int argc, char** argv) {
-  double seconds = argc == 3 ? atof(argv[2]) : 0;
+  int http = argc == 5 && !strcmp(argv[1], "http");
+  double seconds = argc == 3 || http ? atof(argv[2]) : 0;
   if (!(seconds > 0)) {
-    fprintf(stderr, "usage: overhead_load getppid|pingpong|spin SECONDS\n");
+    fprintf(stderr, "usage: overhead_load getppid|pingpong|spin SECONDS, or http SECONDS PORT PATH\n");
     return 2;
   }
   uint64_t end = Now(CLOCK_MONOTONIC) + (uint64_t)(seconds * 1e9);
-  if (!strcmp(argv[1], "getppid")) {
+  if (http) {
+    Http(end, atoi(argv[3]), argv[4]);
+  } else if (!strcmp(argv[1], "getppid")) {
     Getppid(end);
   } else if (!strcmp(argv[1], "pingpong")) {
     Pingpong(end);

@@ -180,10 +180,11 @@ def need_runc(test):
 class Container:
     """A runc container with one static program of ours and nothing else; removed on exit.
 
-    output() is what the program printed so far; wait() waits for its own end.
+    output() is what the program printed so far; wait() waits for its own end. `resources` is that part of the runtime's
+    config: {"cpu": {"quota": 10000, "period": 100000}}.
     """
 
-    def __init__(self, name, binary, *arguments, network=None, stdin=subprocess.DEVNULL):
+    def __init__(self, name, binary, *arguments, network=None, stdin=subprocess.DEVNULL, resources=None):
         self.name = name
         self._folder = tempfile.TemporaryDirectory(prefix="pyrometer-e2e-runc-")
         self.folder = pathlib.Path(self._folder.name)
@@ -202,6 +203,7 @@ class Container:
         config["process"].update(terminal=False, args=[f"/bin/{binary.name}", *[str(a) for a in arguments]], cwd="/")
         config["process"]["rlimits"] = []
         config["root"]["readonly"] = False
+        config["linux"].setdefault("resources", {}).update(resources or {})
         if network:
             for namespace in config["linux"]["namespaces"]:
                 if namespace["type"] == "network":

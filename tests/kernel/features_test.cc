@@ -40,7 +40,9 @@ TEST(FeaturesTest, WhatIsReportedWorkingIsWhatTheProbesNeed) {
                            "ring_buffer",
                            "task_work",
                            "sock_ops",
+                           "socket_iterator",
                            "tcp_probe",
+                           "io_uring",
                            "hardware_cycles",
                            "kprobe",
                            "fentry",
@@ -69,7 +71,8 @@ TEST(FeaturesTest, RootOnAKernelWithBtfHasEverythingTheProbesNeed) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root";
   const std::vector<Feature> features = ProbeFeatures();
   if (FindFeature(features, "btf")->state != FeatureState::kOk) GTEST_SKIP() << "kernel without BTF";
-  for (const char* name : {"bpf_perf_event", "tp_btf", "task_storage", "sk_storage", "ring_buffer", "tcp_probe"}) {
+  for (const char* name :
+       {"bpf_perf_event", "tp_btf", "task_storage", "sk_storage", "ring_buffer", "socket_iterator", "tcp_probe"}) {
     EXPECT_EQ(FindFeature(features, name)->state, FeatureState::kOk)
         << name << ": " << FindFeature(features, name)->detail;
   }

@@ -29,6 +29,7 @@
 
 #include "bpf/abi/types.h"
 #include "userspace/base/strings.h"
+#include "userspace/kernel/bpf_loader.h"
 
 namespace {
 
@@ -52,6 +53,7 @@ const Setting kSettings[] = {
     {"pyro_filter", {0, 1, 2}},        {"pyro_v1_controller", {PYRO_V1_NONE, PYRO_V1_MEMORY}},
     {"pyro_kernel_stacks", {0, 1}},    {"pyro_split", {0, 1}},
     {"pyro_switch_has_state", {0, 1}}, {"pyro_sampling", {0, 1}},
+    {"pyro_hot_shift", {0, 56}},
 };
 
 struct ObjectDeleter {
@@ -203,12 +205,38 @@ std::optional<Cost> Measure(const std::string& path, const std::string& name, co
               .stack = log.substr(stack + 12, log.find('\n', stack) - stack - 12)};
 }
 
-// The kernel function without which a program is not loaded by its loader either (userspace/kernel/cpu_sampler.cc).
-const char* Needs(std::string_view program) {
-  return program == "pyro_cpu_sample_deferring" ? "bpf_task_work_schedule_resume_impl" : nullptr;
-}
+// What a program needs of the kernel; without it, its loader does not load it either (userspace/kernel/cpu_sampler.cc,
+// io_uring_latency.cc).
+struct Need {
+  std::string_view program;
+  const char* function;    // or:
+  const char* tracepoint;  // with so many arguments
+  int least, most;
+};
+const Need kNeeds[] = {
+    {"pyro_cpu_sample_deferring", "bpf_task_work_schedule_resume_impl", nullptr, 0, 0},
+    {"pyro_submit_req", nullptr, "io_uring_submit_req", 1, 1},
+    {"pyro_submit_sqe", nullptr, "io_uring_submit_sqe", 2, 2},
+    {"pyro_complete", nullptr, "io_uring_complete", 3, 3},
+    {"pyro_complete_values", nullptr, "io_uring_complete", 5, 7},
+    {"pyro_refused", nullptr, "io_uring_req_failed", 3, 3},
+    {"pyro_overflow", nullptr, "io_uring_cqe_overflow", 5, 5},
+};
 
-bool KernelHas(const char* function) { return libbpf_find_vmlinux_btf_id(function, BPF_TRACE_FENTRY) > 0; }
+// What this kernel lacks of it; "" if nothing.
+std::string Lacks(std::string_view program) {
+  for (const Need& need : kNeeds) {
+    if (need.program != program) continue;
+    if (need.function != nullptr) {
+      return libbpf_find_vmlinux_btf_id(need.function, BPF_TRACE_FENTRY) > 0 ? "" : need.function;
+    }
+    const int arguments = pyrometer::kernel::TracepointArguments({need.tracepoint}).front();
+    if (arguments < need.least || arguments > need.most) {
+      return StrFormat("%s of %d arguments", need.tracepoint, need.least);
+    }
+  }
+  return "";
+}
 
 // Prints the dearest variant of a program. False when one does not load or costs more than `limit`.
 bool Check(const std::string& path, const std::string& name, const std::vector<Variant>& variants, uint64_t limit) {
@@ -274,9 +302,9 @@ int main(int argc, char** argv) {
     const std::vector<Variant> variants = Variants(object.get(), seen);
     bpf_program* program = nullptr;
     bpf_object__for_each_program(program, object.get()) {
-      if (const char* function = Needs(bpf_program__name(program)); function != nullptr && !KernelHas(function)) {
+      if (const std::string lacks = Lacks(bpf_program__name(program)); !lacks.empty()) {
         std::printf("%s %s: left out, this kernel has no %s\n", std::filesystem::path(path).stem().stem().c_str(),
-                    bpf_program__name(program), function);
+                    bpf_program__name(program), lacks.c_str());
         continue;
       }
       ++programs;

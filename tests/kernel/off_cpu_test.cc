@@ -404,7 +404,15 @@ TEST_F(OffCpuTest, ASampleKnowsWhoEndedTheWait) {
   child.ReadLine();
   EXPECT_EQ(child.Wait(), 0);
   std::this_thread::sleep_for(50ms);
-  uint64_t reads = 0, by_thread = 0, with_user = 0, waker_user = 0;
+  uint64_t reads = 0, by_thread = 0, with_user = 0, waker_user = 0, of_ours = 0;
+  uint64_t trace_run_begin = 0, trace_run_end = UINT64_MAX;
+  std::ifstream symbols("/proc/kallsyms");
+  for (std::string line; std::getline(symbols, line);) {
+    const std::vector<std::string_view> fields = Split(line, ' ');
+    const uint64_t address = ParseUint64(fields[0], 16).value_or(0);
+    if (fields[2] == "bpf_trace_run1") trace_run_begin = address;
+    if (trace_run_begin != 0 && address > trace_run_begin) trace_run_end = std::min(trace_run_end, address);
+  }
   ASSERT_TRUE((*probe)
                   ->PollSamples([&](const WaitSample& s) {
                     if (s.cgroup_id != cgroup.id() || SyscallName({.nr = s.nr}) != "read") return;
@@ -417,12 +425,17 @@ TEST_F(OffCpuTest, ASampleKnowsWhoEndedTheWait) {
                     by_thread += s.waker_process.tgid == s.process.tgid && s.waker_tid != s.tid;
                     waker_user += s.waker_user_frames.size() >= 2;
                     EXPECT_FALSE(s.waker_kernel_frames.empty());
+                    // From the wake-up on: not the probe that looks.
+                    for (const uint64_t frame : s.waker_kernel_frames) {
+                      of_ours += trace_run_begin != 0 && frame >= trace_run_begin && frame < trace_run_end;
+                    }
                   })
                   .ok());
   EXPECT_LE(reads, 50u);  // each is longer than T
   EXPECT_GE(reads + (*probe)->Counters().missed, 50u);
   EXPECT_GE(by_thread, reads * 95 / 100);
   EXPECT_GE(waker_user, reads * 95 / 100);
+  EXPECT_EQ(of_ours, 0u);
   std::string why;
   if (::pyrometer::testing::FeatureWorks("task_work", &why)) {
     EXPECT_GE(with_user, reads * 95 / 100);

@@ -49,6 +49,9 @@ struct Totals {
   }
 };
 
+// For tests that want their own exemplars also when the rest of the machine makes thousands.
+constexpr uint32_t kRoomForAll = 64 << 20, kBudgetForAll = 1 << 20;
+
 class SyscallLatencyTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -75,7 +78,7 @@ TEST_F(SyscallLatencyTest, CountsAreExactAndLatenciesAreTrue) {
   mix.CloseInput();
   uint64_t slow_calls = 0, slow_reads = 0;
   const auto on_slow = [&](const SlowCall& call) {
-    if (call.key.cgroup_id != cgroup.id()) return;
+    if (call.key.cgroup_id != cgroup.id() || !call.slow) return;
     ++slow_calls;
     EXPECT_GE(call.latency_ns, 1'000'000u);
     EXPECT_GT(call.time_ns, call.latency_ns);
@@ -161,7 +164,7 @@ TEST_F(SyscallLatencyTest, TheSumOverAllKeysIsWhatTheProbeRecorded) {
 }
 
 TEST_F(SyscallLatencyTest, FullMapFoldsVisiblyAndLosesNothing) {
-  auto probe = SyscallLatency::Start({.max_octaves = 4});
+  auto probe = SyscallLatency::Start({.max_octaves = 4, .hot_octaves = 0});
   ASSERT_TRUE(probe.ok()) << probe.status();
   for (int j = 0; j < 1000; ++j) {
     syscall(SYS_getppid);
@@ -215,6 +218,115 @@ TEST_F(SyscallLatencyTest, IdleKeysGiveTheirEntriesBackAndStartAfresh) {
   }
 }
 
+TEST_F(SyscallLatencyTest, PlacesOfHotHistogramsChangeHandsWithoutLosingACall) {
+  // Eight places for all that the machine does: nearly every key finds its place taken, idle ones are given back after
+  // one window, and busy keys drive out quiet ones.
+  for (const uint32_t places : {0u, 8u, 64u}) {
+    SCOPED_TRACE(places);
+    auto probe = SyscallLatency::Start({.hot_octaves = places, .idle_windows_before_eviction = 1});
+    ASSERT_TRUE(probe.ok()) << probe.status();
+    TestCgroup cgroup("hot");
+    Totals totals;
+    uint64_t everything = 0;
+    const auto drain = [&] {
+      ASSERT_TRUE((*probe)
+                      ->Drain([&](const SyscallWindow& w) {
+                        everything += w.latency.count;
+                        if (w.key.cgroup_id == cgroup.id()) totals.Add(w);
+                      })
+                      .ok());
+    };
+    constexpr int kCalls = 100000;
+    std::vector<std::unique_ptr<Child>> crowd;
+    for (int round = 0; round < 3; ++round) {
+      for (int i = 0; i < 2; ++i) {
+        crowd.push_back(std::make_unique<Child>(std::vector<std::string>{
+            Workload("syscall_mix_static"), std::to_string(kCalls), "0", "0", std::to_string(kCalls)}));
+        ASSERT_TRUE(cgroup.Add(crowd.back()->pid()));
+        crowd.back()->Go();
+      }
+      for (int i = 0; i < 20; ++i) {
+        drain();
+        std::this_thread::sleep_for(2ms);
+      }
+    }
+    for (auto& child : crowd) EXPECT_EQ(child->Wait(), 0);
+    ASSERT_TRUE((*probe)->Stop().ok());
+    drain();
+    drain();
+    EXPECT_EQ(totals.count["getppid"], 6u * kCalls);
+    EXPECT_EQ(totals.errors["close"][EBADF], 6u * kCalls);
+    EXPECT_GE(totals.count["close"], 6u * kCalls);
+    const SyscallCounters c = (*probe)->Counters();
+    EXPECT_EQ(everything, c.recorded + c.folded);
+    EXPECT_EQ(c.lost, 0u);
+  }
+  EXPECT_FALSE(SyscallLatency::Start({.hot_octaves = 24}).ok());
+}
+
+TEST_F(SyscallLatencyTest, PausedItCountsNothingAndNoCallAcrossAPause) {
+  auto started = SyscallLatency::Start({});
+  ASSERT_TRUE(started.ok()) << started.status();
+  SyscallLatency& probe = **started;
+  TestCgroup cgroup("paused");
+  const auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), Workload("syscall_mix_static"));
+    auto child = std::make_unique<Child>(std::move(arguments));
+    EXPECT_TRUE(cgroup.Add(child->pid()));
+    child->Go();
+    return child;
+  };
+  Totals totals;
+  const auto drain = [&] {
+    ASSERT_TRUE(probe
+                    .Drain([&](const SyscallWindow& w) {
+                      if (w.key.cgroup_id == cgroup.id()) totals.Add(w);
+                    })
+                    .ok());
+  };
+  EXPECT_EQ(run({"1000", "0", "0", "0"})->Wait(), 0);
+  // One call of 20 ms is open when it pauses, and ends meanwhile; the next ones are entered before it resumes.
+  const uint64_t before = MonotonicNowNs();
+  auto sleeper = run({"0", "30", "0", "7"});
+  sleeper->WaitUntilBlockedIn({SYS_nanosleep});
+  const auto slice = probe.Pause(0);
+  ASSERT_TRUE(slice.ok()) << slice.status();
+  EXPECT_LT(slice->begin_ns, before);
+  EXPECT_LT(before, slice->entries_end_ns);
+  EXPECT_LE(slice->entries_end_ns, slice->end_ns);
+  drain();
+  const uint64_t sleeps = totals.count["nanosleep"];
+  EXPECT_LT(sleeps, 30u);
+  EXPECT_EQ(run({"5000", "0", "0", "0"})->Wait(), 0);
+  drain();
+  EXPECT_EQ(totals.count["getppid"], 1000u);
+  EXPECT_EQ(totals.count["nanosleep"], sleeps);
+
+  std::this_thread::sleep_for(50ms);
+  ASSERT_TRUE(probe.Resume().ok());
+  EXPECT_EQ(sleeper->Wait(), 0);
+  EXPECT_EQ(run({"300", "0", "0", "0"})->Wait(), 0);
+  // With a tail: a call that is open when the slice ends has its end seen.
+  auto last = run({"0", "1", "0", "0"});
+  last->WaitUntilBlockedIn({SYS_nanosleep});
+  const uint64_t sleeps_before_tail = [&] {
+    drain();
+    return totals.count["nanosleep"];
+  }();
+  const auto tail = probe.Pause(200'000'000);
+  ASSERT_TRUE(tail.ok()) << tail.status();
+  EXPECT_GE(tail->end_ns - tail->entries_end_ns, 200'000'000u);
+  EXPECT_EQ(last->Wait(), 0);
+  drain();
+  EXPECT_EQ(totals.count["getppid"], 1300u);
+  EXPECT_EQ(totals.errors["close"][EBADF], 7u);
+  EXPECT_EQ(totals.count["nanosleep"], sleeps_before_tail + 1);
+  // Each of 20 ms; across the pause it would be 70 and more.
+  EXPECT_LT(totals.max_ns["nanosleep"], 60'000'000u);
+  EXPECT_LT(totals.count["nanosleep"], 31u);
+  EXPECT_GT(probe.Counters().paused, 0u);
+}
+
 TEST_F(SyscallLatencyTest, CompatCallsHaveTheirOwnNumbers) {
 #ifdef __x86_64__
   auto probe = SyscallLatency::Start({});
@@ -252,7 +364,7 @@ TEST_F(SyscallLatencyTest, CompatCallsHaveTheirOwnNumbers) {
 }
 
 TEST_F(SyscallLatencyTest, ExemplarsKeepToTheirBudget) {
-  auto probe = SyscallLatency::Start({.exemplars_per_key = 2, .exemplars_per_window_new_key = 5});
+  auto probe = SyscallLatency::Start({.exemplars_per_key = 2, .exemplars_per_window_new_key = 5, .drawn_per_key = 0});
   ASSERT_TRUE(probe.ok()) << probe.status();
   TestCgroup cgroup("budget");
   Child mix({Workload("syscall_mix"), "0", "25", "0", "0"});
@@ -287,7 +399,7 @@ TEST_F(SyscallLatencyTest, CallsThatHaveNotReturned) {
     std::string call, comm;
     uint32_t tgid = 0;
     uint64_t age_ns = 0, calls = 0;
-    bool older = false;
+    bool older = false, blocked = false;
   };
   Seen of_old, of_child;
   const auto look = [&] {
@@ -296,8 +408,8 @@ TEST_F(SyscallLatencyTest, CallsThatHaveNotReturned) {
       EXPECT_FALSE(call.waits) << "nobody but off_cpu knows";
       if (call.key.cgroup_id != cgroup.id() && call.key.cgroup_id != old_cgroup.id()) return;
       Seen& seen = call.key.cgroup_id == cgroup.id() ? of_child : of_old;
-      seen = {SyscallName(call.key), std::string(call.comm), call.process.tgid,
-              call.age_ns,           seen.calls + 1,         call.older};
+      seen = {SyscallName(call.key), std::string(call.comm), call.process.tgid, call.age_ns, seen.calls + 1, call.older,
+              call.blocked};
     });
   };
   const uint64_t begun_ns = MonotonicNowNs();
@@ -311,6 +423,7 @@ TEST_F(SyscallLatencyTest, CallsThatHaveNotReturned) {
   EXPECT_THAT(of_child.call, ::testing::AnyOf("select", "pselect6"));
   EXPECT_EQ(of_child.comm, "waits");
   EXPECT_EQ(of_child.tgid, static_cast<uint32_t>(child.pid()));
+  EXPECT_TRUE(of_child.blocked);
   EXPECT_FALSE(of_child.older);
   EXPECT_GE(of_child.age_ns, 300 * kNsPerMs);
   // Its true age is not known: what is, is how long we have been looking.
@@ -346,7 +459,7 @@ TEST_F(SyscallLatencyTest, AThreadThatIsStoppedIsInNoCall) {
 
 TEST_F(SyscallLatencyTest, ExemplarsAreDrawnFromTheWholeWindowAndTheSlowestIsThere) {
   constexpr uint32_t kWanted = 40, kSleeps = 500;
-  auto probe = SyscallLatency::Start({.exemplar_quantile = 0, .exemplars_per_key = kWanted});
+  auto probe = SyscallLatency::Start({.exemplar_quantile = 0, .exemplars_per_key = kWanted, .drawn_per_key = 0});
   ASSERT_TRUE(probe.ok()) << probe.status();
   TestCgroup cgroup("drawn");
   const auto run = [&](std::vector<std::string> arguments) {
@@ -396,13 +509,72 @@ TEST_F(SyscallLatencyTest, ExemplarsAreDrawnFromTheWholeWindowAndTheSlowestIsThe
   EXPECT_GE(late, static_cast<long>(places.size() / 6));
 }
 
+TEST_F(SyscallLatencyTest, WeightsOfDrawnCallsAddUpToAllCalls) {
+  constexpr int kRounds = 80;
+  constexpr uint64_t kFast = 20'000, kSleeps = 3;
+  auto probe = SyscallLatency::Start({.drawn_per_key = 100, .drawn_per_window = 1u << 20, .ring_bytes = kRoomForAll});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  TestCgroup cgroup("weights");
+  struct Sums {
+    double calls = 0, ns = 0, weights = 0, weighted_ns = 0;
+    uint64_t drawn = 0;
+  };
+  std::map<std::string, Sums> sums;
+  uint64_t in_window = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    Child mix({Workload("syscall_mix_static"), StrFormat("%d", kFast), StrFormat("%d", kSleeps), "0", "50"});
+    ASSERT_TRUE(cgroup.Add(mix.pid()));
+    mix.Go();
+    const auto poll = [&] {
+      return (*probe)->PollExemplars([&](const SlowCall& call) {
+        if (call.key.cgroup_id != cgroup.id() || call.weight == 0) return;
+        Sums& sum = sums[SyscallName(call.key)];
+        ++sum.drawn;
+        sum.weights += static_cast<double>(call.weight);
+        sum.weighted_ns += static_cast<double>(call.weight) * static_cast<double>(call.latency_ns);
+        in_window += call.weight > 1;
+      });
+    };
+    for (; !mix.Ended(); std::this_thread::sleep_for(5ms)) ASSERT_TRUE(poll().ok());
+    EXPECT_EQ(mix.Wait(), 0);
+    ASSERT_TRUE(poll().ok());
+    ASSERT_TRUE((*probe)
+                    ->Drain([&](const SyscallWindow& w) {
+                      if (w.key.cgroup_id != cgroup.id()) return;
+                      Sums& sum = sums[SyscallName(w.key)];
+                      sum.calls += static_cast<double>(w.latency.count);
+                      sum.ns += static_cast<double>(w.latency.sum_ns);
+                    })
+                    .ok());
+  }
+  const SyscallCounters c = (*probe)->Counters();
+  EXPECT_EQ(c.exemplars_dropped, 0u);
+  for (const std::string call : {"getppid", "close", "nanosleep"}) {
+    const Sums& sum = sums[call];
+    std::printf(
+        "[ measured ] %s: %llu drawn of %.0f calls; weights %.4f of the calls, weighted time %.4f of the time\n",
+        call.c_str(), static_cast<unsigned long long>(sum.drawn), sum.calls, sum.weights / sum.calls,
+        sum.weighted_ns / sum.ns);
+  }
+  const Sums& fast = sums["getppid"];
+  EXPECT_EQ(fast.calls, kRounds * kFast);
+  EXPECT_GT(in_window, 300u);
+  // 8 to 20 draws a round, however many calls: one standard deviation is about 4 %.
+  EXPECT_GT(fast.drawn, kRounds * 4u);
+  EXPECT_LT(fast.drawn, kRounds * 100u);
+  EXPECT_NEAR(fast.weights / fast.calls, 1, 0.16);
+  EXPECT_NEAR(fast.weighted_ns / fast.ns, 1, 0.25);
+  // Once a call is known to be rare, each is drawn; before, each had its chance.
+  EXPECT_GT(sums["nanosleep"].drawn, kSleeps * (kRounds - 2) - 1);
+}
+
 // What the slow calls of one name say of themselves.
 std::vector<std::pair<std::string, CallDescriptor>> SlowCallsOf(SyscallLatency& probe, const TestCgroup& cgroup,
                                                                 std::string_view name) {
   std::vector<std::pair<std::string, CallDescriptor>> calls;
   EXPECT_TRUE(probe
                   .PollExemplars([&](const SlowCall& call) {
-                    if (call.key.cgroup_id != cgroup.id() || SyscallName(call.key) != name) return;
+                    if (call.key.cgroup_id != cgroup.id() || SyscallName(call.key) != name || !call.slow) return;
                     calls.emplace_back(CallText(call, "FILE"), call.descriptor);
                   })
                   .ok());
@@ -410,7 +582,7 @@ std::vector<std::pair<std::string, CallDescriptor>> SlowCallsOf(SyscallLatency& 
 }
 
 TEST_F(SyscallLatencyTest, SlowCallsSayOnWhichSocketTheyWaited) {
-  auto probe = SyscallLatency::Start({});
+  auto probe = SyscallLatency::Start({.exemplars_per_window_new_key = kBudgetForAll, .ring_bytes = kRoomForAll});
   ASSERT_TRUE(probe.ok()) << probe.status();
   TestCgroup cgroup("socket");
   Child child({Workload("waits"), "tcp", "3", "20000"});
@@ -427,7 +599,7 @@ TEST_F(SyscallLatencyTest, SlowCallsSayOnWhichSocketTheyWaited) {
 }
 
 TEST_F(SyscallLatencyTest, SlowCallsSayOnWhichFileTheyWaited) {
-  auto probe = SyscallLatency::Start({});
+  auto probe = SyscallLatency::Start({.exemplars_per_window_new_key = kBudgetForAll, .ring_bytes = kRoomForAll});
   ASSERT_TRUE(probe.ok()) << probe.status();
   TestCgroup cgroup("file");
   Child child({Workload("waits"), "--stop", "pipe", "3", "20000"});

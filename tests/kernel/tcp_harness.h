@@ -135,17 +135,29 @@ inline int PortOf(::pyrometer::testing::Child& server) {
   return port;
 }
 
+inline void PrintTo(TcpSource source, std::ostream* out) { *out << TcpSourceName(source); }
+
 inline void DrainInto(TcpLatency& probe, Flows& flows) {
   ASSERT_TRUE(probe.Drain([&](const TcpWindow& w) { flows[w.key].Add(w); }).ok());
 }
 
-class TcpProbeTest : public ::testing::Test {
+// Each test runs with both of the probe's sources: what it says must not depend on which.
+class TcpProbeTest : public ::testing::TestWithParam<TcpSource> {
  protected:
   void SetUp() override {
-    SKIP_UNLESS("tcp_probe");
+    if (GetParam() != TcpSource::kTcpProbe) SKIP_UNLESS("socket_iterator");
+    if (GetParam() != TcpSource::kPoll) SKIP_UNLESS("tcp_probe");
     SKIP_UNLESS("sk_storage");
+  }
+  static StatusOr<std::unique_ptr<TcpLatency>> StartProbe(TcpLatency::Options options = {}) {
+    options.source = GetParam();
+    return TcpLatency::Start(options);
   }
   ::pyrometer::testing::TestCgroup client_group_{"client"}, server_group_{"server"};
 };
+
+#define INSTANTIATE_FOR_BOTH_SOURCES(suite)                                                          \
+  INSTANTIATE_TEST_SUITE_P(Source, suite, ::testing::Values(TcpSource::kPoll, TcpSource::kTcpProbe), \
+                           [](const auto& source) { return std::string(TcpSourceName(source.param)); })
 
 }  // namespace pyrometer::kernel

@@ -19,7 +19,7 @@ class TcpLatencyTest : public TcpProbeTest {
   void PingOverTenMilliseconds(const std::string& server_address, int family) {
     Wire wire({"10000"});
     ASSERT_FALSE(wire.a().empty());
-    auto probe = TcpLatency::Start({});
+    auto probe = StartProbe();
     ASSERT_TRUE(probe.ok()) << probe.status();
     const auto server = StartIn(wire.b(), server_group_, {Workload("tcp_pingpong"), "server", server_address, "7777"});
     ASSERT_EQ(PortOf(*server), 7777);
@@ -68,17 +68,19 @@ class TcpLatencyTest : public TcpProbeTest {
   }
 };
 
-TEST_F(TcpLatencyTest, RttOverAKnownWireIpv4) { PingOverTenMilliseconds("10.99.0.2", 4); }
-TEST_F(TcpLatencyTest, RttOverAKnownWireIpv6) { PingOverTenMilliseconds("fd99::2", 6); }
+INSTANTIATE_FOR_BOTH_SOURCES(TcpLatencyTest);
 
-TEST_F(TcpLatencyTest, ConnectionsOlderThanTheProbeAreSeen) {
+TEST_P(TcpLatencyTest, RttOverAKnownWireIpv4) { PingOverTenMilliseconds("10.99.0.2", 4); }
+TEST_P(TcpLatencyTest, RttOverAKnownWireIpv6) { PingOverTenMilliseconds("fd99::2", 6); }
+
+TEST_P(TcpLatencyTest, ConnectionsOlderThanTheProbeAreSeen) {
   Wire wire({"5000"});
   const auto server = StartIn(wire.b(), server_group_, {Workload("tcp_pingpong"), "server", "10.99.0.2", "7778"});
   ASSERT_EQ(PortOf(*server), 7778);
   const auto client =
       StartIn(wire.a(), client_group_, {Workload("tcp_pingpong"), "client", "10.99.0.2", "7778", "150"});
   std::this_thread::sleep_for(300ms);
-  auto probe = TcpLatency::Start({});
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   EXPECT_FALSE(client->ReadLine().empty());
   client->Wait();
@@ -105,9 +107,9 @@ TEST_F(TcpLatencyTest, ConnectionsOlderThanTheProbeAreSeen) {
   }
 }
 
-TEST_F(TcpLatencyTest, LostSegmentsAreCountedWhereTheyAreSentAgain) {
+TEST_P(TcpLatencyTest, LostSegmentsAreCountedWhereTheyAreSentAgain) {
   Wire wire({"2000", "25"});
-  auto probe = TcpLatency::Start({});
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   const auto server = StartIn(wire.b(), server_group_, {Workload("tcp_pingpong"), "server", "10.99.0.2", "7779"});
   ASSERT_EQ(PortOf(*server), 7779);
@@ -129,8 +131,8 @@ TEST_F(TcpLatencyTest, LostSegmentsAreCountedWhereTheyAreSentAgain) {
   EXPECT_EQ(in->bytes_received, 50000u);
 }
 
-TEST_F(TcpLatencyTest, RefusedConnectionsAreFailures) {
-  auto probe = TcpLatency::Start({});
+TEST_P(TcpLatencyTest, RefusedConnectionsAreFailures) {
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   const auto client = StartIn("", client_group_, {Workload("tcp_pingpong"), "client", "127.0.0.1", "1", "1"});
   EXPECT_NE(client->Wait(), 0);
@@ -146,8 +148,8 @@ TEST_F(TcpLatencyTest, RefusedConnectionsAreFailures) {
   EXPECT_EQ(out->closed, 0u);
 }
 
-TEST_F(TcpLatencyTest, FlowsWithoutRoomAreFolded) {
-  auto probe = TcpLatency::Start({.max_flows = 1});
+TEST_P(TcpLatencyTest, FlowsWithoutRoomAreFolded) {
+  auto probe = StartProbe({.max_flows = 1});
   ASSERT_TRUE(probe.ok()) << probe.status();
   // Something else on this machine may take the one place first: two connections are folded in any case but one.
   for (int i = 0; i < 3; ++i) {
@@ -173,8 +175,8 @@ TEST_F(TcpLatencyTest, FlowsWithoutRoomAreFolded) {
   EXPECT_EQ(c.storage_lost, 0u);
 }
 
-TEST_F(TcpLatencyTest, MappedAddressesAreIpv4) {
-  auto probe = TcpLatency::Start({});
+TEST_P(TcpLatencyTest, MappedAddressesAreIpv4) {
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   const auto server = StartIn("", server_group_, {Workload("tcp_pingpong"), "server", "::", "0"});
   const int port = PortOf(*server);

@@ -11,7 +11,8 @@ namespace {
 using namespace std::chrono_literals;
 using ::pyrometer::testing::Workload;
 
-using TcpTruthTest = TcpProbeTest;
+class TcpTruthTest : public TcpProbeTest {};
+INSTANTIATE_FOR_BOTH_SOURCES(TcpTruthTest);
 
 // What `nstat` shows of a network namespace: "TcpRetransSegs", "TcpExtTCPFastRetrans", ….
 std::map<std::string, uint64_t> NetworkCounters(const std::string& network) {
@@ -62,10 +63,10 @@ void ExpectKernelsCounts(const Wire& wire, const Ends& ends) {
   EXPECT_EQ(other, 0u);
 }
 
-TEST_F(TcpTruthTest, RetransmitsEqualTheKernelsCountByCause) {
+TEST_P(TcpTruthTest, RetransmitsEqualTheKernelsCountByCause) {
   Wire wire({"2000", "40"});
   ASSERT_FALSE(wire.a().empty());
-  auto probe = TcpLatency::Start({});
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   const auto server = StartIn(wire.b(), server_group_, {Workload("tcp_many"), "sink", "10.99.0.2", "7801", "0"});
   ASSERT_EQ(PortOf(*server), 7801);
@@ -87,9 +88,9 @@ TEST_F(TcpTruthTest, RetransmitsEqualTheKernelsCountByCause) {
 }
 
 // One message at a time: nothing follows a lost one that could tell of the hole, so that timers must.
-TEST_F(TcpTruthTest, LossOfSingleMessagesIsFoundByTimers) {
+TEST_P(TcpTruthTest, LossOfSingleMessagesIsFoundByTimers) {
   Wire wire({"2000", "10"});
-  auto probe = TcpLatency::Start({});
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   const auto server = StartIn(wire.b(), server_group_, {Workload("tcp_pingpong"), "server", "10.99.0.2", "7802"});
   ASSERT_EQ(PortOf(*server), 7802);
@@ -110,10 +111,10 @@ TEST_F(TcpTruthTest, LossOfSingleMessagesIsFoundByTimers) {
   EXPECT_EQ(ends.in->bytes_sent, 60'000u);
 }
 
-TEST_F(TcpTruthTest, LostHandshakesAreCountedAtBothEnds) {
+TEST_P(TcpTruthTest, LostHandshakesAreCountedAtBothEnds) {
   // The answer to the SYN is lost, then what both ends send when their timers run out, in whichever order.
   Wire wire({"1000", "0", "0xe"});
-  auto probe = TcpLatency::Start({});
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   const auto server = StartIn(wire.b(), server_group_, {Workload("tcp_many"), "echo", "10.99.0.2", "7803", "1"});
   ASSERT_EQ(PortOf(*server), 7803);
@@ -136,9 +137,9 @@ TEST_F(TcpTruthTest, LostHandshakesAreCountedAtBothEnds) {
   EXPECT_GE(ends.out->connect_sum, 1'000'000'000u);  // the first timer is a second
 }
 
-TEST_F(TcpTruthTest, AReaderThatSleepsClosesItsWindow) {
+TEST_P(TcpTruthTest, AReaderThatSleepsClosesItsWindow) {
   Wire wire({"1000"});
-  auto probe = TcpLatency::Start({});
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   const auto server = StartIn(wire.b(), server_group_, {Workload("tcp_many"), "sink", "10.99.0.2", "7804", "1000"});
   ASSERT_EQ(PortOf(*server), 7804);
@@ -174,9 +175,9 @@ TEST_F(TcpTruthTest, AReaderThatSleepsClosesItsWindow) {
   EXPECT_EQ(in->bytes_received, 12'000'000u);
 }
 
-TEST_F(TcpTruthTest, ResetsBelongToWhoSendsAndWhoReceivesThem) {
+TEST_P(TcpTruthTest, ResetsBelongToWhoSendsAndWhoReceivesThem) {
   Wire wire({"1000"});
-  auto probe = TcpLatency::Start({});
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   const auto server = StartIn(wire.b(), server_group_, {Workload("tcp_many"), "echo", "10.99.0.2", "7805", "1"});
   ASSERT_EQ(PortOf(*server), 7805);
@@ -199,7 +200,6 @@ TEST_F(TcpTruthTest, ResetsBelongToWhoSendsAndWhoReceivesThem) {
 }
 
 struct Crowd {
-  const char* name;
   const char* address;
   int connections;
   int parallel;
@@ -207,13 +207,16 @@ struct Crowd {
   bool handoff;
 };
 
-class TcpCrowdTest : public TcpProbeTest, public ::testing::WithParamInterface<Crowd> {};
+class TcpCrowdTest : public TcpProbeTest {
+ protected:
+  void IsCountedExactly(const Crowd& crowd);
+};
+INSTANTIATE_FOR_BOTH_SOURCES(TcpCrowdTest);
 
 // Every connection and every byte, owned by the container at its end.
-TEST_P(TcpCrowdTest, IsCountedExactly) {
-  const Crowd& crowd = GetParam();
+void TcpCrowdTest::IsCountedExactly(const Crowd& crowd) {
   Wire wire({"0"});  // its namespace's loopback is ours alone
-  auto probe = TcpLatency::Start({});
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   std::vector<std::string> serve = {Workload("tcp_many"), "echo", crowd.address, "0",
                                     std::to_string(crowd.connections)};
@@ -255,22 +258,20 @@ TEST_P(TcpCrowdTest, IsCountedExactly) {
   EXPECT_EQ((*probe)->Counters().storage_lost, 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, TcpCrowdTest,
-                         ::testing::Values(Crowd{"TenThousandShort", "127.0.0.1", 10'000, 1, 100, false},
-                                           Crowd{"ThousandParallel", "127.0.0.1", 1000, 1000, 5000, false},
-                                           Crowd{"Ipv6", "::1", 1000, 50, 777, false},
-                                           Crowd{"HandedToAnotherProcess", "127.0.0.1", 200, 10, 100, true}),
-                         [](const auto& crowd) { return std::string(crowd.param.name); });
+TEST_P(TcpCrowdTest, TenThousandShort) { IsCountedExactly({"127.0.0.1", 10'000, 1, 100, false}); }
+TEST_P(TcpCrowdTest, ThousandParallel) { IsCountedExactly({"127.0.0.1", 1000, 1000, 5000, false}); }
+TEST_P(TcpCrowdTest, Ipv6) { IsCountedExactly({"::1", 1000, 50, 777, false}); }
+TEST_P(TcpCrowdTest, HandedToAnotherProcess) { IsCountedExactly({"127.0.0.1", 200, 10, 100, true}); }
 
 // Connections that were there first, and that send nothing.
-TEST_F(TcpTruthTest, SilentConnectionsAreFoundWithTheirDirection) {
+TEST_P(TcpTruthTest, SilentConnectionsAreFoundWithTheirDirection) {
   Wire wire({"1000"});
   const auto server = StartIn(wire.b(), server_group_, {Workload("tcp_many"), "echo", "10.99.0.2", "45678", "7"});
   ASSERT_EQ(PortOf(*server), 45678);  // looks ephemeral: only the listener tells the direction
   const auto client = StartIn(wire.a(), client_group_, {Workload("tcp_many"), "hold", "10.99.0.2", "45678", "7"});
   EXPECT_EQ(client->ReadLine(), "open");
   std::this_thread::sleep_for(100ms);  // until all are accepted
-  auto probe = TcpLatency::Start({});
+  auto probe = StartProbe();
   ASSERT_TRUE(probe.ok()) << probe.status();
   ASSERT_TRUE((*probe)->ScanStatus().ok()) << (*probe)->ScanStatus();
   Flows flows;
@@ -292,6 +293,73 @@ TEST_F(TcpTruthTest, SilentConnectionsAreFoundWithTheirDirection) {
     EXPECT_EQ(flow->closed, 7u);
     EXPECT_EQ(flow->bytes_sent + flow->bytes_received, 0u);
   }
+}
+
+class TcpAutoTest : public TcpProbeTest {
+ protected:
+  // A connection of `trips` round trips; both ends in `group`.
+  static void Chat(const Wire& wire, const ::pyrometer::testing::TestCgroup& group, const std::string& trips) {
+    const auto server = StartIn(wire.a(), group, {Workload("tcp_pingpong"), "server", "127.0.0.1", "0"});
+    const std::string port = std::to_string(PortOf(*server));
+    const auto client = StartIn(wire.a(), group, {Workload("tcp_pingpong"), "client", "127.0.0.1", port, trips});
+    EXPECT_EQ(client->Wait(), 0);
+    server->Wait();
+  }
+  static bool Reaches(const TcpLatency& probe, TcpSource source) {
+    for (int i = 0; i < 3000 && probe.Source() != source; ++i) std::this_thread::sleep_for(10ms);
+    return probe.Source() == source;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Source, TcpAutoTest, ::testing::Values(TcpSource::kAuto),
+                         [](const auto& source) { return std::string(TcpSourceName(source.param)); });
+
+TEST_P(TcpAutoTest, ChangesOverWithTheTrafficAndLosesNothing) {
+  const ::pyrometer::testing::TestCgroup busy("busy");
+  Wire wire({"0"});
+  auto probe = StartProbe({.busy_packets = 5000, .calm_ms = 500});
+  ASSERT_TRUE(probe.ok()) << probe.status();
+  EXPECT_TRUE((*probe)->SourceStatus().ok()) << (*probe)->SourceStatus();
+  EXPECT_TRUE(Reaches(**probe, TcpSource::kTcpProbe));
+  // One connection lives through both changes: 100 round trips a second.
+  const auto server = StartIn(wire.a(), server_group_, {Workload("tcp_pingpong"), "server", "127.0.0.1", "0"});
+  const std::string port = std::to_string(PortOf(*server));
+  const auto client =
+      StartIn(wire.a(), client_group_, {Workload("tcp_pingpong"), "client", "127.0.0.1", port, "800", "10000"});
+  Chat(wire, busy, "30000");
+  EXPECT_TRUE(Reaches(**probe, TcpSource::kPoll));
+  const uint64_t polls = (*probe)->Counters().polls;
+  Chat(wire, busy, "30000");
+  EXPECT_GT((*probe)->Counters().polls, polls);
+  EXPECT_TRUE(Reaches(**probe, TcpSource::kTcpProbe));
+  Chat(wire, busy, "500");
+  EXPECT_EQ(client->Wait(), 0);
+  server->Wait();
+  std::this_thread::sleep_for(100ms);
+  ASSERT_TRUE((*probe)->Stop().ok());
+  Flows flows;
+  DrainInto(**probe, flows);
+  const Flow* out = Find(flows, client_group_.id(), TcpDirection::kOut);
+  const Flow* in = Find(flows, server_group_.id(), TcpDirection::kIn);
+  ASSERT_NE(out, nullptr);
+  ASSERT_NE(in, nullptr);
+  for (const Flow* flow : {out, in}) {
+    EXPECT_EQ(flow->bytes_sent, 800u);
+    EXPECT_EQ(flow->bytes_received, 800u);
+    EXPECT_EQ(flow->opened, 1u);
+    EXPECT_EQ(flow->closed, 1u);
+    EXPECT_GT(flow->srtt_count, 100u);
+    EXPECT_EQ(flow->variations, flow->srtt_count);
+  }
+  uint64_t sent = 0, opened = 0, closed = 0;
+  for (const auto& [key, flow] : flows) {
+    if (key.cgroup_id != busy.id() || key.direction != TcpDirection::kOut) continue;
+    sent += flow.bytes_sent;
+    opened += flow.opened;
+    closed += flow.closed;
+  }
+  EXPECT_EQ(sent, 60'500u);
+  EXPECT_EQ(opened, 3u);
+  EXPECT_EQ(closed, 3u);
 }
 
 }  // namespace

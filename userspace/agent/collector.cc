@@ -45,11 +45,11 @@ uint64_t ResidentBytes() {
 
 // The name of a file is in /proc only, and for as long as it is open.
 std::string TextOf(const kernel::SlowCall& call) {
-  std::string file;
-  if (call.descriptor.kind == PYRO_DESCRIPTOR_FILE) {
-    file = DescriptorName(call.process.tgid, call.tid, call.descriptor.fd, call.descriptor.inode);
-  }
-  return kernel::CallText(call, file);
+  const auto name = [&](const kernel::CallDescriptor& descriptor) {
+    if (descriptor.kind != PYRO_DESCRIPTOR_FILE) return std::string();
+    return DescriptorName(call.process.tgid, call.tid, descriptor.fd, descriptor.inode);
+  };
+  return kernel::CallText(call, name(call.descriptor), name(call.second_descriptor));
 }
 
 // Label sets equal after naming (two comms of one cgroup may map to one service) must give one point.
@@ -147,9 +147,21 @@ Status Collector::StartProbes() {
     auto probe = kernel::SyscallLatency::Start({.unwind = node_.unwind_maps(), .split = options_.waits});
     const Status open_calls = probe.ok() ? (*probe)->OpenCallsStatus() : OkStatus();
     note("syscall_latency", probe.status(), std::string(Message(open_calls)));
-    if (probe.ok()) syscalls_ = *std::move(probe);
+    if (probe.ok()) {
+      syscalls_ = *std::move(probe);
+      whole_syscalls_ = probes_["syscall_latency"];
+      if (options_.syscall_budget_cores > 0) {
+        duty_ = std::make_unique<DutyCycle>(
+            syscalls_.get(),
+            DutyCycle::Options{.budget_cores = options_.syscall_budget_cores, .window_ns = options_.window_ns});
+      }
+    }
+    auto operations = kernel::IoUringLatency::Start({});
+    note("io_uring_latency", operations.status());
+    if (operations.ok()) io_uring_ = *std::move(operations);
   } else {
     unused("syscall_latency");
+    unused("io_uring_latency");
   }
   if (options_.waits) {
     auto waits =
@@ -161,10 +173,16 @@ Status Collector::StartProbes() {
   }
   if (options_.tcp) {
     auto probe = kernel::TcpLatency::Start({});
-    const Status scan = probe.ok() ? (*probe)->ScanStatus() : OkStatus();
-    note("tcp_latency", probe.status(),
-         scan.ok() ? ""
-                   : StrFormat("connections older than the agent are seen at their first packet: %s", Message(scan)));
+    std::string degraded;
+    if (probe.ok()) {
+      if (const Status scan = (*probe)->ScanStatus(); !scan.ok()) {
+        degraded = StrFormat("connections older than the agent are seen at their first packet: %s", Message(scan));
+      } else if (const Status source = (*probe)->SourceStatus(); !source.ok()) {
+        degraded = StrFormat("whatever the traffic, round-trip times come from %s: %s",
+                             (*probe)->Source() == kernel::TcpSource::kPoll ? "polls" : "each packet", Message(source));
+      }
+    }
+    note("tcp_latency", probe.status(), std::move(degraded));
     if (probe.ok()) tcp_ = *std::move(probe);
   } else {
     unused("tcp_latency");
@@ -263,7 +281,9 @@ void Collector::CollectLoop() {
   ending.open_calls = TakeOpenCalls();  // while the probe still sees what returns
   // Off-CPU first: it writes what system calls read.
   if (waits_ != nullptr) (void)waits_->Stop();
+  if (duty_ != nullptr) duty_->Stop();
   if (syscalls_ != nullptr) (void)syscalls_->Stop();
+  if (io_uring_ != nullptr) (void)io_uring_->Stop();
   if (tcp_ != nullptr) (void)tcp_->Stop();
   // Of the time that was sampled; making tables and names takes a while yet.
   const int64_t ended_ns = UnixNowNs();
@@ -319,8 +339,13 @@ void Collector::PollSlowCalls(int64_t offset_ns) {
     (void)resolver_.Rewalk(stack, means, call.raw_registers, call.raw_stack);
     profile::StackId id = resolver_.Intern(stack, window);
     if (waits_ != nullptr) id = WaitTrack::WithCause(call, id, window);
-    window.AddExemplar({call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)},
-                       {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid, TextOf(call)});
+    const RawWindow::CallKey key = {call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key)};
+    RawExemplar exemplar = {call.time_ns, call.latency_ns, id, std::string(call.comm), call.tid, TextOf(call)};
+    exemplar.weight = call.weight;
+    exemplar.typical = !call.slow;
+    if (waits_ != nullptr) exemplar.split = WaitTrack::SplitOf(call);
+    window.AddExemplar(key, std::move(exemplar));
+    if (waits_ != nullptr) waits_->NoteCall(call, key);
   });
   if (!status.ok()) ReportProblem("syscall_latency", status);
 }
@@ -358,13 +383,22 @@ std::optional<uint64_t> Collector::TakeExpected() {
   return ExpectedSamples(used_ns, frequency_hz_.load());
 }
 
-std::map<kernel::SyscallKey, profile::Histogram> Collector::TakeOpenCalls() {
-  std::map<kernel::SyscallKey, profile::Histogram> ages;
+Collector::OpenCalls Collector::TakeOpenCalls() {
+  OpenCalls ages;
   // Where this kernel does not let us, the probe's state has said so since the start.
-  if (syscalls_ == nullptr || !syscalls_->OpenCallsStatus().ok()) return ages;
-  const Status status =
-      syscalls_->ReadOpenCalls([&](const kernel::OpenCall& call) { ages[call.key].Record(call.age_ns); });
-  if (!status.ok()) ReportProblem("syscall_latency", status);
+  if (syscalls_ != nullptr && syscalls_->OpenCallsStatus().ok()) {
+    const Status status = syscalls_->ReadOpenCalls([&](const kernel::OpenCall& call) {
+      const std::string cause = waits_ == nullptr ? "" : WaitTrack::CauseOf(call);
+      ages[{call.key.cgroup_id, call.key.cgroup_v1_id, kernel::SyscallName(call.key), cause}].Record(call.age_ns);
+    });
+    if (!status.ok()) ReportProblem("syscall_latency", status);
+  }
+  if (io_uring_ != nullptr) {
+    const Status status = io_uring_->ReadOpen([&](const kernel::IoUringKey& key, uint64_t age_ns) {
+      ages[{key.cgroup_id, key.cgroup_v1_id, kernel::IoUringOperationName(key), ""}].Record(age_ns);
+    });
+    if (!status.ok()) ReportProblem("io_uring_latency", status);
+  }
   return ages;
 }
 
@@ -445,8 +479,19 @@ void Collector::Process(Work work) {
       point.time_ns = window.start_ns();
       point.duration_ns = window.duration_ns();
       for (const RawExemplar& exemplar : exemplars) {
-        point.exemplars.push_back({static_cast<int64_t>(exemplar.time_ns) + offset_ns, exemplar.value,
-                                   stacks[exemplar.stack], ToUtf8(exemplar.comm), exemplar.tid, exemplar.call});
+        profile::Exemplar& to = point.exemplars.emplace_back();
+        to = {static_cast<int64_t>(exemplar.time_ns) + offset_ns,
+              exemplar.value,
+              stacks[exemplar.stack],
+              ToUtf8(exemplar.comm),
+              exemplar.tid,
+              exemplar.call,
+              exemplar.weight,
+              exemplar.typical,
+              exemplar.split,
+              exemplar.waker};
+        to.waker.stack = stacks[exemplar.waker.stack];
+        to.waker.comm = ToUtf8(exemplar.waker.comm);
       }
       batch.histograms.push_back(std::move(point));
     }
@@ -511,42 +556,83 @@ void Collector::Deliver(profile::Batch batch, std::vector<SessionReport> finishe
   }
 }
 
+Status Collector::AddSystemCalls(const AddCall& add) {
+  std::optional<MeasuredSlices> measured;
+  if (duty_ != nullptr) {
+    ASSIGN_OR_RETURN(measured, duty_->EndWindow());
+  }
+  uint64_t calls = 0;
+  RETURN_IF_ERROR(syscalls_->Drain([&](const kernel::SyscallWindow& drained) {
+    kernel::SyscallWindow window = drained;
+    if (measured) calls_too_long_ += duty_->Scale(*measured, window);
+    calls += window.latency.count;
+    const profile::LabelSet labels =
+        node_.LabelsOf(window.key.cgroup_id, window.key.cgroup_v1_id, "")
+            .With(profile::kLabelSyscall, window.key.folded ? "[folded]" : kernel::SyscallName(window.key));
+    add(labels, window.latency, window.errors);
+    if (waits_ != nullptr) waits_->AddCall(labels, window);
+  }));
+  if (duty_ == nullptr) return OkStatus();
+  const double share = duty_->BeginWindow(calls);
+  const std::lock_guard lock(mutex_);
+  ProbeReport& report = probes_["syscall_latency"];
+  if (share >= 1) {
+    report = whole_syscalls_;
+  } else {
+    report = {
+        "syscall_latency", "degraded",
+        StrFormat("system calls are timed %.0f %% of the time and their counts estimated from it: timing all %.0f a "
+                  "second takes %.2f cores, the budget is %.2f (--syscall-budget)",
+                  share * 100, static_cast<double>(calls) * 1e9 / static_cast<double>(options_.window_ns),
+                  static_cast<double>(calls) * kCallCostNs / static_cast<double>(options_.window_ns),
+                  options_.syscall_budget_cores)};
+  }
+  return OkStatus();
+}
+
 void Collector::AddSums(const Work& work, profile::Batch* batch) {
   BatchBuilder builder(batch);
+  std::map<profile::LabelSet, profile::HistogramPoint> points;
+  const auto add_call = [&](const profile::LabelSet& labels, const kernel::LatencyHistogram& latency,
+                            const std::vector<kernel::SyscallError>& errors) {
+    profile::HistogramPoint& point = points[labels];
+    point.histogram.Merge(FromKernel(latency));
+    for (const kernel::SyscallError& error : errors) point.errors[error.error] += error.count;
+  };
   if (syscalls_ != nullptr) {
-    std::map<profile::LabelSet, profile::HistogramPoint> points;
-    const Status status = syscalls_->Drain([&](const kernel::SyscallWindow& window) {
-      const profile::LabelSet labels =
-          node_.LabelsOf(window.key.cgroup_id, window.key.cgroup_v1_id, "")
-              .With(profile::kLabelSyscall, window.key.folded ? "[folded]" : kernel::SyscallName(window.key));
-      profile::HistogramPoint& point = points[labels];
-      point.histogram.Merge(FromKernel(window.latency));
-      for (const kernel::SyscallError& error : window.errors) point.errors[error.error] += error.count;
-      if (waits_ != nullptr) waits_->AddCall(labels, window);
-    });
+    const Status status = AddSystemCalls(add_call);
     if (!status.ok()) ReportProblem("syscall_latency", status);
-    for (auto& [labels, point] : points) {
-      point.series = builder.Series(profile::kTypeSyscallLatency, labels);
-      point.time_ns = work.start_ns;
-      point.duration_ns = work.duration_ns;
-      // Slow calls of this window have a point already (see Process): one series, one window, one point.
-      const auto same = std::find_if(batch->histograms.begin(), batch->histograms.end(), [&](const auto& other) {
-        return other.series == point.series && other.time_ns == point.time_ns;
-      });
-      if (same == batch->histograms.end()) {
-        batch->histograms.push_back(std::move(point));
-      } else {
-        same->histogram.Merge(point.histogram);
-        for (const auto& [error, count] : point.errors) same->errors[error] += count;
-      }
+  }
+  if (io_uring_ != nullptr) {
+    const Status status = io_uring_->Drain([&](const kernel::IoUringWindow& window) {
+      add_call(node_.LabelsOf(window.key.cgroup_id, window.key.cgroup_v1_id, "")
+                   .With(profile::kLabelSyscall, kernel::IoUringOperationName(window.key)),
+               window.latency, window.errors);
+    });
+    if (!status.ok()) ReportProblem("io_uring_latency", status);
+  }
+  for (auto& [labels, point] : points) {
+    point.series = builder.Series(profile::kTypeSyscallLatency, labels);
+    point.time_ns = work.start_ns;
+    point.duration_ns = work.duration_ns;
+    // Slow calls of this window have a point already (see Process): one series, one window, one point.
+    const auto same = std::find_if(batch->histograms.begin(), batch->histograms.end(), [&](const auto& other) {
+      return other.series == point.series && other.time_ns == point.time_ns;
+    });
+    if (same == batch->histograms.end()) {
+      batch->histograms.push_back(std::move(point));
+    } else {
+      same->histogram.Merge(point.histogram);
+      for (const auto& [error, count] : point.errors) same->errors[error] += count;
     }
   }
   // Keys that differ in what labels do not show (the v1 cgroup id) are one series.
   std::map<profile::LabelSet, profile::Histogram> open_calls;
   for (const auto& [key, ages] : work.open_calls) {
-    open_calls[node_.LabelsOf(key.cgroup_id, key.cgroup_v1_id, "")
-                   .With(profile::kLabelSyscall, kernel::SyscallName(key))]
-        .Merge(ages);
+    const auto& [cgroup_id, cgroup_v1_id, name, cause] = key;
+    profile::LabelSet labels = node_.LabelsOf(cgroup_id, cgroup_v1_id, "").With(profile::kLabelSyscall, name);
+    if (!cause.empty()) labels = labels.With(profile::kLabelCause, cause);
+    open_calls[labels].Merge(ages);
   }
   for (auto& [labels, ages] : open_calls) {
     profile::HistogramPoint point;
@@ -685,12 +771,30 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
     uncounted("no entry seen", calls.no_entry);
     uncounted("entry not remembered", calls.start_lost);
     uncounted("never returns", calls.never_returns);
+    uncounted("outside of slices", calls.paused);
+    uncounted("too long for a slice", calls_too_long_);
     add("pyrometer_syscalls_folded", node, increase("syscalls folded", calls.folded));
+  }
+  if (io_uring_ != nullptr) {
+    const kernel::IoUringCounters requests = io_uring_->Counters();
+    const auto unmeasured = [&](std::string_view reason, uint64_t total) {
+      add("pyrometer_io_uring_unmeasured", node.With(profile::kLabelReason, reason),
+          increase(StrFormat("io_uring %s", reason), total));
+    };
+    unmeasured("asked for no completion", requests.silent);
+    unmeasured("too many in flight", requests.untracked);
+    unmeasured("end not seen", requests.unseen);
+    unmeasured("submission not seen", requests.no_submission);
+    unmeasured("completion of no known request", requests.further_unmatched);
+    unmeasured("lost", requests.lost);
+    add("pyrometer_io_uring_folded", node, increase("io_uring folded", requests.folded));
   }
   if (tcp_ != nullptr) {
     const kernel::TcpCounters packets = tcp_->Counters();
     add("pyrometer_tcp_updates_lost", node, increase("tcp lost", packets.lost + packets.storage_lost));
     add("pyrometer_tcp_updates_folded", node, increase("tcp folded", packets.folded));
+    // Says which source was in use: one a window but where many packets come.
+    add("pyrometer_tcp_polls", node, increase("tcp polls", packets.polls));
   }
   if (waits_ != nullptr) {
     const kernel::OffCpuCounters waits = waits_->Counters();

@@ -10,13 +10,15 @@
 //                   files or names, so that no ring overflows while a large binary is read.
 //   "pyro-name"     takes closed windows, drains the sums of system calls and TCP, names frames and
 //                   calls the sink. At nice 10: it must not compete with what it measures.
+//   (and those of the probes: "pyro-tcp" of tcp_latency.h)
 // Others talk to them through the methods here. The sink is called from pyro-name only.
 //
 // A probe that this kernel refuses is left out with its reason in Probes(); the others go on. Only
 // when none runs does Start fail.
 //
 // Budget: when this process's own CPU time stays above `cpu_budget_cores` for three windows, the always-on
-// frequency is halved (never below 9 Hz), and Probes() says so; it does not rise again by itself.
+// frequency is halved (never below 9 Hz), and Probes() says so; it does not rise again by itself. What timing system
+// calls costs those who make them has a budget of its own, `syscall_budget_cores`.
 #pragma once
 
 #include <atomic>
@@ -29,13 +31,16 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
+#include "userspace/agent/duty_cycle.h"
 #include "userspace/agent/node.h"
 #include "userspace/agent/sample_track.h"
 #include "userspace/agent/session.h"
 #include "userspace/agent/wait_track.h"
 #include "userspace/kernel/cpu_sampler.h"
+#include "userspace/kernel/io_uring_latency.h"
 #include "userspace/kernel/syscall_latency.h"
 #include "userspace/kernel/tcp_latency.h"
 #include "userspace/profile/batch.h"
@@ -43,7 +48,7 @@
 namespace pyrometer::agent {
 
 struct ProbeReport {
-  std::string name;   // "cpu_sampler", "syscall_latency", "tcp_latency", "off_cpu", "process_events"
+  std::string name;   // "cpu_sampler", "syscall_latency", "io_uring_latency", "tcp_latency", "off_cpu", …
   std::string state;  // "ok", "degraded", "off": it should run and does not, "unused": nobody asked for it
   std::string reason;
   // It should work and does not, or not wholly.
@@ -67,6 +72,9 @@ class Collector {
     // as drops. May be null.
     std::function<std::map<std::string, uint64_t>()> lost_samples;
     double cpu_budget_cores = 0.25;  // 0 = no budget; measured at 99 Hz: tests/bench/overhead
+    // CPU time that timing system calls may cost the calling threads, all CPUs together; beyond it they are timed part
+    // of the time and the rest is estimated (duty_cycle.h). 0: all are counted, whatever it costs.
+    double syscall_budget_cores = 0;
   };
   // Takes a finished window, gives it agent_id and sequence, and returns the latter. On failure (disk
   // full) the batch is kept and offered again with the next window, at most kMaxWaitingBatches of them.
@@ -90,6 +98,9 @@ class Collector {
   uint32_t frequency_hz() const { return frequency_hz_.load(); }
 
  private:
+  // Ages of what has not returned, by cgroup (id, v1 id), name, and what it waits for so far (WaitTrack::CauseOf).
+  using OpenCalls = std::map<std::tuple<uint64_t, uint64_t, std::string, std::string>, profile::Histogram>;
+
   // Work for pyro-name: the windows of one moment, to be sent as one batch.
   struct Work {
     std::vector<RawWindow> windows;                                  // always-on
@@ -99,7 +110,7 @@ class Collector {
     int64_t start_ns = 0;  // of the window that the sums belong to
     uint64_t duration_ns = 0;
     std::optional<uint64_t> expected;  // samples, by the machine's CPU time; unset when only a part is sampled
-    std::map<kernel::SyscallKey, profile::Histogram> open_calls;  // their ages when the windows ended
+    OpenCalls open_calls;              // their ages when the windows ended
   };
 
   Collector(const Options& options, Node* node, Sink sink, SessionListener on_session);
@@ -109,7 +120,7 @@ class Collector {
   void PollSlowCalls(int64_t offset_ns);
   void PollWaits(int64_t offset_ns);
   std::optional<uint64_t> TakeExpected();
-  std::map<kernel::SyscallKey, profile::Histogram> TakeOpenCalls();
+  OpenCalls TakeOpenCalls();
   void CutWindows(int64_t now_ns);
   void CutLastWindows(int64_t ended_ns, Work work);
   void Queue(Work work);
@@ -119,6 +130,9 @@ class Collector {
   void AddSums(const Work& work, profile::Batch* batch);
   void AddAccounting(const Work& work, profile::Batch* batch);
   void WatchBudget();
+  using AddCall = std::function<void(const profile::LabelSet&, const kernel::LatencyHistogram&,
+                                     const std::vector<kernel::SyscallError>&)>;
+  Status AddSystemCalls(const AddCall& add);
   void ReportProblem(const std::string& probe, const Status& status);
 
   const Options options_;
@@ -140,6 +154,8 @@ class Collector {
   std::unique_ptr<SampleTrack> track_;
   std::unique_ptr<kernel::TcpLatency> tcp_;
   std::unique_ptr<kernel::SyscallLatency> syscalls_;  // PollExemplars and ReadOpenCalls there, Drain on pyro-name
+  std::unique_ptr<DutyCycle> duty_;                   // null: all calls are timed; pyro-name's, but for its Stop
+  std::unique_ptr<kernel::IoUringLatency> io_uring_;  // ReadOpen there, Drain on pyro-name
   std::unique_ptr<WaitTrack> waits_;                  // Poll there, AddSums on pyro-name
   int64_t window_start_ns_ = 0;
   std::optional<uint64_t> machine_cpu_ns_;  // when samples were last expected; unset when only a part is sampled
@@ -156,6 +172,8 @@ class Collector {
   std::deque<Waiting> waiting_;
   uint64_t last_cpu_ns_ = 0;
   int windows_over_budget_ = 0;
+  ProbeReport whole_syscalls_;   // of syscall_latency, when all calls are timed
+  uint64_t calls_too_long_ = 0;  // for the slices that they were in
 
   std::mutex sampler_mutex_;  // sampler_ is replaced by pyro-collect, its counters read by pyro-name
   std::mutex queue_mutex_;

@@ -1,5 +1,6 @@
 #include "userspace/agent/naming.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "userspace/agent/sample_resolver.h"
@@ -89,6 +90,7 @@ profile::FrameId Naming::NameFrame(const RawWindow& window, const RawFrame& raw,
       return dictionary.InternFrame(std::move(frame));
   }
   symbolize::SetLines(symbol, &dictionary, &frame);
+  if (raw.upside_down) std::reverse(frame.lines.begin(), frame.lines.end());
   return dictionary.InternFrame(std::move(frame));
 }
 

@@ -64,6 +64,15 @@ RecentCallers& RawWindow::RecentCallersOf(uint32_t tid) {
   return recent_callers_[tid];
 }
 
+RawExemplar* RawWindow::FindExemplar(const CallKey& key, uint32_t tid, uint64_t time_ns) {
+  const auto found = exemplars_.find(key);
+  if (found == exemplars_.end()) return nullptr;
+  // The newest ones are asked for.
+  const auto exemplar = std::find_if(found->second.rbegin(), found->second.rend(),
+                                     [&](const RawExemplar& one) { return one.tid == tid && one.time_ns == time_ns; });
+  return exemplar == found->second.rend() ? nullptr : &*exemplar;
+}
+
 void RawWindow::Count(std::string_view name, Counts* counts) {
   const auto found = counts->find(name);
   ++(found != counts->end() ? found->second : (*counts)[std::string(name)]);

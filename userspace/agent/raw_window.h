@@ -23,6 +23,7 @@
 #include "userspace/base/types.h"
 #include "userspace/kernel/cpu_sample.h"
 #include "userspace/process/binary.h"
+#include "userspace/profile/batch.h"
 #include "userspace/profile/dictionary.h"
 
 namespace pyrometer::agent {
@@ -31,6 +32,7 @@ namespace pyrometer::agent {
 // unknown, which are private to a process) or 0 (kernel, synthetic).
 struct RawFrame {
   profile::FrameKind kind = profile::FrameKind::kUnknown;
+  bool upside_down = false;  // on a stack whose callers stand above: what is inlined there comes first as well
   // Why there is no binary although user code ran there ("no mapping", …): index into the window's reasons.
   uint16_t reason = 0;
   uint32_t origin = 0;
@@ -64,7 +66,11 @@ struct RawExemplar {
   profile::StackId stack = profile::kEmptyStack;
   std::string comm;
   uint32_t tid = 0;
-  std::string call;  // profile::Exemplar::call
+  std::string call;  // profile::Exemplar::call, and so on
+  uint64_t weight = 0;
+  bool typical = false;
+  std::vector<profile::TimePart> split;
+  profile::Waker waker;  // its stack in this window
 };
 
 class RawWindow {
@@ -108,6 +114,8 @@ class RawWindow {
   // kMaxOffsetMs; what lies before its start (a late one) counts as its start.
   void AddSampleAt(const RawGroup& group, profile::StackId stack, uint64_t value, int64_t unix_ns);
   void AddExemplar(const CallKey& key, RawExemplar exemplar) { exemplars_[key].push_back(std::move(exemplar)); }
+  // The one that was added of this thread and time; nullptr if there is none.
+  RawExemplar* FindExemplar(const CallKey& key, uint32_t tid, uint64_t time_ns);
   void CountStop(std::string_view reason) { Count(reason, &stops_); }
   void CountMeans(std::string_view name) { Count(name, &means_); }
 

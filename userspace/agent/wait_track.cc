@@ -26,8 +26,9 @@ WaitTrack::WaitTrack(Node* node, SampleResolver* resolver, std::unique_ptr<kerne
       }) {}
 
 Status WaitTrack::Poll(int64_t monotonic_to_unix_ns, const std::function<RawWindow&(int64_t)>& window_at) {
-  return probe_->PollSamples([&](const kernel::WaitSample& wait) {
+  const Status status = probe_->PollSamples([&](const kernel::WaitSample& wait) {
     if (!filter_.Contains(wait.process, wait.cgroup_id, wait.cgroup_v1_id)) return;
+    wakers_.AddWait(wait);
     RawWindow& window = window_at(static_cast<int64_t>(wait.time_ns) + monotonic_to_unix_ns);
     const std::string cause(kernel::WaitCauseName(wait.cause));
     const auto synthetic = [&](const std::string& name) {
@@ -58,25 +59,44 @@ Status WaitTrack::Poll(int64_t monotonic_to_unix_ns, const std::function<RawWind
     profile::StackId waker = intern(wait.waker_process, wait.waker_tid, wait.waker_kernel_frames,
                                     wait.waker_user_frames, wait.waker_user_stop);
     for (; waker != profile::kEmptyStack; waker = window.stacks()[waker].parent) {
-      const RawFrame frame = window.frames()[window.stacks()[waker].frame];
+      RawFrame frame = window.frames()[window.stacks()[waker].frame];
+      frame.upside_down = true;
       stack = window.InternStack(stack, frame);
     }
     RawGroup with_waker = group;
     with_waker.type = profile::kTypeOffCpuWakers;
     window.AddSample(with_waker, stack, 1, wait.weight_ns);
   });
+  wakers_.Join(
+      [&](uint64_t time_ns) -> RawWindow& { return window_at(static_cast<int64_t>(time_ns) + monotonic_to_unix_ns); },
+      &resolver_);
+  return status;
+}
+
+std::vector<profile::TimePart> WaitTrack::SplitOf(const kernel::SlowCall& call) {
+  std::vector<profile::TimePart> parts;
+  uint64_t waited_ns = 0;
+  for (size_t i = 0; i < kernel::kWaitCauses; ++i) {
+    waited_ns += call.waited_ns[i];
+    if (call.waited_ns[i] == 0) continue;
+    parts.push_back({std::string(kernel::WaitCauseName(static_cast<kernel::WaitCause>(i))), call.waited_ns[i]});
+  }
+  // Parts are cut to whole microseconds: a call that only waited has a rest, and no more than that.
+  if (waited_ns < call.latency_ns) parts.push_back({"running", call.latency_ns - waited_ns});
+  std::stable_sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.ns > b.ns; });
+  return parts;
 }
 
 profile::StackId WaitTrack::WithCause(const kernel::SlowCall& call, profile::StackId stack, RawWindow& window) {
-  uint64_t waited_ns = 0;
-  for (const uint64_t part : call.waited_ns) waited_ns += part;
-  const auto most = std::max_element(call.waited_ns.begin(), call.waited_ns.end());
-  // Parts are cut to whole microseconds: a call that only waited has a rest, and no more than that.
-  const uint64_t running_ns = call.latency_ns - std::min(waited_ns, call.latency_ns);
-  const auto cause = static_cast<kernel::WaitCause>(most - call.waited_ns.begin());
-  const std::string_view name = running_ns >= *most ? "running" : kernel::WaitCauseName(cause);
+  const std::vector<profile::TimePart> parts = SplitOf(call);
+  const std::string_view most = parts.empty() ? "running" : parts.front().cause;
   return window.InternStack(
-      stack, RawFrame{.kind = profile::FrameKind::kSynthetic, .reason = window.ReasonOf(StrFormat("[%s]", name))});
+      stack, RawFrame{.kind = profile::FrameKind::kSynthetic, .reason = window.ReasonOf(StrFormat("[%s]", most))});
+}
+
+std::string WaitTrack::CauseOf(const kernel::OpenCall& call) {
+  if (call.waits) return std::string(kernel::WaitCauseName(call.cause));
+  return call.blocked ? "" : "running";
 }
 
 void WaitTrack::AddCall(const profile::LabelSet& labels, const kernel::SyscallWindow& window) {

@@ -12,12 +12,15 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "userspace/agent/batch_builder.h"
 #include "userspace/agent/node.h"
 #include "userspace/agent/raw_window.h"
 #include "userspace/agent/sample_resolver.h"
 #include "userspace/agent/target_filter.h"
+#include "userspace/agent/waker_join.h"
 #include "userspace/kernel/off_cpu.h"
 #include "userspace/kernel/syscall_latency.h"
 
@@ -30,12 +33,21 @@ class WaitTrack {
   static StatusOr<std::unique_ptr<WaitTrack>> Start(Node* node, SampleResolver* resolver, int task_states,
                                                     const kernel::SampleTarget& target);
 
-  // Sampled waits -> windows. `window_at`: the window of a Unix time. The leaf of each stack is its cause.
+  // Sampled waits -> windows. `window_at`: the window of a Unix time. The leaf of each stack is its cause. Exemplars of
+  // NoteCall get who ended their longest wait.
   Status Poll(int64_t monotonic_to_unix_ns, const std::function<RawWindow&(int64_t)>& window_at);
 
   // The stack of a slow call with what took most of its time on top, as the stacks of waits have it: "[lock]",
   // "[running]".
   static profile::StackId WithCause(const kernel::SlowCall& call, profile::StackId stack, RawWindow& window);
+
+  // What a call's time went to, largest first; whole microseconds.
+  static std::vector<profile::TimePart> SplitOf(const kernel::SlowCall& call);
+  // A call whose exemplar has been added to its window under `key`: the next Polls look for who woke it.
+  void NoteCall(const kernel::SlowCall& call, const RawWindow::CallKey& key) { wakers_.AddCall(call, key); }
+
+  // What a call in flight waits for now: "running" if its thread is not blocked, "" if that began unseen.
+  static std::string CauseOf(const kernel::OpenCall& call);
 
   // Notes the split of a call's time for the next AddSums.
   void AddCall(const profile::LabelSet& labels, const kernel::SyscallWindow& window);
@@ -62,6 +74,7 @@ class WaitTrack {
   std::unique_ptr<kernel::OffCpu> probe_;
   TargetFilter filter_;
   uint64_t samples_ = 0;
+  WakerJoin wakers_;
   std::map<profile::LabelSet, Split> calls_;
 };
 

@@ -34,6 +34,7 @@ struct AgentFlags {
   std::string spool;
   uint64_t spool_bytes = 1ull << 30;
   double cpu_budget = 0.25;
+  double syscall_budget = 0;
   uint64_t unwind_bytes = 128u << 20;
   std::string cache;
 };
@@ -57,6 +58,13 @@ void AddAgentFlags(CLI::App* command, AgentFlags& flags) {
       ->check(CLI::NonNegativeNumber)
       ->type_name("CORES");
   command
+      ->add_option(
+          "--syscall-budget", flags.syscall_budget,
+          "Cores that timing system calls may cost those who make them; beyond, they are timed part of the time "
+          "and estimated (default 0 = time all)")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("CORES");
+  command
       ->add_option("--unwind-memory", flags.unwind_bytes,
                    "Kernel memory that unwind tables may use (default 128MiB); beyond, frame pointers must do")
       ->transform(CLI::AsSizeValue(false))
@@ -70,6 +78,7 @@ StatusOr<agent::Agent::Options> ToOptions(const AgentFlags& flags) {
   agent::Agent::Options options;
   options.collecting.frequency_hz = flags.frequency_hz;
   options.collecting.cpu_budget_cores = flags.cpu_budget;
+  options.collecting.syscall_budget_cores = flags.syscall_budget;
   ASSIGN_OR_RETURN(const ProbeSet probes, ParseProbes(flags.probes));
   options.collecting.cpu = probes.cpu;
   options.collecting.syscalls = probes.syscalls;

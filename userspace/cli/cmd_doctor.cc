@@ -40,12 +40,21 @@ Ability AbilityFrom(const std::vector<Feature>& features, std::string name, cons
   return ability;
 }
 
+// One of the two ways to read sockets is enough; which is used when: userspace/kernel/tcp_latency.h.
+Ability NetworkAbility(const std::vector<Feature>& features) {
+  const Feature* iterator = kernel::FindFeature(features, "socket_iterator");
+  const bool polls = iterator != nullptr && iterator->state == FeatureState::kOk;
+  std::vector<std::string> needs = {"tp_btf", "sk_storage"};
+  if (!polls) needs.emplace_back("tcp_probe");
+  return AbilityFrom(features, "network round-trip time", needs, {"socket_iterator", "tcp_probe"});
+}
+
 std::vector<Ability> Abilities(const std::vector<Feature>& features) {
   return {
       AbilityFrom(features, "CPU profiles of the whole machine", {"bpf_perf_event", "ring_buffer"},
                   {"hardware_cycles", "kptr_restrict", "pid_namespace"}),
       AbilityFrom(features, "system-call latency", {"tp_btf", "task_storage"}, {}),
-      AbilityFrom(features, "network round-trip time", {"tp_btf", "tcp_probe", "sk_storage"}, {}),
+      NetworkAbility(features),
       AbilityFrom(features, "containers by name", {"cgroup2"}, {"cap_dac_read_search"}),
       AbilityFrom(features, "symbols of other users' processes", {"cap_sys_ptrace"}, {}),
       AbilityFrom(features, "`record -- CMD` without privileges", {"unprivileged_perf"}, {}),

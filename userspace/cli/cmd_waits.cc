@@ -155,23 +155,29 @@ Status NothingFound(const LatencyFlags& flags, std::string_view probe) {
 // A call by name in one container or service.
 struct CallRow {
   rpc::LabelledHistogram returned;
-  profile::Histogram open;  // ages of those that have not returned
+  profile::Histogram open;                                  // ages of those that have not returned
+  std::map<std::string, profile::Histogram> open_by_cause;  // of these, those of which it is known
 };
 
 // Those with the most time first: time of what returned, and of what is in flight as much as lies in the range.
 StatusOr<std::vector<CallRow>> AskCalls(const Question& question, const std::vector<std::string>& by) {
   ASSIGN_OR_RETURN(std::vector<rpc::LabelledHistogram> returned, question.Histograms(profile::kTypeSyscallLatency, by));
-  ASSIGN_OR_RETURN(std::vector<rpc::LabelledHistogram> open,
-                   question.Histograms(profile::kTypeSyscallOpen, by, /*latest=*/true));
+  std::vector<std::string> with_cause = by;
+  with_cause.emplace_back(profile::kLabelCause);
+  ASSIGN_OR_RETURN(const std::vector<rpc::LabelledHistogram> open,
+                   question.Histograms(profile::kTypeSyscallOpen, with_cause, /*latest=*/true));
   std::map<profile::LabelSet, CallRow> by_labels;
   for (rpc::LabelledHistogram& call : returned) {
     profile::LabelSet labels = call.labels;
     by_labels[std::move(labels)].returned = std::move(call);
   }
-  for (rpc::LabelledHistogram& call : open) {
-    CallRow& row = by_labels[call.labels];
-    row.returned.labels = call.labels;
-    row.open = std::move(call.histogram);
+  for (const rpc::LabelledHistogram& call : open) {
+    const profile::LabelSet labels = call.labels.Only(by);
+    CallRow& row = by_labels[labels];
+    row.returned.labels = labels;
+    row.open.Merge(call.histogram);
+    const std::string_view cause = call.labels.Get(profile::kLabelCause);
+    if (!cause.empty()) row.open_by_cause[std::string(cause)].Merge(call.histogram);
   }
   const auto range_ns = static_cast<double>(question.range.to_ns - question.range.from_ns);
   const auto weight = [&](const CallRow& row) {
@@ -182,6 +188,19 @@ StatusOr<std::vector<CallRow>> AskCalls(const Question& question, const std::vec
   for (auto& [labels, row] : by_labels) rows.push_back(std::move(row));
   std::stable_sort(rows.begin(), rows.end(), [&](const CallRow& a, const CallRow& b) { return weight(a) > weight(b); });
   return rows;
+}
+
+// "lock 3, network 1": most first; "-" if not known of any.
+std::string DescribeOpen(const std::map<std::string, profile::Histogram>& by_cause) {
+  std::vector<std::pair<uint64_t, std::string>> sorted;
+  for (const auto& [cause, ages] : by_cause) sorted.emplace_back(ages.count(), cause);
+  std::sort(sorted.rbegin(), sorted.rend());
+  std::vector<std::string> parts;
+  for (const auto& [calls, cause] : sorted) {
+    if (parts.size() == kCausesShown) break;
+    parts.push_back(StrFormat("%s %s", cause, FormatCount(calls)));
+  }
+  return parts.empty() ? "-" : Join(parts, ", ");
 }
 
 Status ShowSyscalls(const Question& question) {
@@ -197,7 +216,11 @@ Status ShowSyscalls(const Question& question) {
   };
   if (flags.json) {
     nlohmann::ordered_json out = nlohmann::ordered_json::array();
-    for (const auto& [call, open] : calls) {
+    for (const auto& [call, open, open_by_cause] : calls) {
+      nlohmann::ordered_json in_flight = nlohmann::ordered_json::object();
+      for (const auto& [cause, ages] : open_by_cause) {
+        in_flight[cause] = {{"calls", ages.count()}, {"oldestNs", ages.max()}};
+      }
       nlohmann::ordered_json errors = nlohmann::ordered_json::object();
       for (const auto& [error, count] : call.errors) errors[StrFormat("%d", error)] = count;
       out.push_back({{"labels", LabelsJson(call.labels)},
@@ -209,6 +232,7 @@ Status ShowSyscalls(const Question& question) {
                      {"totalNs", call.histogram.sum()},
                      {"inFlight", open.count()},
                      {"oldestNs", open.max()},
+                     {"inFlightOn", std::move(in_flight)},
                      {"timeNs", CausesJson(split_of(call))}});
     }
     PrintJson(out);
@@ -225,9 +249,10 @@ Status ShowSyscalls(const Question& question) {
                {"total", Table::Align::kRight},
                {"in flight", Table::Align::kRight},
                {"oldest", Table::Align::kRight},
+               {"so far on"},
                {"running", Table::Align::kRight},
                {"waiting"}});
-  for (const auto& [call, open] : calls) {
+  for (const auto& [call, open, open_by_cause] : calls) {
     uint64_t errors = 0;
     for (const auto& [error, count] : call.errors) errors += count;
     const ByCause split = split_of(call);
@@ -236,16 +261,102 @@ Status ShowSyscalls(const Question& question) {
     const auto lasted = [returned = !call.histogram.empty()](uint64_t ns) {
       return returned ? FormatDurationNs(ns) : std::string("-");
     };
-    table.AddRow({Owner(call.labels), std::string(call.labels.Get(profile::kLabelSyscall)),
-                  FormatCount(call.histogram.count()), FormatCount(errors), lasted(call.histogram.Quantile(0.5)),
-                  lasted(call.histogram.Quantile(0.99)), lasted(call.histogram.max()), lasted(call.histogram.sum()),
-                  FormatCount(open.count()), open.empty() ? "-" : FormatDurationNs(open.max()),
-                  whole > 0 ? Percent(running == split.end() ? 0 : running->second, whole) : "-",
-                  DescribeCauses(split, whole)});
+    table.AddRow(
+        {Owner(call.labels), std::string(call.labels.Get(profile::kLabelSyscall)), FormatCount(call.histogram.count()),
+         FormatCount(errors), lasted(call.histogram.Quantile(0.5)), lasted(call.histogram.Quantile(0.99)),
+         lasted(call.histogram.max()), lasted(call.histogram.sum()), FormatCount(open.count()),
+         open.empty() ? "-" : FormatDurationNs(open.max()), DescribeOpen(open_by_cause),
+         whole > 0 ? Percent(running == split.end() ? 0 : running->second, whole) : "-", DescribeCauses(split, whole)});
   }
   std::printf("%s", table.ToString().c_str());
   if (times.empty()) {
     std::printf("What the calls waited for was not recorded: `pyrometer up --probes cpu,syscalls,tcp,waits`.\n");
+  }
+  return OkStatus();
+}
+
+struct SyscallsFlags : LatencyFlags {
+  size_t examples = 0;
+  bool typical = false;
+};
+
+constexpr size_t kFramesShown = 12;
+
+// "main ‹ read", innermost first; the cause on top, if any, is said apart.
+std::string StackLine(const std::vector<std::string>& frames) {
+  std::vector<std::string> shown;
+  for (const std::string& frame : frames) {
+    if (shown.empty() && frame.starts_with('[') && frame.ends_with(']')) continue;
+    if (shown.size() == kFramesShown) {
+      shown.push_back("…");
+      break;
+    }
+    shown.push_back(frame);
+  }
+  return shown.empty() ? "(no stack)" : Join(shown, " ‹ ");
+}
+
+std::string WhichOne(const profile::Exemplar& call) {
+  if (call.weight == 0) return "one of the slowest";
+  const std::string stands = StrFormat("stands for %s calls", FormatCount(call.weight));
+  return (call.typical ? "drawn among all calls, " : "one of the slowest, and drawn among all calls, ") + stands;
+}
+
+Status ShowExamples(const Question& question, const SyscallsFlags& flags) {
+  ASSIGN_OR_RETURN(const std::string query, SelectorFor(flags.selector, profile::kTypeSyscallLatency));
+  ASSIGN_OR_RETURN(const std::vector<rpc::CallExample> examples,
+                   question.client.Exemplars({.query = query,
+                                              .from_ns = question.range.from_ns,
+                                              .to_ns = question.range.to_ns,
+                                              .drawn = flags.typical,
+                                              .limit = static_cast<uint32_t>(flags.examples)}));
+  if (flags.json) {
+    nlohmann::ordered_json out = nlohmann::ordered_json::array();
+    for (const rpc::CallExample& example : examples) {
+      const profile::Exemplar& call = example.exemplar;
+      nlohmann::ordered_json split = nlohmann::ordered_json::object();
+      for (const profile::TimePart& part : call.split) split[part.cause] = part.ns;
+      nlohmann::ordered_json waker = nullptr;
+      if (call.waker.wait_ns != 0) {
+        waker = {{"comm", call.waker.comm},
+                 {"tid", call.waker.tid},
+                 {"cause", call.waker.cause},
+                 {"waitNs", call.waker.wait_ns},
+                 {"frames", example.waker_frames}};
+      }
+      out.push_back({{"labels", LabelsJson(example.labels)},
+                     {"timeMs", call.time_ns / static_cast<int64_t>(kNsPerMs)},
+                     {"durationNs", call.value},
+                     {"comm", call.comm},
+                     {"tid", call.tid},
+                     {"call", call.call},
+                     {"slow", !call.typical},
+                     {"weight", call.weight},
+                     {"splitNs", std::move(split)},
+                     {"waker", std::move(waker)},
+                     {"frames", example.frames}});
+    }
+    PrintJson(out);
+    return OkStatus();
+  }
+  if (examples.empty()) return NothingFound(flags, "syscalls,waits");
+  for (const rpc::CallExample& example : examples) {
+    const profile::Exemplar& call = example.exemplar;
+    const std::string_view name = example.labels.Get(profile::kLabelSyscall);
+    std::printf("%s  %s  in %s, thread %s (%u): %s\n", FormatDurationNs(call.value).c_str(),
+                call.call.empty() ? std::string(name).c_str() : call.call.c_str(), Owner(example.labels).c_str(),
+                call.comm.c_str(), call.tid, WhichOne(call).c_str());
+    std::vector<std::string> parts;
+    for (const profile::TimePart& part : call.split) {
+      parts.push_back(StrFormat("%s %s", part.cause, FormatDurationNs(part.ns)));
+    }
+    if (!parts.empty()) std::printf("    time       %s\n", Join(parts, ", ").c_str());
+    std::printf("    asked by   %s\n", StackLine(example.frames).c_str());
+    if (call.waker.wait_ns == 0) continue;
+    const std::string who =
+        call.waker.comm.empty() ? "an interrupt" : StrFormat("%s (%d)", call.waker.comm, call.waker.tid);
+    std::printf("    woken by   %s, after %s of %s: %s\n", who.c_str(), FormatDurationNs(call.waker.wait_ns).c_str(),
+                call.waker.cause.c_str(), StackLine(example.waker_frames).c_str());
   }
   return OkStatus();
 }
@@ -369,11 +480,23 @@ int Repeat(const LatencyFlags& flags, const std::function<Status(const Question&
 void AddSyscallsCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* command = AddCommand(app, "syscalls", "How long system calls take, and what they wait for, from a store",
                                  "pyrometer syscalls '{container.name=\"shop\"}' --from -5m");
-  auto flags = std::make_shared<LatencyFlags>();
+  auto flags = std::make_shared<SyscallsFlags>();
   AddLatencyFlags(command, *flags);
+  command
+      ->add_option("--examples", flags->examples,
+                   "In place of sums, the N slowest single calls: what each spent its "
+                   "time on, whose code asked, who woke it")
+      ->type_name("N")
+      ->check(CLI::Range(1, 10'000));
+  command->add_flag("--typical", flags->typical, "With --examples: calls drawn among all, not the slowest");
   command->callback([&invocation, flags] {
     invocation.run = [flags] {
-      return Repeat(*flags, [](const Question& question) { return ShowSyscalls(question); });
+      if (flags->typical && flags->examples == 0) {
+        return FailUsage(InvalidArgumentError("--typical: says which --examples; add --examples 20"));
+      }
+      return Repeat(*flags, [&](const Question& question) {
+        return flags->examples > 0 ? ShowExamples(question, *flags) : ShowSyscalls(question);
+      });
     };
   });
 }

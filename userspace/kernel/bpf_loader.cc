@@ -1,5 +1,6 @@
 #include "userspace/kernel/bpf_loader.h"
 
+#include <bpf/btf.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -83,6 +84,23 @@ StatusOr<size_t> PossibleCpus() {
   const int cpus = libbpf_num_possible_cpus();
   if (cpus < 0) return ErrnoError(-cpus, "cannot read the number of possible CPUs");
   return static_cast<size_t>(cpus);
+}
+
+std::vector<int> TracepointArguments(const std::vector<std::string>& names) {
+  BpfLog quiet;
+  std::vector<int> arguments(names.size(), 0);
+  btf* kernel = btf__load_vmlinux_btf();
+  if (kernel == nullptr) return arguments;
+  for (size_t i = 0; i < names.size(); ++i) {
+    const int id = btf__find_by_name_kind(kernel, ("btf_trace_" + names[i]).c_str(), BTF_KIND_TYPEDEF);
+    if (id <= 0) continue;
+    const btf_type* type = btf__type_by_id(kernel, btf__type_by_id(kernel, static_cast<uint32_t>(id))->type);
+    if (btf_is_ptr(type)) type = btf__type_by_id(kernel, type->type);
+    // The first one is the tracepoint's own.
+    if (btf_is_func_proto(type)) arguments[i] = btf_vlen(type) - 1;
+  }
+  btf__free(kernel);
+  return arguments;
 }
 
 StatusOr<UniqueBpfLink> AttachProgram(const bpf_program* program, std::string_view probe) {

@@ -99,6 +99,10 @@ StatusOr<Owner> LoadSkeleton(std::string_view probe, Open open, Load load, Confi
   return skeleton;
 }
 
+// Number of arguments of each of these BTF tracepoints; 0 when the kernel has none of this name. Reads the kernel's
+// types: some 10 ms, whatever the number of names.
+std::vector<int> TracepointArguments(const std::vector<std::string>& names);
+
 // Attaches a tracing program to the tracepoint that its section names.
 StatusOr<UniqueBpfLink> AttachProgram(const bpf_program* program, std::string_view probe);
 

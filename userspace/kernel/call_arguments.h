@@ -18,8 +18,9 @@
 
 namespace pyrometer::kernel {
 
-// `file`: name of the call's descriptor, when that is a file and its name is known. At most some 400 bytes and `file`.
-std::string CallText(const SlowCall& call, std::string_view file);
+// `file`: name of the call's descriptor, when that is a file and its name is known; `second_file` that of the second
+// one, of a call that has two. At most some 600 bytes and these.
+std::string CallText(const SlowCall& call, std::string_view file, std::string_view second_file = "");
 
 // The other end of a socket: "10.0.0.3:5432", "[::1]:80", "unix socket", "" when it is no socket.
 std::string SocketText(const CallDescriptor& descriptor);

@@ -21,6 +21,7 @@
 #include "userspace/base/owned.h"
 #include "userspace/base/strings.h"
 #include "userspace/kernel/bpf_loader.h"
+#include "userspace/kernel/io_uring_latency.h"
 #include "userspace/kernel/v1_controller.h"
 
 namespace pyrometer::kernel {
@@ -202,12 +203,40 @@ void AddBpfFeatures(std::vector<Feature>& out) {
     error = ENOENT;
   }
   Feature sock_ops = Make("sock_ops", "BPF sock_ops on the cgroup2 root", ok, Detail(ok, error), "", "");
-  if (!ok) sock_ops.effect = "none today: TCP latency uses tracepoints";
+  if (!ok) sock_ops.effect = "none: TCP latency uses tracepoints and iterators";
   out.push_back(std::move(sock_ops));
 
+  const int iterator = libbpf_find_vmlinux_btf_id("bpf_sk_storage_map", BPF_TRACE_ITER);
+  ok = iterator >= 0 && LoadTrivial(BPF_PROG_TYPE_TRACING, BPF_TRACE_ITER, iterator, &error);
+  if (iterator < 0) error = -iterator;
+  Feature sockets =
+      Make("socket_iterator", "BPF iterator over sockets", ok,
+           ok ? "works: where many packets come, sockets are polled and tcp_probe is not attached" : Detail(ok, error),
+           "", "");
+  if (!ok) {
+    sockets.state = FeatureState::kDegraded;
+    sockets.effect = "RTTs always come from tcp_probe, at some 190 ns for each TCP packet received";
+    sockets.remedy = BpfRemedy(error, "use a kernel from 5.15 on with BTF");
+  }
+  out.push_back(std::move(sockets));
+
   ok = CanTrace("tcp_probe", BPF_TRACE_RAW_TP, &error);
-  out.push_back(Make("tcp_probe", "Tracepoint tcp:tcp_probe", ok, Detail(ok, error), "no round-trip times",
+  out.push_back(Make("tcp_probe", "Tracepoint tcp:tcp_probe", ok, Detail(ok, error),
+                     "RTTs come from polls of the sockets, if at all",
                      BpfRemedy(error, "use a kernel from 5.15 on with BTF")));
+
+  const Status io_uring = IoUringLatency::Supported();
+  const int64_t disabled = ReadNumber("/proc/sys/kernel/io_uring_disabled").value_or(0);
+  Feature rings = Make("io_uring", "Tracepoints of io_uring", true, "works", "", "");
+  if (!io_uring.ok()) {
+    rings.state = FeatureState::kDegraded;
+    rings.detail = std::string(Message(io_uring));
+    rings.effect = "io_uring's operations are not seen, only the calls that submit them";
+    rings.remedy = "use a kernel from 6.0 on with CONFIG_IO_URING=y";
+  } else if (disabled == 2) {
+    rings.detail = "kernel.io_uring_disabled = 2: there is nothing to see";
+  }
+  out.push_back(std::move(rings));
 }
 
 void AddHookFeatures(std::vector<Feature>& out) {

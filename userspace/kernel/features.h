@@ -30,7 +30,7 @@ struct Feature {
 };
 
 // In a fixed order. Names: btf, bpf_perf_event, tp_btf, task_storage, sk_storage, ring_buffer,
-// task_work, sock_ops, tcp_probe, hardware_cycles, kprobe, fentry, perf_event_paranoid, kptr_restrict,
+// task_work, sock_ops, socket_iterator, tcp_probe, io_uring, hardware_cycles, kprobe, fentry, perf_event_paranoid, kptr_restrict,
 // memlock_limit, cap_bpf, cap_perfmon, cap_sys_ptrace, cap_dac_read_search, cap_sys_admin, cgroup2,
 // cgroup1, bpf_stats, unprivileged_perf, side_band_build_id, pid_namespace, lockdown.
 std::vector<Feature> ProbeFeatures();

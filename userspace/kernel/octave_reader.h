@@ -33,6 +33,20 @@ struct OctaveDelta {
   uint64_t max = 0;  // of the window that was closed; 0 when a newer one has overwritten it
 };
 
+// What has been reported of one octave so far.
+class OctaveSeen {
+ public:
+  // True when anything was added since the last call; `delta` then has it. `values` is one per possible CPU.
+  bool Advance(const pyro_octave* values, size_t cpus, uint32_t closing_epoch, OctaveDelta& delta);
+
+ private:
+  std::array<uint64_t, PYRO_SUB_BUCKETS> counts_{};
+  uint64_t sum_ = 0;
+};
+
+// Adds `more` of the same octave and window to `delta`.
+void MergeOctave(const OctaveDelta& more, OctaveDelta& delta);
+
 // Adds octave number `octave` to `histogram`; octaves must come in ascending order.
 void AppendOctave(uint32_t octave, const OctaveDelta& delta, LatencyHistogram& histogram);
 
@@ -50,7 +64,7 @@ struct BytesEqual {
   }
 };
 
-// Calls visit(key, values) for every entry of a per-CPU hash map, `values` one per possible CPU.
+// Calls visit(key, values) for every entry of a per-CPU hash map or array, `values` one per possible CPU.
 template <typename Key, typename Value, typename Visit>
 Status ForEachPerCpu(int map_fd, size_t cpus, Visit visit) {
   static_assert(sizeof(Value) % 8 == 0, "the kernel rounds per-CPU values up to 8 bytes");
@@ -91,7 +105,7 @@ class OctaveReader {
     RETURN_IF_ERROR((ForEachPerCpu<Key, pyro_octave>(map_fd_, cpus_, [&](const Key& key, const pyro_octave* values) {
       Seen& seen = seen_[key];
       OctaveDelta delta;
-      if (Advance(seen, values, closing_epoch, delta)) {
+      if (seen.octave.Advance(values, cpus_, closing_epoch, delta)) {
         seen.idle = 0;
         visit(key, delta);
       } else if (++seen.idle >= idle_limit_ && may_evict(key)) {
@@ -102,7 +116,7 @@ class OctaveReader {
     for (const Key& key : idle) {
       if (bpf_map_lookup_and_delete_elem(map_fd_, &key, values.data()) != 0) continue;
       OctaveDelta delta;
-      if (Advance(seen_[key], values.data(), closing_epoch, delta)) visit(key, delta);
+      if (seen_[key].octave.Advance(values.data(), cpus_, closing_epoch, delta)) visit(key, delta);
       seen_.erase(key);
     }
     return OkStatus();
@@ -112,29 +126,56 @@ class OctaveReader {
 
  private:
   struct Seen {
-    std::array<uint64_t, PYRO_SUB_BUCKETS> counts{};
-    uint64_t sum = 0;
+    OctaveSeen octave;
     uint32_t idle = 0;  // Reads without change
   };
 
-  // True when anything was added since `seen`, which is brought up to date.
-  bool Advance(Seen& seen, const pyro_octave* values, uint32_t closing_epoch, OctaveDelta& delta) const {
-    pyro_octave total{};
-    for (size_t cpu = 0; cpu < cpus_; ++cpu) {
-      for (size_t i = 0; i < PYRO_SUB_BUCKETS; ++i) total.counts[i] += values[cpu].counts[i];
-      total.sum += values[cpu].sum;
-      if (values[cpu].max_epoch == closing_epoch && values[cpu].max > delta.max) delta.max = values[cpu].max;
+  int map_fd_;
+  size_t cpus_;
+  uint32_t idle_limit_;
+  std::unordered_map<Key, Seen, BytesHash, BytesEqual> seen_;
+};
+
+// The same of plain counts.
+template <typename Key>
+class CountReader {
+ public:
+  CountReader(int map_fd, size_t cpus, uint32_t idle_limit) : map_fd_(map_fd), cpus_(cpus), idle_limit_(idle_limit) {}
+
+  // Calls visit(key, increase) for each entry that changed.
+  template <typename Visit>
+  Status Read(Visit visit) {
+    std::vector<Key> idle;
+    RETURN_IF_ERROR((ForEachPerCpu<Key, uint64_t>(map_fd_, cpus_, [&](const Key& key, const uint64_t* values) {
+      Seen& seen = seen_[key];
+      if (Advance(key, seen, values, visit)) {
+        seen.idle = 0;
+      } else if (++seen.idle >= idle_limit_) {
+        idle.push_back(key);
+      }
+    })));
+    std::vector<uint64_t> values(cpus_);
+    for (const Key& key : idle) {
+      if (bpf_map_lookup_and_delete_elem(map_fd_, &key, values.data()) != 0) continue;
+      Advance(key, seen_[key], values.data(), visit);
+      seen_.erase(key);
     }
-    bool changed = false;
-    for (size_t i = 0; i < PYRO_SUB_BUCKETS; ++i) {
-      delta.counts[i] = total.counts[i] - seen.counts[i];
-      seen.counts[i] = total.counts[i];
-      changed = changed || delta.counts[i] != 0;
-    }
-    // A value caught between the probe's two additions: its sum goes with its count, into the next Read at the latest.
-    if (!changed) return false;
-    delta.sum = total.sum - seen.sum;
-    seen.sum = total.sum;
+    return OkStatus();
+  }
+
+ private:
+  struct Seen {
+    uint64_t count = 0;
+    uint32_t idle = 0;  // Reads without change
+  };
+
+  template <typename Visit>
+  bool Advance(const Key& key, Seen& seen, const uint64_t* values, Visit& visit) const {
+    uint64_t total = 0;
+    for (size_t cpu = 0; cpu < cpus_; ++cpu) total += values[cpu];
+    if (total == seen.count) return false;
+    visit(key, total - seen.count);
+    seen.count = total;
     return true;
   }
 

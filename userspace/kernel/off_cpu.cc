@@ -1,7 +1,5 @@
 #include "userspace/kernel/off_cpu.h"
 
-#include <bpf/btf.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -31,25 +29,9 @@ constexpr std::string_view kProbe = "off_cpu";
 constexpr double kRateTolerance = 0.25;
 // One step: a burst of a second is not yet the load.
 constexpr double kMaxPeriodStep = 4;
+constexpr size_t kMostFramesOfOurs = 10;  // 4 on 6.18: two functions, the program, bpf_trace_run1
 
 using Skeleton = UniqueSkeleton<off_cpu_bpf, off_cpu_bpf::destroy>;
-
-// Arguments of a BTF tracepoint; 0 when the kernel has none of this name.
-int TracepointArguments(const std::string& name) {
-  BpfLog quiet;
-  btf* kernel = btf__load_vmlinux_btf();
-  if (kernel == nullptr) return 0;
-  int arguments = 0;
-  const int id = btf__find_by_name_kind(kernel, ("btf_trace_" + name).c_str(), BTF_KIND_TYPEDEF);
-  if (id > 0) {
-    const btf_type* type = btf__type_by_id(kernel, btf__type_by_id(kernel, static_cast<uint32_t>(id))->type);
-    if (btf_is_ptr(type)) type = btf__type_by_id(kernel, type->type);
-    // The first one is the tracepoint's own.
-    if (btf_is_func_proto(type)) arguments = btf_vlen(type) - 1;
-  }
-  btf__free(kernel);
-  return arguments;
-}
 
 struct AddressRange {
   uint64_t begin = 0, end = 0;
@@ -57,9 +39,16 @@ struct AddressRange {
 
 // Places in the kernel's code that the probe looks for on stacks; 0 where addresses are hidden (kptr_restrict).
 struct KernelPlaces {
-  AddressRange fault;       // handle_mm_fault
-  AddressRange interrupts;  // entries of interrupts; those of exceptions lie before
+  AddressRange fault;                 // handle_mm_fault
+  AddressRange interrupts;            // entries of interrupts; those of exceptions lie before
+  std::vector<AddressRange> tracing;  // what stands between a tracepoint and a program of ours
 };
+
+// bpf_trace_run1 and its kind; before 6.2 also the tracepoints' own stubs.
+bool IsTracing(std::string_view symbol) {
+  return symbol.starts_with("bpf_trace_run") || symbol.starts_with("__bpf_trace_sched_wak") ||
+         symbol.starts_with("__traceiter_sched_wak");
+}
 
 KernelPlaces FindKernelPlaces() {
   KernelPlaces places;
@@ -74,13 +63,15 @@ KernelPlaces FindKernelPlaces() {
     if (fields[2] == "handle_mm_fault") places.fault.begin = *address;
     if (fields[2] == "asm_common_interrupt") places.interrupts.begin = *address;
     if (fields[2] == "__irqentry_text_end") places.interrupts.end = *address;
+    if (IsTracing(fields[2])) places.tracing.push_back({.begin = *address});
   }
-  if (places.fault.begin != 0) {
-    places.fault.end = UINT64_MAX;
-    for (const uint64_t address : addresses) {
-      if (address > places.fault.begin) places.fault.end = std::min(places.fault.end, address);
-    }
-  }
+  std::sort(addresses.begin(), addresses.end());
+  const auto end_of = [&](uint64_t begin) {
+    const auto next = std::upper_bound(addresses.begin(), addresses.end(), begin);
+    return next == addresses.end() ? UINT64_MAX : *next;
+  };
+  if (places.fault.begin != 0) places.fault.end = end_of(places.fault.begin);
+  for (AddressRange& range : places.tracing) range.end = end_of(range.begin);
   return places;
 }
 
@@ -93,10 +84,11 @@ struct OwnerKey {
 
 class OffCpuImpl final : public OffCpu {
  public:
-  OffCpuImpl(Options options, Skeleton skeleton, size_t cpus)
+  OffCpuImpl(Options options, Skeleton skeleton, size_t cpus, std::vector<AddressRange> tracing)
       : options_(std::move(options)),
         skeleton_(std::move(skeleton)),
         cpus_(cpus),
+        tracing_(std::move(tracing)),
         octaves_(bpf_map__fd(skeleton_->maps.pyro_queue_octaves), cpus, options_.idle_windows_before_eviction) {}
 
   Status Begin() {
@@ -203,9 +195,21 @@ class OffCpuImpl final : public OffCpu {
       probe->malformed_.fetch_add(1, std::memory_order_relaxed);
       return 0;
     }
+    sample.waker_kernel_frames = probe->WithoutOurs(sample.waker_kernel_frames);
     (*probe->callback_)(sample);
     probe->delivered_.fetch_add(1, std::memory_order_relaxed);
     return 0;
+  }
+
+  // The waker's stack is taken where it runs our program, which is of no interest: from the tracepoint on.
+  std::span<const uint64_t> WithoutOurs(std::span<const uint64_t> frames) const {
+    size_t ours = 0;
+    for (size_t i = 0; i < std::min(frames.size(), kMostFramesOfOurs); ++i) {
+      for (const AddressRange& range : tracing_) {
+        if (frames[i] >= range.begin && frames[i] < range.end) ours = i + 1;
+      }
+    }
+    return frames.subspan(ours);
   }
 
   void AdjustPeriod() {
@@ -264,6 +268,7 @@ class OffCpuImpl final : public OffCpu {
   const Options options_;
   Skeleton skeleton_;
   const size_t cpus_;
+  const std::vector<AddressRange> tracing_;
   OctaveReader<pyro_queue_key> octaves_;
   std::unordered_map<pyro_wait_key, TotalSeen, BytesHash, BytesEqual> totals_;
   UniqueRingBuffer ring_;
@@ -329,8 +334,9 @@ StatusOr<std::unique_ptr<OffCpu>> OffCpu::Start(const Options& options) {
   }
   ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
   const uint32_t ring_bytes = RingBytes(options.ring_bytes);
-  const bool has_state = TracepointArguments("sched_switch") >= 4;
-  const bool has_contention = TracepointArguments("contention_begin") > 0;
+  const std::vector<int> arguments = TracepointArguments({"sched_switch", "contention_begin"});
+  const bool has_state = arguments[0] >= 4;
+  const bool has_contention = arguments[1] > 0;
   const KernelPlaces places = FindKernelPlaces();
   const auto load = [&](bool task_work) {
     return LoadSkeleton<Skeleton>(kProbe, off_cpu_bpf__open, off_cpu_bpf__load, [&](off_cpu_bpf& s) {
@@ -366,7 +372,7 @@ StatusOr<std::unique_ptr<OffCpu>> OffCpu::Start(const Options& options) {
     skeleton = load(false);
   }
   RETURN_IF_ERROR(skeleton.status());
-  auto probe = std::make_unique<OffCpuImpl>(options, *std::move(skeleton), cpus);
+  auto probe = std::make_unique<OffCpuImpl>(options, *std::move(skeleton), cpus, places.tracing);
   RETURN_IF_ERROR(probe->Begin());
   return std::unique_ptr<OffCpu>(std::move(probe));
 }

@@ -6,8 +6,13 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <cmath>
 #include <cstring>
+#include <iterator>
 #include <map>
+#include <numeric>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 
@@ -19,6 +24,7 @@
 #include "userspace/kernel/bpf_loader.h"
 #include "userspace/kernel/call_arguments.h"
 #include "userspace/kernel/decode.h"
+#include "userspace/kernel/hot_octaves.h"
 #include "userspace/kernel/octave_reader.h"
 #include "userspace/kernel/unwind_maps.h"
 #include "userspace/kernel/v1_controller.h"
@@ -29,6 +35,22 @@ namespace {
 constexpr std::string_view kProbe = "syscall_latency";
 constexpr pyro_syscall_key kFoldKey = {
     .owner = {.cgroup_id = 0, .cgroup_v1_id = 0}, .nr = 0, .flags = PYRO_SYSCALL_FOLDED};
+
+// Before anything is known of how many calls there will be: log2 of how many calls one is drawn of.
+constexpr uint32_t kFirstPeriod = 12;
+
+// Tables of the probe's pyro_gap.
+void FillDrawTables(syscall_latency_bpf& s) {
+  for (size_t i = 0; i < std::size(s.rodata->pyro_log2_table); ++i) {
+    s.rodata->pyro_log2_table[i] =
+        static_cast<uint32_t>(std::lround(std::log2(1 + static_cast<double>(i) / 64) * 0x1p16));
+  }
+  for (size_t i = 0; i <= PYRO_MAX_DRAW_PERIOD; ++i) {
+    // Of period 1 each call is drawn: all gaps are 0.
+    const double scale = i == 0 ? 0 : -std::log(2.0) / std::log1p(-1 / std::exp2(static_cast<double>(i)));
+    s.rodata->pyro_gap_scale[i] = static_cast<uint64_t>(std::llround(scale * 0x1p20));
+  }
+}
 
 using Skeleton = UniqueSkeleton<syscall_latency_bpf, syscall_latency_bpf::destroy>;
 
@@ -42,6 +64,11 @@ class SyscallLatencyImpl final : public SyscallLatency {
         open_calls_status_(std::move(open_calls)) {}
 
   Status Begin() {
+    if (options_.hot_octaves != 0) {
+      ASSIGN_OR_RETURN(hot_, HotOctaves::Map(bpf_map__fd(skeleton_->maps.pyro_hot_keys),
+                                             bpf_map__fd(skeleton_->maps.pyro_hot_octaves), options_.hot_octaves, cpus_,
+                                             options_.idle_windows_before_eviction));
+    }
     // The fold key's entries must exist before the first call can need them.
     const std::vector<pyro_octave> zero(cpus_);
     for (uint32_t octave = 0; octave < PYRO_LATENCY_OCTAVES; ++octave) {
@@ -57,6 +84,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
       }
     }
     RETURN_IF_ERROR(SetSlow(kFoldKey, SlowOfNewKeys()));
+    RETURN_IF_ERROR(SetPeriod(kFoldKey, options_.drawn_per_key == 0 ? PYRO_DRAW_NEVER : kFirstPeriod));
     ring_.Reset(ring_buffer__new(bpf_map__fd(skeleton_->maps.pyro_exemplars), OnExemplar, this, nullptr));
     if (!ring_) return ErrnoError(errno, "cannot map the exemplar ring");
     if (open_calls_status_.ok()) {
@@ -64,11 +92,26 @@ class SyscallLatencyImpl final : public SyscallLatency {
       if (link.ok()) open_calls_link_ = *std::move(link);
       open_calls_status_ = link.status();
     }
-    skeleton_->bss->pyro_attached_ns = MonotonicNowNs();
-    // Exit first: calls already open are then counted as "no entry" and not half measured. The order
-    // does not matter for calls that begin later.
-    ASSIGN_OR_RETURN(exit_link_, AttachProgram(skeleton_->progs.pyro_sys_exit, kProbe));
-    ASSIGN_OR_RETURN(enter_link_, AttachProgram(skeleton_->progs.pyro_sys_enter, kProbe));
+    RETURN_IF_ERROR(Attach());
+    slice_begin_ns_ = MonotonicNowNs();
+    return OkStatus();
+  }
+
+  StatusOr<SyscallSlice> Pause(uint64_t tail_ns) override {
+    SyscallSlice slice = {.begin_ns = slice_begin_ns_};
+    slice.entries_end_ns = MonotonicNowNs();
+    std::atomic_ref<uint32_t>(skeleton_->data->pyro_counting).store(0);
+    if (tail_ns != 0) std::this_thread::sleep_for(std::chrono::nanoseconds(tail_ns));
+    slice.end_ns = MonotonicNowNs();
+    std::atomic_ref<uint32_t>(skeleton_->data->pyro_generation).fetch_add(1);
+    RETURN_IF_ERROR(Stop());
+    return slice;
+  }
+
+  Status Resume() override {
+    RETURN_IF_ERROR(Attach());
+    slice_begin_ns_ = MonotonicNowNs();
+    std::atomic_ref<uint32_t>(skeleton_->data->pyro_counting).store(1);
     return OkStatus();
   }
 
@@ -78,10 +121,15 @@ class SyscallLatencyImpl final : public SyscallLatency {
     std::atomic_ref<uint32_t>(skeleton_->data->pyro_epoch).store(closing + 1, std::memory_order_relaxed);
 
     std::map<SyscallKey, std::map<uint32_t, OctaveDelta>> octaves;
+    const auto add = [&](const pyro_syscall_octave_key& key, const OctaveDelta& delta) {
+      MergeOctave(delta, octaves[ToSyscallKey(key.call)][key.octave]);
+    };
+    if (hot_) RETURN_IF_ERROR(hot_->Read(closing, add));
     RETURN_IF_ERROR(octaves_.Read(
         closing,
         [&](const pyro_syscall_octave_key& key, const OctaveDelta& delta) {
-          octaves[ToSyscallKey(key.call)].emplace(key.octave, delta);
+          add(key, delta);
+          if (hot_) hot_->MakeRoom(key, std::accumulate(delta.counts.begin(), delta.counts.end(), uint64_t{0}));
         },
         [](const pyro_syscall_octave_key& key) { return (key.call.flags & PYRO_SYSCALL_FOLDED) == 0; }));
     std::map<SyscallKey, std::vector<SyscallError>> errors;
@@ -89,6 +137,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
     std::map<SyscallKey, pyro_syscall_waits> waits;
     if (options_.split) RETURN_IF_ERROR(ReadWaits(waits));
 
+    std::vector<std::pair<pyro_syscall_key, uint64_t>> calls;  // of each key
     for (const auto& [key, parts] : octaves) {
       SyscallWindow window;
       window.key = key;
@@ -102,6 +151,7 @@ class SyscallLatencyImpl final : public SyscallLatency {
         waits.erase(found);
       }
       UpdateThreshold(window);
+      if (!key.folded) calls.emplace_back(ToAbi(key), window.latency.count);
       callback(window);
     }
     // A failure or a wait counted between two reads belongs to a call of the next window; its key may be quiet in this
@@ -118,7 +168,8 @@ class SyscallLatencyImpl final : public SyscallLatency {
       SetWaits(delta, window);
       callback(window);
     }
-    ForgetIdleThresholds();
+    ForgetIdle(skeleton_->maps.pyro_syscall_slow, thresholds_);
+    RETURN_IF_ERROR(UpdatePeriods(calls));
     return SetSlow(kFoldKey, SlowOfNewKeys());
   }
 
@@ -137,12 +188,13 @@ class SyscallLatencyImpl final : public SyscallLatency {
     // The kernel gives whole records: its buffer is larger, and a record that does not fit is kept for the next read.
     std::array<pyro_open_call, 64> records;
     std::string rest;
-    const uint64_t now = MonotonicNowNs();
     while (true) {
       const ssize_t got = read(iterator.get(), records.data(), sizeof(records));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return ErrnoError(errno, "cannot read the open system calls");
       if (got == 0) break;
+      // Anew for each part: on a busy machine calls begin between the first part and the last.
+      const uint64_t now = MonotonicNowNs();
       rest.append(reinterpret_cast<const char*>(records.data()), static_cast<size_t>(got));
       size_t at = 0;
       for (; at + sizeof(pyro_open_call) <= rest.size(); at += sizeof(pyro_open_call)) {
@@ -179,12 +231,22 @@ class SyscallLatencyImpl final : public SyscallLatency {
     out.exemplars_dropped = sum.exemplars_dropped + malformed_.load(std::memory_order_relaxed);
     out.exemplars_limited = sum.exemplars_limited;
     out.waits_lost = sum.waits_lost;
+    out.paused = sum.paused;
     return out;
   }
 
   int TaskStates() const override { return bpf_map__fd(skeleton_->maps.pyro_task_states); }
 
  private:
+  Status Attach() {
+    skeleton_->bss->pyro_attached_ns = MonotonicNowNs();
+    // Exit first: calls already open are then counted as "no entry" and not half measured. The order
+    // does not matter for calls that begin later.
+    ASSIGN_OR_RETURN(exit_link_, AttachProgram(skeleton_->progs.pyro_sys_exit, kProbe));
+    ASSIGN_OR_RETURN(enter_link_, AttachProgram(skeleton_->progs.pyro_sys_enter, kProbe));
+    return OkStatus();
+  }
+
   static int OnExemplar(void* self, void* data, size_t size) {
     auto* probe = static_cast<SyscallLatencyImpl*>(self);
     SlowCall call;
@@ -207,7 +269,8 @@ class SyscallLatencyImpl final : public SyscallLatency {
             .older = record.older != 0,
             .waits = record.off_ns != 0,
             .wait_age_ns = age(record.off_ns),
-            .cause = static_cast<WaitCause>(record.cause)};
+            .cause = static_cast<WaitCause>(record.cause),
+            .blocked = record.blocked != 0};
   }
 
   struct ErrorsSeen {
@@ -329,14 +392,43 @@ class SyscallLatencyImpl final : public SyscallLatency {
     if (SetSlow(key, slow).ok()) thresholds_[key] = 0;
   }
 
-  void ForgetIdleThresholds() {
-    for (auto it = thresholds_.begin(); it != thresholds_.end();) {
+  Status SetPeriod(const pyro_syscall_key& key, uint32_t log2_period) {
+    if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_periods), &key, &log2_period, BPF_ANY) != 0) {
+      return ErrnoError(errno, "cannot set how many calls are drawn");
+    }
+    return OkStatus();
+  }
+
+  // As many calls as in the last window are expected again.
+  Status UpdatePeriods(const std::vector<std::pair<pyro_syscall_key, uint64_t>>& calls) {
+    if (options_.drawn_per_key == 0 || calls.empty()) return OkStatus();
+    const double of_all = std::max(1u, options_.drawn_per_window);
+    const double of_key = std::min<double>(options_.drawn_per_key, of_all / static_cast<double>(calls.size()));
+    uint64_t total = 0;
+    for (const auto& [key, count] : calls) {
+      total += count;
+      // No room is no loss: the key then has the period of new ones.
+      if (SetPeriod(key, Log2Period(static_cast<double>(count) / of_key)).ok()) periods_[key] = 0;
+    }
+    ForgetIdle(skeleton_->maps.pyro_syscall_periods, periods_);
+    return SetPeriod(kFoldKey, Log2Period(static_cast<double>(total) / of_all));
+  }
+
+  static uint32_t Log2Period(double period) {
+    const double log2 = std::ceil(std::log2(std::max(period, 1.0)));
+    return static_cast<uint32_t>(std::min<double>(log2, PYRO_MAX_DRAW_PERIOD));
+  }
+
+  using IdleKeys = std::unordered_map<pyro_syscall_key, uint32_t, BytesHash, BytesEqual>;  // -> Drains since last use
+
+  void ForgetIdle(const bpf_map* map, IdleKeys& keys) {
+    for (auto it = keys.begin(); it != keys.end();) {
       if (++it->second <= options_.idle_windows_before_eviction) {
         ++it;
         continue;
       }
-      bpf_map_delete_elem(bpf_map__fd(skeleton_->maps.pyro_syscall_slow), &it->first);
-      it = thresholds_.erase(it);
+      bpf_map_delete_elem(bpf_map__fd(map), &it->first);
+      it = keys.erase(it);
     }
   }
 
@@ -344,12 +436,14 @@ class SyscallLatencyImpl final : public SyscallLatency {
   Skeleton skeleton_;
   const size_t cpus_;
   OctaveReader<pyro_syscall_octave_key> octaves_;
+  std::unique_ptr<HotOctaves> hot_;  // null: none
   std::unordered_map<pyro_syscall_error_key, ErrorsSeen, BytesHash, BytesEqual> errors_;
   std::unordered_map<pyro_syscall_key, WaitsSeen, BytesHash, BytesEqual> waits_;
-  std::unordered_map<pyro_syscall_key, uint32_t, BytesHash, BytesEqual> thresholds_;  // -> Drains since last use
+  IdleKeys thresholds_, periods_;
   UniqueRingBuffer ring_;
   Status open_calls_status_;
   UniqueBpfLink exit_link_, enter_link_, open_calls_link_;
+  uint64_t slice_begin_ns_ = 0;
   const std::function<void(const SlowCall&)>* callback_ = nullptr;  // set during PollExemplars
   std::atomic<uint64_t> delivered_ = 0;
   std::atomic<uint64_t> malformed_ = 0;
@@ -371,16 +465,33 @@ pyro_syscall_key ToAbi(const SyscallKey& key) {
           .flags = (key.compat ? PYRO_SYSCALL_COMPAT : 0u) | (key.folded ? PYRO_SYSCALL_FOLDED : 0u)};
 }
 
+namespace {
+
+CallDescriptor ToDescriptor(const pyro_descriptor& from) {
+  CallDescriptor to = {.kind = static_cast<pyro_descriptor_kind>(from.kind),
+                       .fd = from.fd,
+                       .inode = from.inode,
+                       .family = from.family,
+                       .port = from.port};
+  std::copy(std::begin(from.peer), std::end(from.peer), to.peer.begin());
+  return to;
+}
+
+}  // namespace
+
 bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   if (size < sizeof(pyro_syscall_exemplar)) return false;
   const auto* record = static_cast<const pyro_syscall_exemplar*>(data);
   if (record->user_frames > PYRO_MAX_USER_FRAMES || record->user_stop >= PYRO_STOP_COUNT ||
-      record->descriptor.kind > PYRO_DESCRIPTOR_SOCKET ||
+      record->descriptor.kind > PYRO_DESCRIPTOR_SOCKET || record->second_descriptor.kind > PYRO_DESCRIPTOR_SOCKET ||
+      record->drawn > PYRO_MAX_DRAW_PERIOD + 1 ||
       !DecodeStackCopy(record + 1, size - sizeof(*record), record->user_frames, record->raw_bytes, out.raw_registers,
                        out.raw_stack)) {
     return false;
   }
   out.key = ToSyscallKey(record->call);
+  out.slow = record->slow != 0;
+  out.weight = record->drawn == 0 ? 0 : uint64_t{1} << (record->drawn - 1);
   out.time_ns = record->time_ns;
   out.latency_ns = record->latency_ns;
   out.result = record->result;
@@ -392,18 +503,17 @@ bool DecodeSlowCall(const void* data, size_t size, SlowCall& out) {
   out.means = record->means;
   for (size_t i = 0; i < PYRO_WAIT_CAUSES; ++i) out.waited_ns[i] = uint64_t{record->waited_us[i]} * 1000;
   std::copy(std::begin(record->arguments), std::end(record->arguments), out.arguments.begin());
-  out.descriptor = {.kind = static_cast<pyro_descriptor_kind>(record->descriptor.kind),
-                    .fd = record->descriptor.fd,
-                    .inode = record->descriptor.inode,
-                    .family = record->descriptor.family,
-                    .port = record->descriptor.port};
-  std::copy(std::begin(record->descriptor.peer), std::end(record->descriptor.peer), out.descriptor.peer.begin());
+  out.descriptor = ToDescriptor(record->descriptor);
+  out.second_descriptor = ToDescriptor(record->second_descriptor);
   return true;
 }
 
 StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& options) {
   if (options.max_user_frames > PYRO_MAX_USER_FRAMES) {
     return InvalidArgumentError(StrFormat("at most %d user frames can be taken", PYRO_MAX_USER_FRAMES));
+  }
+  if (options.hot_octaves != 0 && !HotOctaves::Possible(options.hot_octaves)) {
+    return InvalidArgumentError("hot_octaves must be 0 or a power of two from 8");
   }
   ASSIGN_OR_RETURN(const size_t cpus, PossibleCpus());
   const uint32_t ring_bytes = RingBytes(options.ring_bytes);
@@ -415,10 +525,16 @@ StatusOr<std::unique_ptr<SyscallLatency>> SyscallLatency::Start(const Options& o
           s.rodata->pyro_wake_bytes = ring_bytes / 2;
           s.rodata->pyro_v1_controller = MountedV1Controller();
           s.rodata->pyro_split = options.split ? 1 : 0;
+          FillDrawTables(s);
           std::copy(DescriptorByCall().begin(), DescriptorByCall().end(), s.rodata->pyro_call_descriptors);
           if (!options.split) bpf_map__set_max_entries(s.maps.pyro_syscall_waits, 1);
           bpf_map__set_max_entries(s.maps.pyro_syscall_octaves,
                                    std::max(options.max_octaves, 1u) + PYRO_LATENCY_OCTAVES);
+          if (options.hot_octaves != 0) {
+            s.rodata->pyro_hot_shift = HotOctaves::Shift(options.hot_octaves);
+            bpf_map__set_max_entries(s.maps.pyro_hot_keys, options.hot_octaves / PYRO_HOT_WAYS);
+            bpf_map__set_max_entries(s.maps.pyro_hot_octaves, options.hot_octaves);
+          }
           bpf_map__set_max_entries(s.maps.pyro_exemplars, ring_bytes);
           bpf_program__set_autoload(s.progs.pyro_open_calls, open_calls);
           return ShareUnwindMaps(options.unwind.get(), PYRO_MAX_RAW_STACK_BYTES, s);

@@ -15,8 +15,16 @@
 // each with the same chance; and those at least as slow as the slowest of the last window. When suddenly many more
 // calls are slow than in the last window, the first ones win: never more than kExemplarBurst times as many.
 //
+// Beside them some calls are drawn among all of a key (SlowCall::weight): about drawn_per_key per window and key, and
+// no more than about drawn_per_window of all keys together. The sum of their weights estimates the number of calls
+// without bias, that of weight × latency the time, and so on for any share of the calls: each call has the chance 1 /
+// weight, known before it is made (bpf/probes/syscall_latency.bpf.c).
+//
 // Which part of that time the calls waited, and for what, is added when an OffCpu probe runs beside (Options::split); a
 // call that does not wait costs nothing more then.
+//
+// Pause and Resume let it count part of the time: calls that were entered in a slice and returned before its end are
+// counted, others are not, by exact instants. While paused nothing is attached, and a call costs nothing.
 //
 // Calls that have not returned are in no window: ReadOpenCalls has them with their age, also those that are older than
 // the probe if their thread is blocked.
@@ -24,9 +32,10 @@
 // Does not promise: kernel stacks in exemplars (at the return there is none left to see), calls of
 // user-mode helpers before the first Drain in their right order.
 //
-// Threads: Drain and PollExemplars from one thread each (they may differ). Cost: 200 ns of CPU per system
-// call (getppid 104 -> 300 ns, median of 15 on a busy 2-CPU virtual machine), nothing else; 168 bytes per
-// CPU and octave in use. Start takes about 100 ms.
+// Threads: Drain and PollExemplars from one thread each (they may differ), Pause and Resume from one. Cost:
+// tests/bench/ latency_probes: 340 ns of CPU per system call on a virtual machine where two reads of the clock in empty
+// probes cost 298 and a getppid 189; 168 bytes per CPU and octave in use, 152 KiB per CPU for the hot ones. Start takes
+// about 100 ms.
 #pragma once
 
 #include <array>
@@ -91,9 +100,11 @@ struct CallDescriptor {
   std::array<uint8_t, 16> peer{};  // its address; of AF_INET the first 4 bytes
 };
 
-// One slow call; views are valid during the callback only.
+// One single call, slow or drawn or both; views are valid during the callback only.
 struct SlowCall {
   SyscallKey key;
+  bool slow = true;      // chosen as one of the slowest
+  uint64_t weight = 0;   // drawn among all calls of its key with a chance of one in so many; 0: not drawn
   uint64_t time_ns = 0;  // when it returned, CLOCK_MONOTONIC
   uint64_t latency_ns = 0;
   int64_t result = 0;  // return value, negative errno on failure
@@ -108,6 +119,7 @@ struct SlowCall {
   WaitTimes waited_ns{};                // of latency_ns, in whole microseconds; with Options::split
   std::array<uint64_t, 6> arguments{};  // as passed; all 0 for 32-bit calls
   CallDescriptor descriptor;
+  CallDescriptor second_descriptor;  // of calls that have two: splice, sendfile, …
 };
 
 // A call that has not returned, as it is now. Views are valid during the callback only.
@@ -121,9 +133,18 @@ struct OpenCall {
   bool waits = false;   // with Options::split: its thread does not run, for wait_age_ns so far, because of `cause`
   uint64_t wait_age_ns = 0;
   WaitCause cause = PYRO_WAIT_OTHER;
+  bool blocked = false;  // its thread is blocked; without `waits`, nobody saw why
 };
 
 inline constexpr uint32_t kExemplarBurst = 4;
+
+// When calls were counted: those that were entered from `begin_ns` and before `entries_end_ns`, and returned before
+// `end_ns`. CLOCK_MONOTONIC.
+struct SyscallSlice {
+  uint64_t begin_ns = 0;
+  uint64_t entries_end_ns = 0;
+  uint64_t end_ns = 0;
+};
 
 struct SyscallCounters {
   uint64_t recorded = 0;       // in a histogram under their own key
@@ -136,17 +157,21 @@ struct SyscallCounters {
   uint64_t exemplars_taken = 0, exemplars_delivered = 0,
            exemplars_dropped = 0;  // taken = delivered + dropped + in ring
   uint64_t exemplars_limited = 0;  // slow calls without an exemplar: the key had its share already
+  uint64_t paused = 0;             // returned outside of slices, or entered there
   uint64_t waits_lost = 0;         // calls whose waits were added nowhere; not seen yet
 };
 
 class SyscallLatency {
  public:
   struct Options {
-    uint32_t max_octaves = 16384;                 // map entries, 168 B per CPU each, allocated when used
-    uint64_t exemplar_min_ns = 1'000'000;         // no exemplars of calls faster than this; 0: all are candidates
-    double exemplar_quantile = 0.99;              // of the key's last window
-    uint32_t exemplars_per_key = 4;               // per window, about
+    uint32_t max_octaves = 16384;          // map entries, 168 B per CPU each, allocated when used
+    uint32_t hot_octaves = 1024;           // beside those, 152 B per CPU each, found without a hash; a power of 2
+    uint64_t exemplar_min_ns = 1'000'000;  // no exemplars of calls faster than this; 0: all are candidates
+    double exemplar_quantile = 0.99;       // of the key's last window
+    uint32_t exemplars_per_key = 4;        // per window, about
     uint32_t exemplars_per_window_new_key = 256;  // for all keys without a last window together
+    uint32_t drawn_per_key = 2;                   // among all calls, per window and key, about; 0: none
+    uint32_t drawn_per_window = 128;              // of all keys together, about
     uint32_t ring_bytes = 1 << 20;
     uint32_t max_user_frames = PYRO_MAX_USER_FRAMES;
     std::shared_ptr<UnwindMaps> unwind;          // as for CpuSampler
@@ -167,6 +192,11 @@ class SyscallLatency {
   virtual Status ReadOpenCalls(const std::function<void(const OpenCall&)>& callback) = 0;
   // Why ReadOpenCalls fails; OK where it does not.
   virtual Status OpenCallsStatus() const = 0;
+  // Ends a slice: calls that are entered from now on are not counted, those that are open have `tail_ns` to return.
+  // Blocks for that long, and for the kernel to detach. Call it while it counts.
+  virtual StatusOr<SyscallSlice> Pause(uint64_t tail_ns) = 0;
+  // Begins one, after Pause. Takes some milliseconds.
+  virtual Status Resume() = 0;
   // Detaches. What was counted stays for a last Drain.
   virtual Status Stop() = 0;
   virtual SyscallCounters Counters() const = 0;

@@ -9,23 +9,28 @@
 // ephemeral and would make a flow of every connection. The socket's cgroup is that of whoever made
 // it, not of the task that a packet interrupted. Both ends of a connection on one machine report.
 //
-// Mechanism: BTF tracepoints tcp_probe (each received packet of an established connection, every network
-// namespace), tcp_retransmit_skb, tcp_retransmit_synack, tcp_send_reset, tcp_receive_reset, inet_sock_set_state, and an
-// iterator over open files that takes in the connections older than the probe. A sock_ops program would be cheaper
-// (57 against 135 ns per packet when each records a value) but sees only connections made after it was attached, and
-// needs the root of cgroup2, which pure cgroup1 hosts lack. To keep the rest cheap a socket's RTT is recorded when its
-// smoothed value changed, at most once per min_interval_us.
+// Mechanism: BTF tracepoints inet_sock_set_state, tcp_retransmit_skb, tcp_retransmit_synack, tcp_send_reset and
+// tcp_receive_reset for what happens; an iterator over open files that takes in the connections older than the probe;
+// and, for what a socket knows by itself (RTT, bytes, what limits it, windows), one of
+//   kTcpProbe   the tracepoint tcp_probe, which sees each received packet: some 190 ns each.
+//   kPoll       an iterator over the sockets known, run every poll_interval_ms: some 90 µs each, and for a packet
+//               nothing. Less often when it takes long: at most 1 % of a CPU, but once a second in any case.
+// kAuto uses kTcpProbe while few packets come, and kPoll, with tcp_probe detached, while many do: both together cost at
+// most some 0.5 % of a CPU. docs/design/004-net.md has the figures, and why neither is a sock_ops program.
 //
-// Exact: bytes (each connection's, when it has ended and in each window for sockets that a process holds open),
-// connections, retransmitted segments (as `nstat` and `ss -ti` count them), resets, ticks of what limits. Sampled: the
-// RTT histograms, as above.
+// Exact: bytes (each connection's, when it has ended, and in each window for open ones), connections, retransmitted
+// segments (as `nstat` and `ss -ti` count them), resets, ticks of what limits. Sampled: the RTT histograms; a value per
+// socket and min_interval_us (kTcpProbe) or poll (kPoll) in which the smoothed RTT changed, and one at its end.
 //
 // Does not promise: the direction of connections older than the probe whose listener has gone (guessed: local port in
-// the ephemeral range means outgoing); a window that closed and opened between two packets; without the iterator (old
-// kernels) the owner on hosts with cgroup1 only, for connections older than the probe (cgroup_id 1, v1 id 0).
+// the ephemeral range means outgoing); closed windows: with kTcpProbe the own one that opens before the next packet,
+// with kPoll both that open before the next poll; connections that nobody had accepted at the start, before they
+// receive something (kTcpProbe) or somebody accepts them (kPoll). Where the iterators are missing, for connections
+// older than the probe: bytes of open ones at a window's end, and the owner on hosts with cgroup1 only (cgroup_id 1, v1
+// id 0).
 //
-// Threads: one. Cost: tests/bench/net_cost. Memory: 160 + 40 bytes per flow, 168 bytes per CPU and octave, 72 per
-// socket.
+// Threads: one caller; one of its own, but for kTcpProbe. Cost: tests/bench/net_cost. Memory: 160 + 40 bytes per flow,
+// 168 bytes per CPU and octave, 80 per socket.
 #pragma once
 
 #include <array>
@@ -89,7 +94,7 @@ struct TcpWindow {
   uint64_t failed = 0;  // outgoing attempts that ended unestablished
   uint64_t resets_sent = 0;
   uint64_t resets_received = 0;
-  uint64_t zero_windows_sent = 0;      // times this side's receive window closed
+  uint64_t zero_windows_sent = 0;      // times this side's receive window was seen to close
   uint64_t zero_windows_received = 0;  // times the peer's did
   // Connection time by what it was limited by; the parts add up to the time that connections were open and active.
   std::array<uint64_t, kTcpLimits> limited_ns{};
@@ -104,11 +109,21 @@ struct TcpCounters {
   uint64_t lost = 0;          // updates recorded nowhere
   uint64_t storage_lost = 0;  // packets of sockets that could not be given storage
   uint64_t found = 0;         // connections older than the probe that the iterator took in
+  uint64_t polls = 0;         // kPoll: passes over the sockets
+  uint64_t poll_cpu_ns = 0;   // and what they took
 };
+
+// Where RTT, bytes, limits and windows come from; see above.
+enum class TcpSource : uint8_t { kAuto, kPoll, kTcpProbe };
+std::string_view TcpSourceName(TcpSource source);  // "auto", "poll", "tcp_probe"
 
 class TcpLatency {
  public:
   struct Options {
+    TcpSource source = TcpSource::kAuto;
+    uint32_t poll_interval_ms = 20;   // kPoll: at least
+    uint32_t busy_packets = 25'000;   // kAuto: received per second, beyond which it polls,
+    uint32_t calm_ms = 10'000;        // until for so long it were fewer than 2/5 of that
     uint32_t max_flows = 8192;        // then new flows are folded into kOther
     uint32_t max_octaves = 32768;     // histogram entries, 168 B per CPU each, allocated when used
     uint32_t min_interval_us = 1000;  // at most one RTT value per socket in this time; 0: no limit
@@ -123,6 +138,10 @@ class TcpLatency {
   virtual TcpCounters Counters() const = 0;
   // Why connections older than the probe are only seen at their first packet; OK when they are all known.
   virtual Status ScanStatus() const = 0;
+  // kPoll or kTcpProbe: what is in use now. Any thread.
+  virtual TcpSource Source() const = 0;
+  // Why kAuto cannot change over; OK when it can, or need not.
+  virtual Status SourceStatus() const = 0;
 };
 
 }  // namespace pyrometer::kernel

@@ -74,7 +74,10 @@ Batch CopyBatch(const BatchView& view) {
   }
   for (HistogramPoint point : view.histograms) {
     point.series = series_of(point.series);
-    for (Exemplar& exemplar : point.exemplars) exemplar.stack = mapper.Stack(exemplar.stack);
+    for (Exemplar& exemplar : point.exemplars) {
+      exemplar.stack = mapper.Stack(exemplar.stack);
+      exemplar.waker.stack = mapper.Stack(exemplar.waker.stack);
+    }
     batch.histograms.push_back(std::move(point));
   }
   for (CounterPoint point : view.counters) {

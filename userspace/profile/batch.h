@@ -79,7 +79,24 @@ struct ProfilePoint {
   std::vector<uint16_t> offsets_ms;
 };
 
-// One slow observation with the stack that asked for it.
+// A part of the time of one call: "running", or a cause of waiting.
+struct TimePart {
+  std::string cause;
+  uint64_t ns = 0;
+  bool operator==(const TimePart&) const = default;
+};
+
+// Who ended a wait.
+struct Waker {
+  StackId stack = kEmptyStack;  // where it was
+  std::string comm;             // "": an interrupt
+  uint32_t tid = 0;
+  std::string cause;     // of the wait that it ended
+  uint64_t wait_ns = 0;  // how long that had lasted; 0: not known, nor anything else here
+};
+
+// One single call with the stack that asked for it: one of the slowest, or one drawn among all calls of its series, or
+// both.
 struct Exemplar {
   int64_t time_ns = 0;  // Unix time of the end of the call
   uint64_t value = 0;   // nanoseconds
@@ -88,6 +105,12 @@ struct Exemplar {
   uint32_t tid = 0;
   // The call with what its arguments say, for reading: "read(7 → 10.0.0.3:5432, …, 4096) = 512". "": not known.
   std::string call;
+  // Drawn among all calls with a chance of one in so many: those with a weight stand for all calls, weighted so,
+  // without bias. 0: not drawn.
+  uint64_t weight = 0;
+  bool typical = false;         // not one of the slowest: it has a weight
+  std::vector<TimePart> split;  // of `value`, where it is known; largest first
+  Waker waker;                  // who ended the longest of its waits whose end was sampled
 };
 
 struct HistogramPoint {

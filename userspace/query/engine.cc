@@ -117,8 +117,17 @@ StatusOr<profile::Profile> Engine::MergeProfile(const Selector& selector, TimeRa
   return merged;
 }
 
+std::vector<std::string> StackNames(const profile::Dictionary& dictionary, profile::StackId stack) {
+  std::vector<std::string> names;
+  for (const profile::FrameId frame : dictionary.FramesLeafFirst(stack)) {
+    const size_t lines = std::max<size_t>(1, dictionary.frame(frame).lines.size());
+    for (size_t line = 0; line < lines; ++line) names.push_back(dictionary.FrameName(frame, line));
+  }
+  return names;
+}
+
 StatusOr<ExemplarResult> Engine::ExemplarProfile(const Selector& selector, TimeRange range, uint64_t min_ns,
-                                                 uint64_t max_ns) const {
+                                                 uint64_t max_ns, ExemplarKind kind) const {
   store::SeriesFilter filter = selector.Filter();
   filter.tenant = tenant_;
   ASSIGN_OR_RETURN(const std::vector<Series> series, reader_.FindSeries(filter));
@@ -145,7 +154,8 @@ StatusOr<ExemplarResult> Engine::ExemplarProfile(const Selector& selector, TimeR
     end_ns = std::max(end_ns, window.time_ns + static_cast<int64_t>(
                                                    std::min<uint64_t>(window.duration_ns, INT32_MAX * uint64_t{1000})));
     for (const store::StoredExemplar& exemplar : window.exemplars) {
-      if (exemplar.value >= min_ns && exemplar.value <= max_ns) found[one->trie].push_back({one, exemplar});
+      const bool wanted = kind == ExemplarKind::kSlow ? !exemplar.typical : exemplar.weight != 0;
+      if (wanted && exemplar.value >= min_ns && exemplar.value <= max_ns) found[one->trie].push_back({one, exemplar});
     }
   };
   RETURN_IF_ERROR(reader_.ScanHistograms(selection, range, false, collect, budget_));
@@ -155,14 +165,23 @@ StatusOr<ExemplarResult> Engine::ExemplarProfile(const Selector& selector, TimeR
   }
   for (const auto& [trie, list] : found) {
     std::vector<store::LeafId> leaves;
-    for (const Stored& one : list) leaves.push_back(one.exemplar.leaf);
+    for (const Stored& one : list) {
+      leaves.push_back(one.exemplar.leaf);
+      leaves.push_back(one.exemplar.waker_leaf);
+    }
     ASSIGN_OR_RETURN(const std::vector<profile::StackId> stacks,
                      reader_.ResolveStacks(trie, leaves, &result.profile.dictionary, budget_));
     for (size_t i = 0; i < list.size(); ++i) {
       const store::StoredExemplar& exemplar = list[i].exemplar;
-      result.profile.Add(0, stacks[i], {1, ToSigned(exemplar.value)});
-      result.exemplars.push_back({exemplar.time_ns, exemplar.value, stacks[i], exemplar.comm, exemplar.tid,
-                                  list[i].series->labels, exemplar.call});
+      const uint64_t calls = kind == ExemplarKind::kDrawn ? exemplar.weight : 1;
+      uint64_t latency_ns = 0;
+      if (__builtin_mul_overflow(calls, exemplar.value, &latency_ns)) latency_ns = UINT64_MAX;
+      result.profile.Add(0, stacks[2 * i], {ToSigned(calls), ToSigned(latency_ns)});
+      profile::Waker waker = exemplar.waker;
+      waker.stack = stacks[2 * i + 1];
+      result.exemplars.push_back({exemplar.time_ns, exemplar.value, stacks[2 * i], exemplar.comm, exemplar.tid,
+                                  list[i].series->labels, exemplar.call, exemplar.weight, exemplar.typical,
+                                  exemplar.split, std::move(waker)});
     }
   }
   std::stable_sort(result.exemplars.begin(), result.exemplars.end(), [](const ExemplarRow& a, const ExemplarRow& b) {

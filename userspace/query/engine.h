@@ -88,6 +88,19 @@ struct ExemplarRow {
   uint32_t tid = 0;
   profile::LabelSet labels;  // of the series
   std::string call;          // profile::Exemplar::call
+  uint64_t weight = 0;       // as there, and so on
+  bool typical = false;
+  std::vector<profile::TimePart> split;
+  profile::Waker waker;  // its stack in the same dictionary
+};
+
+// The names of a stack, innermost first, inlined calls by themselves.
+std::vector<std::string> StackNames(const profile::Dictionary& dictionary, profile::StackId stack);
+
+// Which exemplars: one may be of both kinds.
+enum class ExemplarKind {
+  kSlow,   // the slowest calls: each stands for itself
+  kDrawn,  // drawn among all calls: each stands for `weight` of them, so that sums estimate those of all calls
 };
 
 struct ExemplarResult {
@@ -138,9 +151,9 @@ class Engine {
   StatusOr<profile::Profile> MergeProfile(const Selector& selector, TimeRange range,
                                           const MergeOptions& options = {}) const;
 
-  // Exemplars with min_ns <= value <= max_ns. For histogram types.
+  // Exemplars of one kind with min_ns <= value <= max_ns. For histogram types.
   StatusOr<ExemplarResult> ExemplarProfile(const Selector& selector, TimeRange range, uint64_t min_ns = 0,
-                                           uint64_t max_ns = UINT64_MAX) const;
+                                           uint64_t max_ns = UINT64_MAX, ExemplarKind kind = ExemplarKind::kSlow) const;
 
   // From totals only. step_ns 0: one point for the whole range, at range.from_ns. INVALID_ARGUMENT when a row
   // would have more than kMaxSteps points. Rows sorted by labels.

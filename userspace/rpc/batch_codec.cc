@@ -148,6 +148,24 @@ class BatchWriter {
       to->set_comm(writer_.tables.InternString(WireText(exemplar.comm, kMaxCommBytes)));
       to->set_tid(exemplar.tid);
       to->set_call(WireText(exemplar.call, kMaxCallBytes));
+      to->set_weight(exemplar.weight);
+      to->set_typical(exemplar.typical);
+      const auto name = [this](std::string_view text) {
+        return writer_.tables.InternString(WireText(text, kMaxCommBytes));
+      };
+      for (const profile::TimePart& part : exemplar.split) {
+        if (to->split_size() == static_cast<int>(kMaxTimeParts)) break;
+        v1::TimePart* wire_part = to->add_split();
+        wire_part->set_cause(name(part.cause));
+        wire_part->set_ns(part.ns);
+      }
+      if (exemplar.waker.wait_ns == 0) continue;
+      v1::Waker* waker = to->mutable_waker();
+      waker->set_stack(mapper_.Stack(exemplar.waker.stack));
+      waker->set_comm(name(exemplar.waker.comm));
+      waker->set_tid(exemplar.waker.tid);
+      waker->set_cause(name(exemplar.waker.cause));
+      waker->set_wait_ns(exemplar.waker.wait_ns);
     }
   }
 
@@ -334,6 +352,13 @@ class BatchReader {
     return OkStatus();
   }
 
+  // Names of threads and of causes.
+  Status ReadShortString(uint32_t id, std::string* text) {
+    ASSIGN_OR_RETURN(*text, ReadString(tables_, id));
+    if (text->size() <= kMaxCommBytes) return OkStatus();
+    return InvalidArgumentError(StrFormat("a thread name over %d bytes", kMaxCommBytes));
+  }
+
   Status ReadHistogram(const v1::HistogramPoint& wire) {
     if (wire.buckets_size() != wire.counts_size()) {
       return InvalidArgumentError(
@@ -363,14 +388,30 @@ class BatchReader {
       profile::Exemplar exemplar{
           .time_ns = from.time_ns(), .value = from.value(), .stack = from.stack(), .tid = from.tid()};
       RETURN_IF_ERROR(CheckStack(from.stack()));
-      ASSIGN_OR_RETURN(exemplar.comm, ReadString(tables_, from.comm()));
-      if (exemplar.comm.size() > kMaxCommBytes) {
-        return InvalidArgumentError(StrFormat("a thread name over %d bytes", kMaxCommBytes));
-      }
+      RETURN_IF_ERROR(ReadShortString(from.comm(), &exemplar.comm));
       if (from.call().size() > kMaxCallBytes) {
         return InvalidArgumentError(StrFormat("an exemplar's call over %d bytes", kMaxCallBytes));
       }
       exemplar.call = from.call();
+      exemplar.weight = from.weight();
+      exemplar.typical = from.typical();
+      if (from.split_size() > static_cast<int>(kMaxTimeParts)) {
+        return InvalidArgumentError(StrFormat("an exemplar's time in over %d parts", kMaxTimeParts));
+      }
+      for (const v1::TimePart& part : from.split()) {
+        profile::TimePart& to = exemplar.split.emplace_back();
+        to.ns = part.ns();
+        RETURN_IF_ERROR(ReadShortString(part.cause(), &to.cause));
+      }
+      if (from.has_waker() && from.waker().wait_ns() != 0) {
+        const v1::Waker& waker = from.waker();
+        RETURN_IF_ERROR(CheckStack(waker.stack()));
+        exemplar.waker.stack = waker.stack();
+        exemplar.waker.tid = waker.tid();
+        exemplar.waker.wait_ns = waker.wait_ns();
+        RETURN_IF_ERROR(ReadShortString(waker.comm(), &exemplar.waker.comm));
+        RETURN_IF_ERROR(ReadShortString(waker.cause(), &exemplar.waker.cause));
+      }
       point.exemplars.push_back(std::move(exemplar));
     }
     batch_.histograms.push_back(std::move(point));

@@ -45,6 +45,7 @@ inline constexpr size_t kMaxStackDepth = 8192;        // unwinders stop at 127â€
 inline constexpr size_t kMaxLinesPerFrame = 1024;     // inlined calls at one address; seen: 60
 inline constexpr size_t kMaxCommBytes = 256;          // the kernel's are 15
 inline constexpr size_t kMaxCallBytes = 1024;         // of an exemplar
+inline constexpr size_t kMaxTimeParts = 32;           // of an exemplar
 inline constexpr size_t kMaxPointsPerBatch = 1u << 20;
 inline constexpr size_t kMaxTableEntries = 4u << 20;        // of each table of a stream
 inline constexpr size_t kMaxTableBytes = 256u << 20;        // strings of a stream

@@ -359,6 +359,77 @@ StatusOr<std::vector<LabelledHistogram>> ReadHistogramsReply(const v1::Histogram
   return histograms;
 }
 
+void WriteExemplarsRequest(const ExemplarsRequest& request, v1::ExemplarsRequest* wire) {
+  wire->set_query(ToUtf8(request.query));
+  wire->set_from_ns(request.from_ns);
+  wire->set_to_ns(request.to_ns);
+  wire->set_min_ns(request.min_ns);
+  wire->set_max_ns(request.max_ns);
+  wire->set_drawn(request.drawn);
+  wire->set_limit(request.limit);
+}
+
+ExemplarsRequest ReadExemplarsRequest(const v1::ExemplarsRequest& wire) {
+  return {.query = wire.query(),
+          .from_ns = wire.from_ns(),
+          .to_ns = wire.to_ns(),
+          .min_ns = wire.min_ns(),
+          .max_ns = wire.max_ns(),
+          .drawn = wire.drawn(),
+          .limit = wire.limit()};
+}
+
+void WriteExemplarsReply(const std::vector<CallExample>& examples, v1::ExemplarsReply* wire) {
+  for (const CallExample& from : examples) {
+    const profile::Exemplar& call = from.exemplar;
+    v1::CallExample* to = wire->add_exemplars();
+    to->set_time_ns(call.time_ns);
+    to->set_value(call.value);
+    to->set_comm(Text(call.comm));
+    to->set_tid(call.tid);
+    to->set_call(Text(call.call));
+    WriteLabels(from.labels, to->mutable_labels());
+    to->set_weight(call.weight);
+    to->set_typical(call.typical);
+    for (const profile::TimePart& part : call.split) {
+      to->add_causes(Text(part.cause));
+      to->add_cause_ns(part.ns);
+    }
+    WriteTexts(from.frames, to->mutable_frames());
+    to->set_waker_wait_ns(call.waker.wait_ns);
+    to->set_waker_comm(Text(call.waker.comm));
+    to->set_waker_tid(call.waker.tid);
+    to->set_waker_cause(Text(call.waker.cause));
+    WriteTexts(from.waker_frames, to->mutable_waker_frames());
+  }
+}
+
+StatusOr<std::vector<CallExample>> ReadExemplarsReply(const v1::ExemplarsReply& wire) {
+  std::vector<CallExample> examples;
+  for (const v1::CallExample& from : wire.exemplars()) {
+    CallExample to;
+    to.exemplar = {.time_ns = from.time_ns(), .value = from.value(), .comm = Text(from.comm()), .tid = from.tid()};
+    to.exemplar.call = Text(from.call());
+    to.exemplar.weight = from.weight();
+    to.exemplar.typical = from.typical();
+    ASSIGN_OR_RETURN(to.labels, ReadLabels(from.labels()));
+    if (from.causes_size() != from.cause_ns_size()) {
+      return DataLossError("the store sent an example with columns of different length");
+    }
+    for (int i = 0; i < from.causes_size(); ++i) {
+      to.exemplar.split.push_back({Text(from.causes(i)), from.cause_ns(i)});
+    }
+    for (const std::string& frame : from.frames()) to.frames.push_back(Text(frame));
+    to.exemplar.waker.wait_ns = from.waker_wait_ns();
+    to.exemplar.waker.comm = Text(from.waker_comm());
+    to.exemplar.waker.tid = from.waker_tid();
+    to.exemplar.waker.cause = Text(from.waker_cause());
+    for (const std::string& frame : from.waker_frames()) to.waker_frames.push_back(Text(frame));
+    examples.push_back(std::move(to));
+  }
+  return examples;
+}
+
 void WriteLabelValuesRequest(const LabelValuesRequest& request, v1::LabelValuesRequest* wire) {
   wire->set_label(Text(request.label));
   wire->set_query(ToUtf8(request.query));

@@ -45,6 +45,10 @@ void WriteHistogramsRequest(const HistogramsRequest& request, v1::HistogramsRequ
 HistogramsRequest ReadHistogramsRequest(const v1::HistogramsRequest& wire);
 void WriteHistogramsReply(const std::vector<LabelledHistogram>& histograms, v1::HistogramsReply* wire);
 StatusOr<std::vector<LabelledHistogram>> ReadHistogramsReply(const v1::HistogramsReply& wire);
+void WriteExemplarsRequest(const ExemplarsRequest& request, v1::ExemplarsRequest* wire);
+ExemplarsRequest ReadExemplarsRequest(const v1::ExemplarsRequest& wire);
+void WriteExemplarsReply(const std::vector<CallExample>& examples, v1::ExemplarsReply* wire);
+StatusOr<std::vector<CallExample>> ReadExemplarsReply(const v1::ExemplarsReply& wire);
 void WriteLabelValuesRequest(const LabelValuesRequest& request, v1::LabelValuesRequest* wire);
 LabelValuesRequest ReadLabelValuesRequest(const v1::LabelValuesRequest& wire);
 

@@ -70,6 +70,16 @@ class QueryService : public v1::Query::Service {
     });
   }
 
+  grpc::Status Exemplars(grpc::ServerContext* context, const v1::ExemplarsRequest* request,
+                         v1::ExemplarsReply* reply) override {
+    return Answer(context, [&](const Caller& caller) -> Status {
+      ASSIGN_OR_RETURN(const std::vector<CallExample> result,
+                       api_.Exemplars(Mine(caller, ReadExemplarsRequest(*request))));
+      WriteExemplarsReply(result, reply);
+      return CheckSize(*reply);
+    });
+  }
+
   grpc::Status ListNodes(grpc::ServerContext* context, const v1::ListNodesRequest*,
                          v1::ListNodesReply* reply) override {
     return Answer(context, [&](const Caller& caller) -> Status {

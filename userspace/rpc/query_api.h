@@ -29,6 +29,7 @@ class QueryApi {
   virtual StatusOr<profile::Profile> MergeProfile(const MergeProfileRequest& request) = 0;
   virtual StatusOr<TimeSeriesReply> TimeSeries(const TimeSeriesRequest& request) = 0;
   virtual StatusOr<std::vector<LabelledHistogram>> Histograms(const HistogramsRequest& request) = 0;
+  virtual StatusOr<std::vector<CallExample>> Exemplars(const ExemplarsRequest& request) = 0;
   // Every node of a tenant that ever delivered or is connected; sorted by name. A client asks with its own tenant.
   virtual StatusOr<std::vector<NodeInfo>> ListNodes(const std::string& tenant) = 0;
   StatusOr<std::vector<NodeInfo>> ListNodes() { return ListNodes(""); }

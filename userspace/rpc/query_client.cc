@@ -110,6 +110,14 @@ class GrpcQueryClient : public QueryClient {
     return ReadHistogramsReply(reply);
   }
 
+  StatusOr<std::vector<CallExample>> Exemplars(const ExemplarsRequest& request) override {
+    v1::ExemplarsRequest wire;
+    WriteExemplarsRequest(request, &wire);
+    v1::ExemplarsReply reply;
+    RETURN_IF_ERROR(Call(&v1::Query::Stub::Exemplars, wire, &reply));
+    return ReadExemplarsReply(reply);
+  }
+
   StatusOr<std::vector<NodeInfo>> ListNodes(const std::string&) override {
     v1::ListNodesReply reply;
     RETURN_IF_ERROR(Call(&v1::Query::Stub::ListNodes, v1::ListNodesRequest(), &reply));

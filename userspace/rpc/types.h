@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "userspace/profile/batch.h"
 #include "userspace/profile/histogram.h"
 #include "userspace/profile/label_set.h"
 
@@ -179,6 +180,24 @@ struct LabelledHistogram {
   profile::LabelSet labels;
   profile::Histogram histogram;
   std::map<int32_t, uint64_t> errors;  // errno -> calls
+};
+
+// Single calls, the longest first: query::Engine::ExemplarProfile.
+struct ExemplarsRequest {
+  std::string query;
+  int64_t from_ns = 0;
+  int64_t to_ns = 0;
+  uint64_t min_ns = 0;
+  uint64_t max_ns = 0;  // 0 = no upper bound
+  bool drawn = false;   // those drawn among all calls, in place of the slowest
+  uint32_t limit = 100;
+  std::string tenant;  // "" = the default tenant; travels beside the request
+};
+
+struct CallExample {
+  profile::Exemplar exemplar;                     // without its stacks, which are:
+  std::vector<std::string> frames, waker_frames;  // innermost first
+  profile::LabelSet labels;                       // of the series
 };
 
 struct LabelValuesRequest {

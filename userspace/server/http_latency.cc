@@ -135,24 +135,39 @@ StatusOr<HttpReply> GetExemplars(const ApiContext& context, const HttpRequest& r
   ASSIGN_OR_RETURN(const uint64_t min_ns, request.Uint("minNs", 0, UINT64_MAX));
   ASSIGN_OR_RETURN(const uint64_t max_ns, request.Uint("maxNs", UINT64_MAX, UINT64_MAX));
   ASSIGN_OR_RETURN(const uint64_t limit, request.Uint("limit", 100, kMaxExemplars));
-  ASSIGN_OR_RETURN(const query::ExemplarResult result,
-                   context.engine->ExemplarProfile(selector, range, min_ns, max_ns == 0 ? UINT64_MAX : max_ns));
+  const std::string_view kind = request.Param("kind");
+  if (!kind.empty() && kind != "slow" && kind != "drawn") {
+    return InvalidArgumentError("kind: expected slow, the slowest calls, or drawn, those drawn among all calls");
+  }
+  ASSIGN_OR_RETURN(
+      const query::ExemplarResult result,
+      context.engine->ExemplarProfile(selector, range, min_ns, max_ns == 0 ? UINT64_MAX : max_ns,
+                                      kind == "drawn" ? query::ExemplarKind::kDrawn : query::ExemplarKind::kSlow));
   const profile::Dictionary& dictionary = result.profile.dictionary;
   OrderedJson list = OrderedJson::array();
   for (const query::ExemplarRow& row : result.exemplars) {
     if (list.size() == limit) break;
-    OrderedJson frames = OrderedJson::array();
-    for (const profile::FrameId frame : dictionary.FramesLeafFirst(row.stack)) {
-      const size_t lines = std::max<size_t>(1, dictionary.frame(frame).lines.size());
-      for (size_t line = 0; line < lines; ++line) frames.push_back(dictionary.FrameName(frame, line));
+    OrderedJson split = OrderedJson::object();
+    for (const profile::TimePart& part : row.split) split[part.cause] = Number(part.ns);
+    OrderedJson waker = nullptr;
+    if (row.waker.wait_ns != 0) {
+      waker = {{"comm", row.waker.comm},
+               {"tid", row.waker.tid},
+               {"cause", row.waker.cause},
+               {"waitNs", Number(row.waker.wait_ns)},
+               {"frames", query::StackNames(dictionary, row.waker.stack)}};
     }
     list.push_back({{"timeMs", ToMs(row.time_ns)},
                     {"durationNs", Number(row.value)},
                     {"comm", row.comm},
                     {"tid", row.tid},
                     {"call", row.call},
+                    {"weight", Number(row.weight)},
+                    {"slow", !row.typical},
+                    {"splitNs", std::move(split)},
+                    {"waker", std::move(waker)},
                     {"labels", LabelsJson(row.labels)},
-                    {"frames", std::move(frames)}});
+                    {"frames", query::StackNames(dictionary, row.stack)}});
   }
   // The flame graph is large and already text: put in as it is.
   std::string body = "{\"exemplars\":" + list.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) +

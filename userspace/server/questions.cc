@@ -137,6 +137,37 @@ StatusOr<std::vector<rpc::LabelledHistogram>> Questions::Histograms(const rpc::H
   return histograms;
 }
 
+StatusOr<std::vector<rpc::CallExample>> Questions::Exemplars(const rpc::ExemplarsRequest& request) {
+  ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeSyscallLatency));
+  if (TypeInfo(selector.type).kind != TypeKind::kHistogram) {
+    return InvalidArgumentError(StrFormat("%s is no histogram: it has no single calls", selector.type));
+  }
+  ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
+  ASSIGN_OR_RETURN(const std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
+  ASSIGN_OR_RETURN(query::ExemplarResult result,
+                   engine_.For(request.tenant, pass->budget())
+                       .ExemplarProfile(selector, range, request.min_ns,
+                                        request.max_ns == 0 ? std::numeric_limits<uint64_t>::max() : request.max_ns,
+                                        request.drawn ? query::ExemplarKind::kDrawn : query::ExemplarKind::kSlow));
+  const profile::Dictionary& dictionary = result.profile.dictionary;
+  std::vector<rpc::CallExample> examples;
+  for (query::ExemplarRow& row : result.exemplars) {
+    if (examples.size() == request.limit) break;
+    rpc::CallExample& to = examples.emplace_back();
+    to.frames = query::StackNames(dictionary, row.stack);
+    to.waker_frames = query::StackNames(dictionary, row.waker.stack);
+    to.labels = std::move(row.labels);
+    to.exemplar = {.time_ns = row.time_ns, .value = row.value, .comm = std::move(row.comm), .tid = row.tid};
+    to.exemplar.call = std::move(row.call);
+    to.exemplar.weight = row.weight;
+    to.exemplar.typical = row.typical;
+    to.exemplar.split = std::move(row.split);
+    to.exemplar.waker = std::move(row.waker);
+    to.exemplar.waker.stack = profile::kEmptyStack;  // of a dictionary that does not travel along
+  }
+  return examples;
+}
+
 StatusOr<std::vector<rpc::NodeInfo>> Questions::ListNodes(const std::string& tenant) {
   ASSIGN_OR_RETURN(const std::vector<store::AgentInfo> stored, engine_.reader().Agents());
   return registry_.List(tenant, stored);

@@ -28,6 +28,7 @@ class Questions : public rpc::QueryApi {
   StatusOr<rpc::SymbolUpload> UploadSymbols(const std::string& name,
                                             const std::function<StatusOr<std::string>()>& next) override;
   StatusOr<std::vector<rpc::LabelledHistogram>> Histograms(const rpc::HistogramsRequest& request) override;
+  StatusOr<std::vector<rpc::CallExample>> Exemplars(const rpc::ExemplarsRequest& request) override;
   StatusOr<std::vector<rpc::NodeInfo>> ListNodes(const std::string& tenant) override;
   StatusOr<std::vector<std::string>> LabelValues(const rpc::LabelValuesRequest& request) override;
   StatusOr<rpc::SessionInfo> StartSession(const rpc::SessionSpec& spec) override;

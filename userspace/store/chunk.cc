@@ -17,6 +17,7 @@ constexpr uint8_t kWholeSeconds = 4;   // times are stored in seconds
 constexpr uint8_t kTotalsSeconds = 4;
 constexpr uint8_t kTotalsSameDuration = 8;
 constexpr uint8_t kHistogramCalls = 32;       // exemplars say which call they are of
+constexpr uint8_t kHistogramDetails = 64;     // exemplars have weights, splits, wakers
 constexpr uint8_t kTotalsValuePerCount = 16;  // value = count × one number
 
 Status Damaged(std::string_view what) { return DataLossError("damaged " + std::string(what)); }
@@ -274,6 +275,48 @@ bool SayCalls(const std::vector<HistogramChunk>& chunks) {
   });
 }
 
+bool SayDetails(const std::vector<HistogramChunk>& chunks) {
+  return std::any_of(chunks.begin(), chunks.end(), [](const HistogramChunk& chunk) {
+    return std::any_of(chunk.exemplars.begin(), chunk.exemplars.end(), [](const StoredHistogramExemplar& exemplar) {
+      return exemplar.weight != 0 || exemplar.typical || !exemplar.split.empty() || exemplar.waker.wait_ns != 0;
+    });
+  });
+}
+
+void PutDetails(const StoredHistogramExemplar& exemplar, std::string* out) {
+  out->push_back(static_cast<char>(exemplar.typical ? 1 : 0));
+  PutVarint(exemplar.weight, out);
+  PutVarint(exemplar.split.size(), out);
+  for (const auto& [cause, ns] : exemplar.split) {
+    PutVarint(cause, out);
+    PutVarint(ns, out);
+  }
+  PutVarint(exemplar.waker.wait_ns, out);
+  if (exemplar.waker.wait_ns == 0) return;
+  PutVarint(exemplar.waker.leaf, out);
+  PutVarint(exemplar.waker.comm, out);
+  PutVarint(exemplar.waker.cause, out);
+  PutVarint(exemplar.waker.tid, out);
+}
+
+void GetDetails(Decoder* in, StoredHistogramExemplar* exemplar) {
+  const uint8_t typical = in->Byte();
+  if (typical > 1) in->Fail();
+  exemplar->typical = typical != 0;
+  exemplar->weight = in->Varint();
+  exemplar->split.resize(in->Count(2));
+  for (auto& [cause, ns] : exemplar->split) {
+    cause = in->Varint32();
+    ns = in->Varint();
+  }
+  exemplar->waker.wait_ns = in->Varint();
+  if (exemplar->waker.wait_ns == 0) return;
+  exemplar->waker.leaf = in->Varint32();
+  exemplar->waker.comm = in->Varint32();
+  exemplar->waker.cause = in->Varint32();
+  exemplar->waker.tid = in->Varint32();
+}
+
 }  // namespace
 
 std::string EncodeHistograms(const std::vector<HistogramChunk>& chunks, uint32_t hour) {
@@ -281,6 +324,8 @@ std::string EncodeHistograms(const std::vector<HistogramChunk>& chunks, uint32_t
   uint8_t flags = PutTimes(chunks, hour, &times);
   const bool calls = SayCalls(chunks);
   if (calls) flags |= kHistogramCalls;
+  const bool details = SayDetails(chunks);
+  if (details) flags |= kHistogramDetails;
   std::string out(1, static_cast<char>(flags));
   out += times;
   for (const HistogramChunk& chunk : chunks) {
@@ -308,6 +353,7 @@ std::string EncodeHistograms(const std::vector<HistogramChunk>& chunks, uint32_t
       PutVarint(exemplar.comm, &out);
       PutVarint(exemplar.tid, &out);
       if (calls) PutString(exemplar.call, &out);
+      if (details) PutDetails(exemplar, &out);
     }
   }
   return out;
@@ -315,7 +361,7 @@ std::string EncodeHistograms(const std::vector<HistogramChunk>& chunks, uint32_t
 
 namespace {
 
-Status DecodeHistogram(Decoder* in, bool calls, HistogramChunk* chunk) {
+Status DecodeHistogram(Decoder* in, bool calls, bool details, HistogramChunk* chunk) {
   const size_t buckets = in->Count(2);
   if (buckets > profile::kHistogramBuckets) return Damaged("histograms: buckets");
   std::vector<uint32_t> indices(buckets);
@@ -350,6 +396,7 @@ Status DecodeHistogram(Decoder* in, bool calls, HistogramChunk* chunk) {
     exemplar.comm = in->Varint32();
     exemplar.tid = in->Varint32();
     if (calls) exemplar.call = in->String();
+    if (details) GetDetails(in, &exemplar);
   }
   return in->ok() ? OkStatus() : Damaged("histograms");
 }
@@ -359,14 +406,16 @@ Status DecodeHistogram(Decoder* in, bool calls, HistogramChunk* chunk) {
 StatusOr<std::vector<HistogramChunk>> DecodeHistograms(std::string_view bytes, uint32_t hour) {
   Decoder in(bytes);
   const uint8_t flags = in.Byte();
-  if ((flags & ~(kTotalsSeconds | kTotalsSameDuration | kHistogramCalls)) != 0) return Damaged("histograms: flags");
+  if ((flags & ~(kTotalsSeconds | kTotalsSameDuration | kHistogramCalls | kHistogramDetails)) != 0)
+    return Damaged("histograms: flags");
   const bool calls = (flags & kHistogramCalls) != 0;
+  const bool details = (flags & kHistogramDetails) != 0;
   std::vector<HistogramChunk> chunks;
   // Start, buckets, sum, max, errors, exemplars.
   GetTimes(&in, flags, hour, 6, &chunks);
   if (!in.ok()) return Damaged("histograms: times");
-  for (HistogramChunk& chunk : chunks) RETURN_IF_ERROR(DecodeHistogram(&in, calls, &chunk));
-  if (calls != SayCalls(chunks)) return Damaged("histograms: flags");
+  for (HistogramChunk& chunk : chunks) RETURN_IF_ERROR(DecodeHistogram(&in, calls, details, &chunk));
+  if (calls != SayCalls(chunks) || details != SayDetails(chunks)) return Damaged("histograms: flags");
   if (!in.done()) return Damaged("histograms: length");
   return chunks;
 }

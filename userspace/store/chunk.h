@@ -72,6 +72,17 @@ struct StoredHistogramExemplar {
   uint32_t comm = 0;  // string id
   uint32_t tid = 0;
   std::string call;  // hardly two are alike: not in the dictionary of names, which keeps them for ever
+  uint64_t weight = 0;
+  bool typical = false;
+  std::vector<std::pair<uint32_t, uint64_t>> split;  // string id of the cause, nanoseconds
+  struct Waker {
+    uint64_t wait_ns = 0;  // 0: none
+    LeafId leaf = 0;
+    uint32_t comm = 0;  // string ids
+    uint32_t cause = 0;
+    uint32_t tid = 0;
+    bool operator==(const Waker&) const = default;
+  } waker;
 };
 struct HistogramChunk {
   int64_t time_ns = 0;  // of the window

@@ -200,13 +200,25 @@ Status EmbeddedStore::ScanHistograms(const Selection& selection, TimeRange range
           .series = series, .group = group, .time_ns = chunk.time_ns, .duration_ns = chunk.duration_ns};
       window.histogram = std::move(chunk.histogram);
       window.errors = std::move(chunk.errors);
-      std::vector<NameId> comm_ids;
-      for (const StoredHistogramExemplar& exemplar : chunk.exemplars) comm_ids.push_back(exemplar.comm);
-      ASSIGN_OR_RETURN(std::vector<std::string> comms, name_reader_.Names(comm_ids));
-      for (size_t i = 0; i < chunk.exemplars.size(); ++i) {
-        const StoredHistogramExemplar& exemplar = chunk.exemplars[i];
-        window.exemplars.push_back(
-            {exemplar.time_ns, exemplar.value, exemplar.leaf, std::move(comms[i]), exemplar.tid, exemplar.call});
+      std::vector<NameId> ids;
+      for (const StoredHistogramExemplar& exemplar : chunk.exemplars) {
+        ids.push_back(exemplar.comm);
+        for (const auto& [cause, ns] : exemplar.split) ids.push_back(cause);
+        if (exemplar.waker.wait_ns != 0) ids.insert(ids.end(), {exemplar.waker.comm, exemplar.waker.cause});
+      }
+      ASSIGN_OR_RETURN(std::vector<std::string> names, name_reader_.Names(ids));
+      size_t next = 0;
+      for (StoredHistogramExemplar& exemplar : chunk.exemplars) {
+        StoredExemplar& to = window.exemplars.emplace_back();
+        to = {exemplar.time_ns, exemplar.value,           exemplar.leaf,   std::move(names[next++]),
+              exemplar.tid,     std::move(exemplar.call), exemplar.weight, exemplar.typical};
+        for (const auto& [cause, ns] : exemplar.split) to.split.push_back({std::move(names[next++]), ns});
+        if (exemplar.waker.wait_ns == 0) continue;
+        to.waker.wait_ns = exemplar.waker.wait_ns;
+        to.waker.comm = std::move(names[next++]);
+        to.waker.cause = std::move(names[next++]);
+        to.waker.tid = exemplar.waker.tid;
+        to.waker_leaf = exemplar.waker.leaf;
       }
       sink(window);
     }

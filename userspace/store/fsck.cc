@@ -313,6 +313,11 @@ class Checker {
         for (const StoredHistogramExemplar& exemplar : chunk.exemplars) {
           RETURN_IF_ERROR(CheckLeaf(key.trie, exemplar.leaf));
           RETURN_IF_ERROR(Known(names_, "string", exemplar.comm));
+          for (const auto& [cause, ns] : exemplar.split) RETURN_IF_ERROR(Known(names_, "string", cause));
+          if (exemplar.waker.wait_ns == 0) continue;
+          RETURN_IF_ERROR(CheckLeaf(key.trie, exemplar.waker.leaf));
+          RETURN_IF_ERROR(Known(names_, "string", exemplar.waker.comm));
+          RETURN_IF_ERROR(Known(names_, "string", exemplar.waker.cause));
         }
       }
       return OkStatus();

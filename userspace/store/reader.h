@@ -135,6 +135,11 @@ struct StoredExemplar {
   std::string comm;
   uint32_t tid = 0;
   std::string call;  // profile::Exemplar::call
+  uint64_t weight = 0;
+  bool typical = false;
+  std::vector<profile::TimePart> split;
+  profile::Waker waker;   // but its stack:
+  LeafId waker_leaf = 0;  // in the series' trie
 };
 
 // One (series, window) of a histogram type, or a group's hour (without exemplars).

@@ -190,7 +190,10 @@ class BatchStager {
       }
       for (const profile::HistogramPoint& point : batch_.histograms) {
         if (SeriesOf(point.series).trie != trie_id) continue;
-        for (const profile::Exemplar& exemplar : point.exemplars) look(exemplar.stack);
+        for (const profile::Exemplar& exemplar : point.exemplars) {
+          look(exemplar.stack);
+          look(exemplar.waker.stack);
+        }
       }
     }
     comms_.clear();
@@ -233,13 +236,22 @@ class BatchStager {
     for (const profile::HistogramPoint& point : batch_.histograms) {
       if (SeriesOf(point.series).trie != trie_id_) continue;
       for (const profile::Exemplar& exemplar : point.exemplars) {
-        NameId& id = comms_[exemplar.comm];
-        if (id == 0) {
-          ASSIGN_OR_RETURN(id, log_.names.Intern(exemplar.comm, &log_.pending));
-        }
+        RETURN_IF_ERROR(DefineComm(exemplar.comm));
+        for (const profile::TimePart& part : exemplar.split) RETURN_IF_ERROR(DefineComm(part.cause));
+        if (exemplar.waker.wait_ns == 0) continue;
+        RETURN_IF_ERROR(DefineComm(exemplar.waker.comm));
+        RETURN_IF_ERROR(DefineComm(exemplar.waker.cause));
       }
     }
     CountNew({.name_bytes = log_.names.added_text_bytes - text_before});
+    return OkStatus();
+  }
+
+  Status DefineComm(const std::string& text) {
+    NameId& id = comms_[text];
+    if (id == 0) {
+      ASSIGN_OR_RETURN(id, log_.names.Intern(text, &log_.pending));
+    }
     return OkStatus();
   }
 
@@ -472,8 +484,14 @@ class BatchStager {
       const std::shared_lock lock(trie_->mutex);
       for (const profile::Exemplar& exemplar : point.exemplars) {
         const NodeId node = nodes_->Get(exemplar.stack);
-        chunk.exemplars.push_back({exemplar.time_ns, exemplar.value, trie_->KnownLeaf(node), comms_.at(exemplar.comm),
-                                   exemplar.tid, exemplar.call});
+        StoredHistogramExemplar& stored = chunk.exemplars.emplace_back();
+        stored = {exemplar.time_ns, exemplar.value, trie_->KnownLeaf(node), comms_.at(exemplar.comm),
+                  exemplar.tid,     exemplar.call,  exemplar.weight,        exemplar.typical};
+        for (const profile::TimePart& part : exemplar.split) stored.split.emplace_back(comms_.at(part.cause), part.ns);
+        const profile::Waker& waker = exemplar.waker;
+        if (waker.wait_ns == 0) continue;
+        stored.waker = {waker.wait_ns, trie_->KnownLeaf(nodes_->Get(waker.stack)), comms_.at(waker.comm),
+                        comms_.at(waker.cause), waker.tid};
       }
     }
     StagedPoint staged = PointAt(PointKind::kHistogram, point.series,

@@ -39,7 +39,7 @@
 namespace pyrometer::store {
 
 // Version of the layout on disk that this program writes.
-inline constexpr uint32_t kFormatVersion = 3;
+inline constexpr uint32_t kFormatVersion = 4;
 // The oldest one that it reads. All bytes of it mean the same in the newer one: opening a store makes it one of that.
 inline constexpr uint32_t kOldestFormatVersion = 2;
 

@@ -149,6 +149,20 @@ Status ValidatePoints(const BatchView& batch, int64_t now_ns) {
       if (exemplar.call.size() > kMaxCallBytes)
         return Bad("histogram point %d: exemplar with a call of %d bytes; the limit is %d", i, exemplar.call.size(),
                    kMaxCallBytes);
+      if (exemplar.split.size() > kMaxTimeParts) {
+        return Bad("histogram point %d: exemplar with %d parts of its time; the limit is %d", i, exemplar.split.size(),
+                   kMaxTimeParts);
+      }
+      for (const profile::TimePart& part : exemplar.split) {
+        if (part.cause.size() > kMaxCommBytes) return Bad("histogram point %d: exemplar with a cause too long", i);
+      }
+      if (exemplar.waker.stack >= batch.definitions->stack_count()) {
+        return Bad("histogram point %d: exemplar with stack %d of %d", i, exemplar.waker.stack,
+                   batch.definitions->stack_count());
+      }
+      if (exemplar.waker.comm.size() > kMaxCommBytes || exemplar.waker.cause.size() > kMaxCommBytes) {
+        return Bad("histogram point %d: exemplar whose waker has a name that is too long", i);
+      }
     }
   }
   for (size_t i = 0; i < batch.counters.size(); ++i) {

@@ -27,6 +27,7 @@ inline constexpr size_t kMaxExemplarsPerPoint = 64 << 10;
 inline constexpr size_t kMaxErrnosPerPoint = 4096;  // the kernel's MAX_ERRNO is 4095
 inline constexpr size_t kMaxCommBytes = 256;
 inline constexpr size_t kMaxCallBytes = 1024;
+inline constexpr size_t kMaxTimeParts = 32;
 inline constexpr uint64_t kMaxWindowNs = 24ull * 3600 * 1'000'000'000;
 // Offsets of samples are milliseconds in 16 bits.
 inline constexpr uint64_t kMaxOffsetsWindowNs = 65'535ull * 1'000'000;

@@ -42,10 +42,40 @@ TEST(CallText, ASocketByItsPeer) {
 TEST(CallText, WhatACallReturns) {
   SlowCall call = Make("openat", {static_cast<uint64_t>(-100), 0x7ffe00001234, 0x241, 0x1b6}, 5);
   call.descriptor = {.kind = PYRO_DESCRIPTOR_FILE, .fd = 5, .inode = 3};
-  EXPECT_EQ(CallText(call, "/etc/passwd"), "openat(-100, …, 0x241, 0x1b6) = 5 → /etc/passwd");
+  EXPECT_EQ(CallText(call, "/etc/passwd"), "openat(-100, …, O_WRONLY|O_CREAT|O_TRUNC, 0x1b6) = 5 → /etc/passwd");
   call.result = -ENOENT;
   call.descriptor = {};
-  EXPECT_EQ(CallText(call, ""), "openat(-100, …, 0x241, 0x1b6) = -1 ENOENT");
+  EXPECT_EQ(CallText(call, ""), "openat(-100, …, O_WRONLY|O_CREAT|O_TRUNC, 0x1b6) = -1 ENOENT");
+}
+
+TEST(CallText, FlagsOfOpenByName) {
+  const auto flags = [](uint64_t value) {
+    const std::string text = CallText(Make("open", {1, value, 0}, -EACCES), "");
+    return text.substr(10, text.find(", 0x0)") - 10);  // "…" is three bytes
+  };
+  EXPECT_EQ(flags(0), "O_RDONLY");
+  EXPECT_EQ(flags(0x80042), "O_RDWR|O_CREAT|O_CLOEXEC");
+  EXPECT_EQ(flags(0x101002), "O_RDWR|O_SYNC");
+  EXPECT_EQ(flags(0x1001), "O_WRONLY|O_DSYNC");
+  EXPECT_EQ(flags(0x410001), "O_WRONLY|O_TMPFILE");
+  EXPECT_EQ(flags(0x10000), "O_RDONLY|O_DIRECTORY");
+  EXPECT_EQ(flags(0x48008003), "O_ACCMODE|O_LARGEFILE|0x48000000");
+}
+
+TEST(CallText, TwoDescriptors) {
+  SlowCall call = Make("splice", {3, 0, 9, 0, 65536, 1}, 4096);
+  call.descriptor = {.kind = PYRO_DESCRIPTOR_FILE, .fd = 3, .inode = 12};
+  call.second_descriptor = {
+      .kind = PYRO_DESCRIPTOR_SOCKET, .fd = 9, .family = AF_INET, .port = 80, .peer = {10, 0, 0, 3}};
+  EXPECT_EQ(CallText(call, "pipe:[12]"), "splice(3 → pipe:[12], …, 9 → 10.0.0.3:80, …, 65536, 0x1) = 4096");
+  call.second_descriptor = {.kind = PYRO_DESCRIPTOR_FILE, .fd = 9, .inode = 13};
+  EXPECT_EQ(CallText(call, "pipe:[12]", "/a"), "splice(3 → pipe:[12], …, 9 → /a, …, 65536, 0x1) = 4096");
+  const auto nr = [](std::string_view name) { return static_cast<size_t>(SyscallNumber(name).value()); };
+  EXPECT_EQ(DescriptorByCall()[nr("splice")], 0x31);
+  EXPECT_EQ(DescriptorByCall()[nr("sendfile")], 0x21);
+  EXPECT_EQ(DescriptorByCall()[nr("read")], 1);
+  // The probe takes the second one from two places only.
+  for (const uint8_t entry : DescriptorByCall()) EXPECT_TRUE(entry >> 4 == 0 || entry >> 4 == 2 || entry >> 4 == 3);
 }
 
 TEST(CallText, NumbersAndAddresses) {

@@ -91,12 +91,16 @@ TEST(DecodeSlowCall, TakesTheRecordApart) {
   record->result = -11;
   record->call = {.owner = {.cgroup_id = 1, .cgroup_v1_id = 2}, .nr = 0, .flags = PYRO_SYSCALL_COMPAT};
   record->user_frames = 2;
+  record->slow = 1;
+  record->drawn = 1 + 10;
   for (uint64_t i = 0; i < 6; ++i) record->arguments[i] = 10 + i;
   record->descriptor = {
       .fd = 7, .kind = PYRO_DESCRIPTOR_SOCKET, .family = 2, .port = 5432, .inode = 9, .peer = {10, 0, 0, 3}};
   SlowCall call;
   ASSERT_TRUE(DecodeSlowCall(words.data(), words.size() * 8, call));
   EXPECT_EQ(call.result, -11);
+  EXPECT_TRUE(call.slow);
+  EXPECT_EQ(call.weight, 1024u);
   EXPECT_TRUE(call.key.compat);
   EXPECT_EQ(call.user_frames.size(), 2u);
   EXPECT_EQ(call.arguments, (std::array<uint64_t, 6>{10, 11, 12, 13, 14, 15}));
@@ -106,6 +110,12 @@ TEST(DecodeSlowCall, TakesTheRecordApart) {
   EXPECT_EQ(call.descriptor.port, 5432);
   EXPECT_EQ(call.descriptor.inode, 9u);
   EXPECT_EQ(call.descriptor.peer[3], 3);
+  record->drawn = PYRO_MAX_DRAW_PERIOD + 2;
+  EXPECT_FALSE(DecodeSlowCall(words.data(), words.size() * 8, call));
+  record->drawn = record->slow = 0;
+  ASSERT_TRUE(DecodeSlowCall(words.data(), words.size() * 8, call));
+  EXPECT_FALSE(call.slow);
+  EXPECT_EQ(call.weight, 0u);
   record->descriptor.kind = PYRO_DESCRIPTOR_SOCKET + 1;
   EXPECT_FALSE(DecodeSlowCall(words.data(), words.size() * 8, call));
   record->descriptor.kind = PYRO_DESCRIPTOR_FILE;

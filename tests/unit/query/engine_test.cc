@@ -239,6 +239,44 @@ TEST_F(EngineTest, HistogramsAndExemplars) {
   EXPECT_EQ(all.exemplars[2].value, 5'000'000u);
 }
 
+TEST_F(EngineTest, DrawnExemplarsStandForMany) {
+  BatchBuilder b("drawn", 1);
+  profile::HistogramPoint point{.series = b.Series("syscall_latency", {{"service", "drawn"}, {"syscall", "read"}}),
+                                .time_ns = kT0,
+                                .duration_ns = kWindow};
+  point.histogram.Record(1000, 2048);
+  const profile::StackId main = b.Stack({"main"}), other = b.Stack({"main", "other"}), waker = b.Stack({"feed"});
+  point.exemplars = {{.time_ns = kT0, .value = 900, .stack = main, .comm = "c", .weight = 1024, .typical = true},
+                     {.time_ns = kT0 + 1,
+                      .value = 8000,
+                      .stack = other,
+                      .comm = "c",
+                      .weight = 512,
+                      .split = {{"poll", 7000}, {"running", 1000}},
+                      .waker = {.stack = waker, .comm = "feeder", .tid = 3, .cause = "poll", .wait_ns = 6000}},
+                     {.time_ns = kT0 + 2, .value = 9000, .stack = other, .comm = "c"}};
+  b.batch.histograms.push_back(point);
+  ASSERT_TRUE(store_->Append(b.batch).ok());
+  const Selector selector = S("syscall_latency{service=\"drawn\"}");
+  // One is of both kinds.
+  const ExemplarResult slow = Value(engine_.ExemplarProfile(selector, {}));
+  ASSERT_EQ(slow.exemplars.size(), 2u);
+  EXPECT_EQ(Folded(slow.profile, 1), (std::map<std::string, int64_t>{{"main;other", 17'000}}));
+  EXPECT_EQ(slow.exemplars[1].weight, 512u);
+  EXPECT_EQ(slow.exemplars[1].split, (std::vector<profile::TimePart>{{"poll", 7000}, {"running", 1000}}));
+  const profile::Waker& by = slow.exemplars[1].waker;
+  EXPECT_EQ(by.comm, "feeder");
+  EXPECT_EQ(by.wait_ns, 6000u);
+  const profile::Dictionary& dictionary = slow.profile.dictionary;
+  EXPECT_EQ(dictionary.FrameName(dictionary.stack(by.stack).frame), "feed");
+  EXPECT_EQ(slow.exemplars[0].waker.stack, profile::kEmptyStack);
+  const ExemplarResult drawn = Value(engine_.ExemplarProfile(selector, {}, 0, UINT64_MAX, ExemplarKind::kDrawn));
+  ASSERT_EQ(drawn.exemplars.size(), 2u);
+  EXPECT_EQ(Folded(drawn.profile, 0), (std::map<std::string, int64_t>{{"main", 1024}, {"main;other", 512}}));
+  EXPECT_EQ(Folded(drawn.profile, 1),
+            (std::map<std::string, int64_t>{{"main", 1024 * 900}, {"main;other", 512 * 8000}}));
+}
+
 TEST_F(EngineTest, LatestHistogramsAreAStateAndNoSum) {
   BatchBuilder b("b", 1);
   const auto open = [&](const char* node, const char* service, const char* call, int64_t time_ns, uint64_t count) {

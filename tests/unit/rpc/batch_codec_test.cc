@@ -341,6 +341,31 @@ INSTANTIATE_TEST_SUITE_P(
                       point->add_exemplars()->set_call(std::string(1025, 'c'));
                     },
                     "exemplar's call"},
+        HostileCase{"WakerStack",
+                    [](v1::Batch* b) {
+                      v1::HistogramPoint* point = b->add_histograms();
+                      point->set_series(1);
+                      v1::Waker* waker = point->add_exemplars()->mutable_waker();
+                      waker->set_wait_ns(1);
+                      waker->set_stack(3);
+                    },
+                    "stack 3"},
+        HostileCase{"LongCause",
+                    [](v1::Batch* b) {
+                      b->add_strings(std::string(300, 'c'));
+                      v1::HistogramPoint* point = b->add_histograms();
+                      point->set_series(1);
+                      point->add_exemplars()->add_split()->set_cause(6);
+                    },
+                    "thread name"},
+        HostileCase{"ManyParts",
+                    [](v1::Batch* b) {
+                      v1::HistogramPoint* point = b->add_histograms();
+                      point->set_series(1);
+                      v1::Exemplar* exemplar = point->add_exemplars();
+                      for (int i = 0; i < 33; ++i) exemplar->add_split()->set_ns(1);
+                    },
+                    "over 32 parts"},
         HostileCase{"CounterSeries", [](v1::Batch* b) { b->add_counters()->set_series(9); }, "series 9"},
         HostileCase{"ResetForgets", [](v1::Batch* b) {
                       b->clear_series();

@@ -97,6 +97,11 @@ class FakeQuery : public QueryApi {
     if (!fail.ok()) return fail;
     return histograms;
   }
+  StatusOr<std::vector<CallExample>> Exemplars(const ExemplarsRequest& request) override {
+    last_exemplars = request;
+    if (!fail.ok()) return fail;
+    return exemplars;
+  }
   StatusOr<std::vector<NodeInfo>> ListNodes(const std::string&) override { return nodes; }
   StatusOr<std::vector<std::string>> LabelValues(const LabelValuesRequest& request) override {
     last_values = request;
@@ -134,10 +139,12 @@ class FakeQuery : public QueryApi {
   profile::Profile profile;
   TimeSeriesReply time_series;
   std::vector<LabelledHistogram> histograms;
+  std::vector<CallExample> exemplars;
   std::vector<NodeInfo> nodes;
   MergeProfileRequest last_merge;
   TimeSeriesRequest last_series;
   HistogramsRequest last_histograms;
+  ExemplarsRequest last_exemplars;
   LabelValuesRequest last_values;
 };
 

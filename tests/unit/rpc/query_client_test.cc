@@ -74,6 +74,34 @@ TEST(QueryClientTest, EveryQuestion) {
   EXPECT_EQ((*histograms)[0].histogram, histogram.histogram);
   EXPECT_EQ((*histograms)[0].errors, histogram.errors);
 
+  CallExample example;
+  example.exemplar = {.time_ns = 4, .value = 50, .comm = "shop", .tid = 6, .call = "read(7)", .weight = 8};
+  example.exemplar.typical = true;
+  example.exemplar.split = {{"lock", 40}, {"running", 10}};
+  example.exemplar.waker = {.comm = "holder", .tid = 9, .cause = "lock", .wait_ns = 39};
+  example.frames = {"read", "main"};
+  example.waker_frames = {"unlock"};
+  example.labels = labels;
+  store.query.exemplars = {example};
+  const StatusOr<std::vector<CallExample>> examples = (*client)->Exemplars(
+      {.query = "q", .from_ns = 1, .to_ns = 2, .min_ns = 3, .max_ns = 4, .drawn = true, .limit = 5});
+  ASSERT_TRUE(examples.ok()) << examples.status();
+  const ExemplarsRequest& asked = store.query.last_exemplars;
+  EXPECT_EQ(std::tuple(asked.query, asked.from_ns, asked.to_ns, asked.min_ns, asked.max_ns, asked.drawn, asked.limit),
+            std::tuple("q", 1, 2, 3u, 4u, true, 5u));
+  ASSERT_EQ(examples->size(), 1u);
+  const CallExample& one = (*examples)[0];
+  EXPECT_EQ(std::tuple(one.exemplar.time_ns, one.exemplar.value, one.exemplar.comm, one.exemplar.tid, one.exemplar.call,
+                       one.exemplar.weight, one.exemplar.typical),
+            std::tuple(4, 50u, "shop", 6u, "read(7)", 8u, true));
+  EXPECT_EQ(one.exemplar.split, example.exemplar.split);
+  EXPECT_EQ(
+      std::tuple(one.exemplar.waker.comm, one.exemplar.waker.tid, one.exemplar.waker.cause, one.exemplar.waker.wait_ns),
+      std::tuple("holder", 9u, "lock", 39u));
+  EXPECT_EQ(one.frames, example.frames);
+  EXPECT_EQ(one.waker_frames, example.waker_frames);
+  EXPECT_EQ(one.labels, labels);
+
   const StatusOr<std::vector<NodeInfo>> nodes = (*client)->ListNodes();
   ASSERT_TRUE(nodes.ok());
   ASSERT_EQ(nodes->size(), 1u);

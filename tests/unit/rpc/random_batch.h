@@ -80,6 +80,11 @@ class RandomData {
       for (uint64_t n = Below(3); n > 0; --n) {
         p.exemplars.push_back({Time(), Below(1u << 30), Stack(&b.dictionary), "comm", static_cast<uint32_t>(Below(99)),
                                Below(2) == 0 ? "" : StrFormat("read(%d → /tmp/x)", Below(99))});
+        profile::Exemplar& exemplar = p.exemplars.back();
+        exemplar.weight = Below(3) * Below(1u << 20);
+        exemplar.typical = Below(2) == 0;
+        for (uint64_t k = Below(3); k > 0; --k) exemplar.split.push_back({StrFormat("cause%d", Below(4)), Below(99)});
+        if (Below(2) == 0) exemplar.waker = {Stack(&b.dictionary), "waker", 7, "poll", 1 + Below(99)};
       }
       b.histograms.push_back(std::move(p));
     }
@@ -152,6 +157,11 @@ inline std::vector<std::string> BatchText(const profile::Batch& b) {
     for (const auto& e : p.exemplars) {
       lines.push_back(StrFormat("  %d %d %s %d %s %s", e.time_ns, e.value, e.comm, e.tid, e.call,
                                 StackText(b.dictionary, e.stack)));
+      lines.push_back(StrFormat("    stands for %d%s", e.weight, e.typical ? ", typical" : ""));
+      for (const profile::TimePart& part : e.split) lines.push_back(StrFormat("    %s %d", part.cause, part.ns));
+      if (e.waker.wait_ns == 0) continue;
+      lines.push_back(StrFormat("    woken by %s %d from %s after %d: %s", e.waker.comm, e.waker.tid, e.waker.cause,
+                                e.waker.wait_ns, StackText(b.dictionary, e.waker.stack)));
     }
   }
   for (const profile::CounterPoint& p : b.counters) {

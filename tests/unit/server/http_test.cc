@@ -324,6 +324,27 @@ TEST_F(HttpTest, Exemplars) {
   EXPECT_EQ(total, 60'000'000);
   EXPECT_EQ(GetJson("/api/v1/exemplars?minNs=1&maxNs=6000000")["exemplars"].size(), 3u);
   EXPECT_EQ(Error("/api/v1/exemplars?minNs=x", 400)["code"], "invalid_argument");
+  EXPECT_EQ(Error("/api/v1/exemplars?kind=fast", 400)["code"], "invalid_argument");
+  // Of each window one of the two was also drawn.
+  EXPECT_EQ(slow["slow"], true);
+  EXPECT_EQ(slow["weight"], 0);
+  EXPECT_EQ(slow["splitNs"], json::object());
+  EXPECT_EQ(slow["waker"], nullptr);
+  const json drawn = GetJson("/api/v1/exemplars?kind=drawn");
+  ASSERT_EQ(drawn["exemplars"].size(), 3u);
+  const json& one = drawn["exemplars"][0];
+  EXPECT_EQ(one["durationNs"], 5'000'000);
+  EXPECT_EQ(one["weight"], 49);
+  EXPECT_EQ(one["slow"], true);
+  EXPECT_EQ(one["splitNs"], (json{{"network", 4'000'000}, {"running", 1'000'000}}));
+  EXPECT_EQ(one["waker"], (json{{"comm", "feeder"},
+                                {"tid", 99},
+                                {"cause", "network"},
+                                {"waitNs", 3'000'000},
+                                {"frames", {"hot_a", "work", "main"}}}));
+  total = 0;
+  for (const json& value : drawn["flame"]["samples"]["values"][1]) total += value.get<int64_t>();
+  EXPECT_EQ(total, 3 * 49 * 5'000'000);
 }
 
 TEST_F(HttpTest, Peers) {

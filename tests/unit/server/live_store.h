@@ -181,6 +181,9 @@ inline profile::Batch WindowBatch(const Agent& agent, uint64_t sequence, int64_t
   reads.histogram.Record(20'000'000, 2);
   reads.errors = {{11, 3}, {512, 1}};
   reads.exemplars = {{time_ns + 1'000'000, 20'000'000, a, "shop", 12}, {time_ns + 2'000'000, 5'000'000, b, "shop", 13}};
+  reads.exemplars[1].weight = 49;
+  reads.exemplars[1].split = {{"network", 4'000'000}, {"running", 1'000'000}};
+  reads.exemplars[1].waker = {.stack = a, .comm = "feeder", .tid = 99, .cause = "network", .wait_ns = 3'000'000};
   batch.histograms.push_back(std::move(reads));
   std::vector<profile::Label> peer_labels = shop;
   peer_labels.push_back({"peer", "10.0.0.2"});

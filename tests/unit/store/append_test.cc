@@ -373,6 +373,10 @@ TEST(Append, RefusesMalformedBatchesWhole) {
          b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
          b.histograms[0].exemplars.push_back({.comm = std::string(1000, 'c')});
        }},
+      {"exemplar with stack",
+       [](profile::Batch& b) { b.histograms[0].exemplars.push_back({.waker = {.stack = 77, .wait_ns = 1}}); }},
+      {"parts of its time",
+       [](profile::Batch& b) { b.histograms[0].exemplars.push_back({.split = std::vector<profile::TimePart>(33)}); }},
       {"string 5 has",
        [](profile::Batch& b) {
          while (b.dictionary.string_count() < 5) b.dictionary.InternString(std::to_string(b.dictionary.string_count()));
@@ -413,12 +417,19 @@ TEST(Append, HistogramsAndCounters) {
   point.histogram.Record(5'000'000, 10);
   point.histogram.Record(20'000'000);
   point.errors = {{11, 3}};
-  point.exemplars = {{.time_ns = kT0 + 5,
-                      .value = 20'000'000,
-                      .stack = b.Stack({"main", "read"}),
-                      .comm = "app",
-                      .tid = 42,
-                      .call = "read(3 → /tmp/x) = 1"}};
+  point.exemplars = {
+      {.time_ns = kT0 + 5,
+       .value = 20'000'000,
+       .stack = b.Stack({"main", "read"}),
+       .comm = "app",
+       .tid = 42,
+       .call = "read(3 → /tmp/x) = 1",
+       .weight = 64,
+       .typical = true,
+       .split = {{"poll", 19'000'000}, {"running", 1'000'000}},
+       .waker =
+           {.stack = b.Stack({"feed", "write"}), .comm = "feeder", .tid = 43, .cause = "poll", .wait_ns = 18'000'000}},
+      {.time_ns = kT0 + 6, .value = 5'000'000, .stack = b.Stack({"main"}), .comm = "app", .tid = 44}};
   b.batch.histograms.push_back(point);
   b.Counter(bytes, kT0, 4096);
   ASSERT_TRUE(store->Append(b.batch).ok());
@@ -437,13 +448,30 @@ TEST(Append, HistogramsAndCounters) {
   for (const HistogramWindow& window : windows) {
     EXPECT_EQ(window.histogram, point.histogram);
     EXPECT_EQ(window.errors, point.errors);
-    ASSERT_EQ(window.exemplars.size(), 1u);
+    ASSERT_EQ(window.exemplars.size(), 2u);
     EXPECT_EQ(window.exemplars[0].comm, "app");
     EXPECT_EQ(window.exemplars[0].tid, 42u);
     EXPECT_EQ(window.exemplars[0].call, "read(3 → /tmp/x) = 1");
     profile::Dictionary d;
     const profile::StackId stack = store->ResolveStacks(series[0].trie, {{window.exemplars[0].leaf}}, &d).value()[0];
     EXPECT_EQ(d.FrameName(d.stack(stack).frame), "read");
+    EXPECT_EQ(window.exemplars[0].weight, 64u);
+    EXPECT_TRUE(window.exemplars[0].typical);
+    EXPECT_EQ(window.exemplars[0].split,
+              (std::vector<profile::TimePart>{{"poll", 19'000'000}, {"running", 1'000'000}}));
+    const profile::Waker& waker = window.exemplars[0].waker;
+    EXPECT_EQ(waker.comm, "feeder");
+    EXPECT_EQ(waker.cause, "poll");
+    EXPECT_EQ(waker.tid, 43u);
+    EXPECT_EQ(waker.wait_ns, 18'000'000u);
+    const profile::StackId woken =
+        store->ResolveStacks(series[0].trie, {{window.exemplars[0].waker_leaf}}, &d).value()[0];
+    EXPECT_EQ(d.FrameName(d.stack(woken).frame), "write");
+    EXPECT_EQ(window.exemplars[1].comm, "app");
+    EXPECT_FALSE(window.exemplars[1].typical);
+    EXPECT_TRUE(window.exemplars[1].split.empty());
+    EXPECT_EQ(window.exemplars[1].waker.wait_ns, 0u);
+    EXPECT_EQ(window.exemplars[1].waker_leaf, 0u);
   }
   windows.clear();
   ASSERT_TRUE(store

@@ -71,6 +71,19 @@ TEST(Chunk, ExactBytes) {
             "010e6409024d"
             "07726561642833"
             "29");
+  histogram.exemplars[0].call = "";
+  histogram.exemplars[0].weight = 200;
+  histogram.exemplars[0].typical = true;
+  histogram.exemplars[0].split = {{3, 90}, {4, 10}};
+  histogram.exemplars[0].waker = {.wait_ns = 80, .leaf = 5, .comm = 6, .cause = 3, .tid = 78};
+  EXPECT_EQ(HexEncode(EncodeHistograms({histogram}, kHour)),
+            "48"  // exemplars have details
+            "01809099fc922f010205340201"
+            "6e64011604"
+            "010e6409024d"
+            "01c801"      // typical, stands for 200 calls
+            "02035a040a"  // two parts: 90 and 10 ns
+            "500506034e");
   EXPECT_EQ(
       HexEncode(EncodeTotals(
           {PointKind::kProfile, {{kTime, 10'000'000'000, 300, 600}, {kTime + 10'000'000'000, 10'000'000'000, 2, 4}}},
@@ -147,6 +160,15 @@ TEST(Chunk, RandomPoints) {
         chunk.exemplars.push_back({static_cast<int64_t>(random()), random(), static_cast<LeafId>(random()),
                                    static_cast<uint32_t>(random()), static_cast<uint32_t>(random()),
                                    round % 2 == 0 ? "" : std::string(random() % 9, 'c')});
+        if (round % 5 != 0) continue;
+        StoredHistogramExemplar& exemplar = chunk.exemplars.back();
+        exemplar.weight = random() % 3 * random();
+        exemplar.typical = random() % 2 == 0;
+        for (size_t k = random() % 3; k > 0; --k) exemplar.split.emplace_back(random(), random());
+        if (random() % 2 == 0) {
+          exemplar.waker = {1 + random() % 1000, static_cast<LeafId>(random()), static_cast<uint32_t>(random()),
+                            static_cast<uint32_t>(random()), static_cast<uint32_t>(random())};
+        }
       }
     }
     const StatusOr<std::vector<HistogramChunk>> back = DecodeHistograms(EncodeHistograms(chunks, kHour), kHour);
@@ -164,6 +186,10 @@ TEST(Chunk, RandomPoints) {
         EXPECT_EQ((*back)[i].exemplars[e].leaf, chunks[i].exemplars[e].leaf);
         EXPECT_EQ((*back)[i].exemplars[e].tid, chunks[i].exemplars[e].tid);
         EXPECT_EQ((*back)[i].exemplars[e].call, chunks[i].exemplars[e].call);
+        EXPECT_EQ((*back)[i].exemplars[e].weight, chunks[i].exemplars[e].weight);
+        EXPECT_EQ((*back)[i].exemplars[e].typical, chunks[i].exemplars[e].typical);
+        EXPECT_EQ((*back)[i].exemplars[e].split, chunks[i].exemplars[e].split);
+        EXPECT_EQ((*back)[i].exemplars[e].waker, chunks[i].exemplars[e].waker);
       }
     }
     TotalsRecord totals{.kind = static_cast<PointKind>(random() % 3)};
@@ -205,9 +231,15 @@ TEST(Chunk, HostileBytes) {
   histogram.exemplars = {{1, 2, 3, 4, 5}, {6, 7, 8, 9, 10}};
   HistogramChunk with_call = histogram;
   with_call.exemplars[1].call = "read(5)";
+  HistogramChunk with_details = histogram;
+  with_details.exemplars[0].weight = 1000;
+  with_details.exemplars[1].split = {{1, 2}, {3, 4}};
+  with_details.exemplars[1].waker = {.wait_ns = 5, .leaf = 6, .comm = 7, .cause = 8, .tid = 9};
   OffsetsChunk offsets{.duration_ns = 10'000'000'000, .rows = {{3, {1, 2, 900}}, {9, {77}}}};
-  const std::string good[] = {EncodeWindowChunk(chunk), EncodeHistograms({histogram, histogram}, kHour),
+  const std::string good[] = {EncodeWindowChunk(chunk),
+                              EncodeHistograms({histogram, histogram}, kHour),
                               EncodeHistograms({histogram, with_call}, kHour),
+                              EncodeHistograms({histogram, with_details}, kHour),
                               EncodeTotals({PointKind::kCounter, {{kTime, 1000, 2000, 3000}}}, kHour),
                               EncodeOffsetsChunk(offsets)};
   WindowHeader header;

@@ -144,7 +144,7 @@ TEST(Open, NewerFormat) {
   Tamper(folder.path(), "of_the_future", "", "");
   const Status status = Store::Open(folder.path(), TestOptions()).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
-  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("newer format (version 4; this program reads version 3)"),
+  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("newer format (version 5; this program reads version 4)"),
                                        HasSubstr("run the newer pyrometer")));
   // Refusing changed nothing: with the old version back it opens (and then says what it does not know).
   std::string ours;
@@ -173,7 +173,7 @@ TEST(Open, OlderFormatIsLeftAsItIs) {
   const std::vector<std::string> families = FamiliesOf(folder.path());
   const Status status = Store::Open(folder.path(), TestOptions()).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
-  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("older format (version 1; this program reads version 3)"),
+  EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("older format (version 1; this program reads version 4)"),
                                        HasSubstr("run the older pyrometer"), HasSubstr("move it away")));
   EXPECT_EQ(FamiliesOf(folder.path()), families);
 }

@@ -202,7 +202,7 @@ function findFunction(graph: FlameGraph, key: string): number {
 }
 
 export function typeName(type: string): string {
-  return ({ cpu: 'CPU time', samples: 'Samples', off_cpu: 'Waiting', duration: 'Duration', calls: 'Calls', latency: 'Time' } as Record<string, string>)[type] ?? type;
+  return ({ cpu: 'CPU time', samples: 'Samples', off_cpu: 'Waiting', off_cpu_wakers: 'Waiting', duration: 'Duration', calls: 'Calls', latency: 'Time' } as Record<string, string>)[type] ?? type;
 }
 
 interface Share {

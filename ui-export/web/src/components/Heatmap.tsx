@@ -1,8 +1,8 @@
-// Latency over time: a column per step, the stronger the colour, the more calls. Drag to choose a part of it.
+// Latency over time: a column per step, the stronger the colour, the more there were. Drag to choose a part of it.
 import { useLayoutEffect, useMemo, useRef, useState } from 'react';
 import type { Heatmap } from '../lib/api';
 import { clock, count, duration, span as roundDuration } from '../lib/format';
-import { decadeTicks } from '../lib/scale';
+import { decadeTicks, lowestShown } from '../lib/scale';
 import { ticks, type Range } from '../lib/time';
 import { useDark } from './theme';
 
@@ -32,16 +32,15 @@ export function HeatmapPlot(props: {
     return () => observer.disconnect();
   }, []);
   const { low, high, peak } = useMemo(() => {
-    let l = Infinity, h = 0, p = 1;
+    let h = 0, p = 1;
     for (const c of map.columns) {
       for (const b of c.buckets) {
         if (b[2] <= 0) continue;
-        l = Math.min(l, Math.max(1, b[0]));
         h = Math.max(h, b[1]);
         p = Math.max(p, b[2]);
       }
     }
-    return h > 0 ? { low: l / 1.2, high: h * 1.2, peak: p } : { low: 100, high: 1e9, peak: 1 };
+    return h > 0 ? { low: lowestShown(map.columns.flatMap((c) => c.buckets)) / 1.2, high: h * 1.2, peak: p } : { low: 100, high: 1e9, peak: 1 };
   }, [map]);
   const plotW = Math.max(1, width - kLeft - kRight), plotH = kHeight - kBottom - kTop;
   const logSpan = Math.log(high / low);
@@ -134,7 +133,7 @@ export function HeatmapPlot(props: {
         )}
       </div>
       <div className="plot-note">
-        {near ? <><b>{clock(near.t)}, {duration(near.low)} – {duration(near.high)}</b>: {count(near.n)}</> : 'Each column is a moment; the stronger the colour, the more calls. Press or drag to choose.'}
+        {near ? <><b>{clock(near.t)}, {duration(near.low)} – {duration(near.high)}</b>: {count(near.n)}</> : 'Each column is a moment; the stronger the colour, the more there were. Press or drag to choose.'}
       </div>
     </div>
   );

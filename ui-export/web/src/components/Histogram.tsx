@@ -5,9 +5,10 @@
 import { useLayoutEffect, useMemo, useRef, useState } from 'react';
 import type { Bucket } from '../lib/api';
 import { count, duration, percent, span } from '../lib/format';
-import { decadeTicks, logScale } from '../lib/scale';
+import { decadeTicks, logScale, lowestShown } from '../lib/scale';
 
 const kHeight = 190, kBottom = 22, kTop = 22, kLeft = 10, kRight = 14;
+const kLabelHalf = 10; // with kRight as much as half of the widest label on the axis: "100 ms"
 
 export function HistogramPlot(props: {
   buckets: Bucket[]; marks: { label: string; at: number }[]; selection: [number, number] | null; onSelect: ((range: [number, number] | null) => void) | null; label: string;
@@ -24,7 +25,7 @@ export function HistogramPlot(props: {
     return () => observer.disconnect();
   }, []);
   const filled = useMemo(() => buckets.filter((b) => b[2] > 0), [buckets]);
-  const low = Math.max(1, Math.min(...filled.map((b) => b[0])) / 1.25), high = Math.max(...filled.map((b) => b[1])) * 1.25;
+  const low = Math.max(1, lowestShown(filled) / 1.25), high = Math.max(...filled.map((b) => b[1])) * 1.25;
   const plot = Math.max(1, width - kLeft - kRight);
   const scale = logScale(filled.length ? low : 100, filled.length ? high : 1e9, kLeft, plot);
   const total = filled.reduce((s, b) => s + b[2], 0);
@@ -70,7 +71,7 @@ export function HistogramPlot(props: {
             {decadeTicks(low, high).map((t) => (
               <g key={t}>
                 <line x1={scale.x(t)} x2={scale.x(t)} y1={kTop} y2={base} className="grid" />
-                <text x={scale.x(t)} y={kHeight - 6} className="axis" textAnchor="middle">{span(t)}</text>
+                <text x={Math.min(scale.x(t), kLeft + plot - kLabelHalf)} y={kHeight - 6} className="axis" textAnchor="middle">{span(t)}</text>
               </g>
             ))}
             <line x1={kLeft} x2={kLeft + plot} y1={base} y2={base} className="base" />

@@ -1,17 +1,17 @@
 // One row of a latency table, opened: histogram, heat map, and the stacks of slow calls.
 import { useEffect, useMemo, useRef, useState, type ReactNode } from 'react';
-import { apiPath, useApi, type Exemplar, type Heatmap, type Histogram } from '../lib/api';
-import { causeOnTop, type ByCause } from '../lib/causes';
+import { apiPath, useApi, type Exemplar, type Heatmap, type Histogram, type Waker } from '../lib/api';
+import { causeOnTop, kWaitCauses, type ByCause } from '../lib/causes';
 import { parseFlame, type FlameSource } from '../lib/flame';
 import { clock, count, dateTime, duration, percent, shortName } from '../lib/format';
 import { resolveRange, stepFor } from '../lib/time';
 import { parsePair, useUrl } from '../lib/url';
-import { CauseLegend } from './CauseBar';
+import { CauseBar, CauseLegend } from './CauseBar';
 import { FlameView } from './FlameView';
 import { HistogramPlot } from './Histogram';
 import { HeatmapPlot } from './Heatmap';
 import { kRefreshMs, type Asked } from './QueryBar';
-import { ErrorBox, Help, Skeleton } from './ui';
+import { ErrorBox, Help, Segments, Skeleton } from './ui';
 
 interface Exemplars {
   exemplars: Exemplar[];
@@ -46,7 +46,7 @@ export function LatencyDetail(props: { title: string; query: string; asked: Aske
           <p><b>Left:</b> how long the calls took. The axis is logarithmic: each mark is ten times the one before. High bars are common, bars far to the right are slow.</p>
           <p><b>p50, p95, p99:</b> half, 95 % and 99 % of the calls were at least as fast as this.</p>
           <p><b>Right:</b> the same over time; a dark band is what usually happens.</p>
-          {props.stacks && <p>Choose a slow part of either picture to see <b>who asked</b>: the code behind those calls. Only some slow calls are kept with their stack, as examples.</p>}
+          {props.stacks && <p>Choose a slow part of either picture to see <b>who asked</b>: the code behind those calls. Only some calls are kept with their stack, as examples: of the slowest ones, and a few drawn among all.</p>}
         </Help>
         <button type="button" className="button small" onClick={props.onClose} aria-label="Close">×</button>
       </header>
@@ -77,8 +77,10 @@ export function LatencyDetail(props: { title: string; query: string; asked: Aske
       {props.stacks && h && !slow && (
         <p className="slow-hint">
           <span className="faint">Who made the slow calls?</span>
-          <button type="button" className="button small" onClick={() => go({ slow: `${Math.floor(h.p95)}-${Math.ceil(h.max) + 1}` })}>slower than p95</button>
-          <button type="button" className="button small" onClick={() => go({ slow: `${Math.floor(h.p99)}-${Math.ceil(h.max) + 1}` })}>slower than p99</button>
+          <button type="button" className="button small" onClick={() => go({ slow: `${Math.floor(h.p95)}-${Math.ceil(h.max) + 1}`, typical: false })}>slower than p95</button>
+          <button type="button" className="button small" onClick={() => go({ slow: `${Math.floor(h.p99)}-${Math.ceil(h.max) + 1}`, typical: false })}>slower than p99</button>
+          <span className="faint">And all of them?</span>
+          <button type="button" className="button small" onClick={() => go({ slow: `0-${Math.ceil(h.max) + 1}`, typical: true })}>typical calls</button>
         </p>
       )}
       {props.stacks && slow && <SlowCalls query={query} asked={asked} slow={slow} onClear={() => go({ slow: '' })} />}
@@ -88,31 +90,43 @@ export function LatencyDetail(props: { title: string; query: string; asked: Aske
 
 function SlowCalls(props: { query: string; asked: Asked; slow: [number, number]; onClear: () => void }): JSX.Element {
   const { asked, slow } = props;
+  const [{ typical }, go] = useUrl();
   const [open, setOpen] = useState(-1);
+  const kind = typical ? 'drawn' : 'slow';
   const reply = useApi<Exemplars>(
-    apiPath('exemplars', { query: props.query, from: asked.from, to: asked.to, minNs: slow[0], maxNs: slow[1], limit: 100 }),
+    apiPath('exemplars', { query: props.query, kind, from: asked.from, to: asked.to, minNs: slow[0], maxNs: slow[1], limit: 100 }),
     {
-      refreshMs: asked.live ? kRefreshMs : 0, scope: `x/${props.query}/${slow.join('-')}`,
+      refreshMs: asked.live ? kRefreshMs : 0, scope: `x/${kind}/${props.query}/${slow.join('-')}`,
       convert: (json) => {
         const r = json as { exemplars: Exemplar[]; flame?: unknown };
         return { exemplars: r.exemplars, flame: r.flame && r.exemplars.length > 0 ? parseFlame(r.flame) : null };
       },
     });
   const list = reply.data?.exemplars ?? [];
+  const show = (next: boolean): void => {
+    setOpen(-1);
+    go({ typical: next });
+  };
   return (
     <div className="slow">
       <h2>
         Examples between {duration(slow[0])} and {duration(slow[1])} <span className="faint">{reply.data && `${list.length} kept`}</span>
+        <Segments
+          label="Which examples" value={kind} onChange={(value) => show(value === 'drawn')}
+          options={[{ value: 'slow', label: 'slowest', title: 'The slowest calls of each window' }, { value: 'drawn', label: 'typical', title: 'Drawn among all calls, each standing for many: what usually happens' }]}
+        />
         <button type="button" className="button small" onClick={props.onClear}>Clear</button>
       </h2>
       {reply.error && reply.error.status !== 401 && <ErrorBox error={reply.error} onRetry={reply.reload} />}
       {!reply.data ? (reply.error ? null : <Skeleton rows={6} />) : list.length === 0 ? (
-        <p className="faint pad">No example was kept in this part. Examples are kept of the slowest calls of each window: choose a slower part, or a longer range.</p>
+        <p className="faint pad">{typical
+          ? 'No call of this part was drawn. About two of each kind are drawn in 10 s, fewer where there are many kinds: choose a longer range.'
+          : 'No example was kept in this part. Examples are kept of the slowest calls of each window: choose a slower part, a longer range, or typical calls.'}</p>
       ) : (
         <>
           <div className="exemplar-list table-scroll">
-            <table aria-label="Examples of slow calls">
-              <thead><tr><th>When</th><th className="num">Took</th><th title="What most of the time went to; with --probes cpu,syscalls,tcp,waits">Mostly</th><th>Thread</th><th title="Descriptors by name, numbers and flags; what pointers point to is never read">Call</th><th>In</th></tr></thead>
+            <table aria-label={typical ? 'Calls drawn among all' : 'Examples of slow calls'}>
+              <thead><tr><th>When</th><th className="num">Took</th><th title="What the time went to; with --probes cpu,syscalls,tcp,waits">Spent on</th><th>Thread</th><th title="Descriptors by name, numbers and flags; what pointers point to is never read">Call</th><th>In</th>{typical && <th className="num" title="It was drawn with a chance of one in so many">Stands for</th>}</tr></thead>
               <tbody>
                 {list.map((e, i) => [
                   <tr key={i} className="row-link" tabIndex={0} aria-expanded={open === i} onClick={() => setOpen(open === i ? -1 : i)} onKeyDown={(k) => {
@@ -123,27 +137,56 @@ function SlowCalls(props: { query: string; asked: Asked; slow: [number, number];
                   }}>
                     <td title={dateTime(e.timeMs)}>{clock(e.timeMs)}</td>
                     <td className="num strong">{duration(e.durationNs)}</td>
-                    <td><Mostly frames={e.frames} /></td>
+                    <td><Mostly exemplar={e} /></td>
                     <td>{e.comm} <small className="faint">{e.tid}</small></td>
                     <td className="ellipsis call" title={e.call}>{e.call || <span className="faint">–</span>}</td>
                     <td className="ellipsis">{whoAsked(e.frames) || <span className="faint">no stack</span>}</td>
+                    {typical && <td className="num">{count(e.weight)}</td>}
                   </tr>,
                   open === i && (
-                    <tr key={`${i}s`}><td colSpan={6}>{e.call && <p className="call">{e.call}</p>}<ol className="stack" aria-label="Stack, innermost first">{e.frames.map((f, k) => <li key={k}>{f}</li>)}</ol></td></tr>
+                    <tr key={`${i}s`}><td colSpan={typical ? 7 : 6}>
+                      <p className="faint">{whichOne(e)}</p>
+                      {e.call && <p className="call">{e.call}</p>}
+                      <CauseLegend causes={e.splitNs} what="Time spent on:" />
+                      {e.waker && <WokenBy waker={e.waker} />}
+                      <ol className="stack" aria-label="Stack, innermost first">{e.frames.map((f, k) => <li key={k}>{f}</li>)}</ol>
+                    </td></tr>
                   ),
                 ])}
               </tbody>
             </table>
           </div>
-          {reply.data.flame && <div className="slow-flame"><FlameView source={reply.data.flame} labels={[]} by="" groupHere what="Waiting time of the slow calls kept as examples" /></div>}
+          {reply.data.flame && <div className="slow-flame"><FlameView source={reply.data.flame} labels={[]} by="" groupHere what={typical ? 'Time of all calls, estimated from those drawn' : 'Waiting time of the slow calls kept as examples'} /></div>}
         </>
       )}
     </div>
   );
 }
 
-function Mostly(props: { frames: string[] }): JSX.Element {
-  const cause = causeOnTop(props.frames);
+function whichOne(e: Exemplar): string {
+  const drawn = `drawn among all calls, stands for ${count(e.weight)}`;
+  if (!e.slow) return `Typical: ${drawn}`;
+  return e.weight > 0 ? `One of the slowest; also ${drawn}` : 'One of the slowest';
+}
+
+// Who ended the longest wait, and where that was.
+function WokenBy(props: { waker: Waker }): JSX.Element {
+  const { waker } = props;
+  const cause = kWaitCauses[waker.cause]?.label ?? waker.cause;
+  return (
+    <details className="woken-by" open>
+      <summary>
+        {waker.comm ? <>Woken by <b>{waker.comm}</b> <small className="faint">{waker.tid}</small></> : <>Woken by <b>an interrupt</b></>}, after {duration(waker.waitNs)} of waiting: {cause}
+      </summary>
+      <ol className="stack" aria-label="Stack of who woke it, innermost first">{waker.frames.map((f, k) => <li key={k}>{f}</li>)}</ol>
+    </details>
+  );
+}
+
+function Mostly(props: { exemplar: Exemplar }): JSX.Element {
+  const { frames, splitNs } = props.exemplar;
+  if (Object.keys(splitNs).length > 0) return <CauseBar causes={splitNs} />;
+  const cause = causeOnTop(frames);
   return cause ? <span title={cause.help}><i className="swatch" style={{ background: cause.colour }} /> {cause.label}</span> : <span className="faint">–</span>;
 }
 

@@ -233,12 +233,24 @@ export interface Heatmap {
   columns: { t: number; buckets: Bucket[] }[];
 }
 
+export interface Waker {
+  comm: string; // '': an interrupt
+  tid: number;
+  cause: string;
+  waitNs: number;
+  frames: string[];
+}
+
 export interface Exemplar {
   timeMs: number;
   durationNs: number;
   comm: string;
   tid: number;
   call: string; // with its arguments, for reading; '' where not known
+  weight: number; // drawn among all calls: how many it stands for; 0: not drawn
+  slow: boolean; // one of the slowest
+  splitNs: Record<string, number>; // what the time went to; empty where waits are not recorded
+  waker: Waker | null; // who ended the longest wait, where that is known
   labels: Labels;
   frames: string[];
 }

@@ -26,3 +26,19 @@ export function decadeTicks(low: number, high: number): number[] {
   }
   return out;
 }
+
+// Where an axis of durations begins: the lowest bucket, but a few values of nothing (a wait that was over before it began) must
+// not take half of the picture. They then stand at its edge.
+export function lowestShown(buckets: readonly (readonly [number, number, number])[]): number {
+  const kNothingNs = 16;
+  let all = 0, nothing = 0, low = Infinity, lowOfRest = Infinity;
+  for (const [from, , n] of buckets) {
+    if (n <= 0) continue;
+    all += n;
+    low = Math.min(low, from);
+    if (from < kNothingNs) nothing += n;
+    else lowOfRest = Math.min(lowOfRest, from);
+  }
+  if (all === 0) return 1;
+  return Math.max(1, nothing < all / 100 && lowOfRest < Infinity ? lowOfRest : low);
+}

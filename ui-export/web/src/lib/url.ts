@@ -27,6 +27,7 @@ export interface UrlState {
   order: 'value' | 'name';
   row: string; // chosen row of the system-call or network table: its labels as JSON
   slow: string; // "LOW-HIGH" in ns: chosen part of the histogram
+  typical: boolean; // system calls: examples drawn among all calls, not the slowest
   idle: boolean; // waits: also those of threads without work
   wakers: boolean; // waits: stacks go on into who ended them
   theme: '' | 'light' | 'dark';
@@ -34,7 +35,7 @@ export interface UrlState {
 
 export const kDefaults: UrlState = {
   view: 'overview', q: '', from: '-15m', to: 'now', sel: '', live: true, by: '', zoom: '', search: '', display: 'both',
-  fn: '', type: '', up: false, order: 'value', row: '', slow: '', idle: false, wakers: false, theme: '',
+  fn: '', type: '', up: false, order: 'value', row: '', slow: '', typical: false, idle: false, wakers: false, theme: '',
 };
 
 export function parseUrl(search: string): UrlState {
@@ -52,7 +53,7 @@ export function parseUrl(search: string): UrlState {
   if (parsePair(p.get('sel'))) state.sel = p.get('sel')!;
   if (parsePair(p.get('slow'))) state.slow = p.get('slow')!;
   state.live = p.get('live') !== '0';
-  for (const name of ['up', 'idle', 'wakers'] as const) state[name] = p.get(name) === '1';
+  for (const name of ['up', 'typical', 'idle', 'wakers'] as const) state[name] = p.get(name) === '1';
   return state;
 }
 

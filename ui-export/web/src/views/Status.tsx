@@ -77,6 +77,7 @@ function Node(props: { node: NodeInfo; now: number }): JSX.Element {
 const kProbes: Record<string, string> = {
   cpu_sampler: 'which functions take CPU time',
   syscall_latency: 'how long system calls take',
+  io_uring_latency: 'how long io_uring operations take',
   tcp_latency: 'round-trip times and retransmits',
   process_events: 'programs starting, ending, loading libraries',
   off_cpu: 'where programs wait',

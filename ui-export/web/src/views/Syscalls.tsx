@@ -1,7 +1,7 @@
 // System calls: per container and call, how often and how long; from slow calls to the code behind them.
 import { useMemo } from 'react';
 import { apiPath, useApi, type Histogram, type Labels, type SeriesReply, type Status } from '../lib/api';
-import { byCause, kWholeRange } from '../lib/causes';
+import { byCause, kWaitCauses, kWholeRange } from '../lib/causes';
 import { count, duration, percent, short } from '../lib/format';
 import { withLabels, withType } from '../lib/selector';
 import { useUrl } from '../lib/url';
@@ -44,9 +44,9 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
     { refreshMs: asked.live ? kRefreshMs : 0, scope: `syscalls/time/${asked.query}` });
   const causes = useMemo(() => byCause(split.data, (l) => rowKey(l, kBy)), [split.data]);
   const open = useApi<{ histograms: Histogram[] }>(
-    apiPath('histograms', { query: withType(asked.query, 'syscall_open'), from: asked.from, to: asked.to, by: kBy.join(','), latest: 1 }),
+    apiPath('histograms', { query: withType(asked.query, 'syscall_open'), from: asked.from, to: asked.to, by: [...kBy, 'cause'].join(','), latest: 1 }),
     { refreshMs: asked.live ? kRefreshMs : 0, scope: `syscalls/open/${asked.query}` });
-  const inFlight = useMemo(() => new Map((open.data?.histograms ?? []).map((h) => [rowKey(h.labels, kBy), h])), [open.data]);
+  const inFlight = useMemo(() => openCalls(open.data?.histograms ?? []), [open.data]);
   const rows = useMemo(() => withOpenCalls(reply.data?.histograms, inFlight), [reply.data, inFlight]);
   const nodes = new Set((rows ?? []).map((h) => h.labels.node)).size;
   const columns = useMemo<Column<Histogram>[]>(() => [
@@ -59,7 +59,7 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
     { key: 'p99', label: 'p99', numeric: true, value: (h) => h.p99, cell: (h) => lasted(h, h.p99), help: '99 % of the calls were at least as fast as this' },
     { key: 'max', label: 'Slowest', numeric: true, value: (h) => h.max, cell: (h) => lasted(h, h.max), help: 'The slowest single call' },
     { key: 'sum', label: 'Total time', numeric: true, value: (h) => h.sum, cell: (h) => <b>{lasted(h, h.sum)}</b>, help: 'Time of all these calls together, over all threads. Waiting calls (epoll_wait, futex) are long by nature.' },
-    ...(inFlight.size === 0 ? [] : [{ key: 'open', label: 'In flight', numeric: true, value: (h: Histogram) => inFlight.get(rowKey(h.labels, kBy))?.max ?? 0, cell: (h: Histogram) => <InFlight h={inFlight.get(rowKey(h.labels, kBy))} />, help: 'Calls that had not returned when the newest window ended: how many, and the age of the oldest. No other column has them yet' }]),
+    ...(inFlight.size === 0 ? [] : [{ key: 'open', label: 'In flight', numeric: true, value: (h: Histogram) => inFlight.get(rowKey(h.labels, kBy))?.max ?? 0, cell: (h: Histogram) => <InFlight open={inFlight.get(rowKey(h.labels, kBy))} />, help: 'Calls that had not returned when the newest window ended: how many, the age of the oldest, and, where waits are recorded, what most of them wait for. No other column has them yet' }]),
     ...(causes.size === 0 ? [] : [{ key: 'causes', label: 'Spent on', value: (h: Histogram) => h.sum, cell: (h: Histogram) => <CauseBar causes={causes.get(rowKey(h.labels, kBy))} />, help: 'What the total time went to: running, or waiting for what. The parts add up to the total' }]),
   ], [nodes, causes, inFlight]);
   const chosen = parseRow(url.row);
@@ -87,7 +87,7 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
       {chosen ? (
         <LatencyDetail
           title={`${chosen.syscall ?? 'calls'} in ${whose(chosen)}`} query={withLabels(asked.query, chosen)} asked={asked} stacks causes={causes.get(url.row)}
-          note={chosenOpen && <p className="open-calls"><b>{count(chosenOpen.count)}</b> {chosenOpen.count === 1 ? 'call' : 'calls'} had not returned when the newest window ended, the oldest after <b>{duration(chosenOpen.max)}</b>. The numbers here are of calls that returned.</p>}
+          note={chosenOpen && <p className="open-calls"><b>{count(chosenOpen.count)}</b> {chosenOpen.count === 1 ? 'call' : 'calls'} had not returned when the newest window ended, the oldest after <b>{duration(chosenOpen.max)}</b>.{chosenOpen.causes.length > 0 && <> So far: {chosenOpen.causes.map(([cause, n], i) => <span key={cause}>{i > 0 && ', '}<i className="swatch" style={{ background: kWaitCauses[cause]?.colour }} /> <span title={kWaitCauses[cause]?.help}>{kWaitCauses[cause]?.label ?? cause}</span> <b>{count(n)}</b></span>)}.</>} The numbers here are of calls that returned.</p>}
           onClose={() => go({ row: '', slow: '' })}
         />
       ) : rows && rows.length > 0 && <p className="choose-hint">Choose a row to see how its times are spread, and which code made the slow calls.</p>}
@@ -95,19 +95,48 @@ export function Syscalls(props: { status: Status | undefined }): JSX.Element {
   );
 }
 
+// Calls of one row that have not returned.
+interface OpenCalls {
+  labels: Labels;
+  count: number;
+  max: number; // age of the oldest
+  causes: [string, number][]; // what their threads do, where it is known: most first
+}
+
+function openCalls(histograms: Histogram[]): Map<string, OpenCalls> {
+  const out = new Map<string, OpenCalls>();
+  for (const h of histograms) {
+    const key = rowKey(h.labels, kBy);
+    const row = out.get(key) ?? { labels: h.labels, count: 0, max: 0, causes: [] };
+    row.count += h.count;
+    row.max = Math.max(row.max, h.max);
+    if (h.labels.cause) row.causes.push([h.labels.cause, h.count]);
+    row.causes.sort((a, b) => b[1] - a[1]);
+    out.set(key, row);
+  }
+  return out;
+}
+
 // Rows of calls that returned, and of those that have not, at all.
-function withOpenCalls(returned: Histogram[] | undefined, inFlight: Map<string, Histogram>): Histogram[] | undefined {
+function withOpenCalls(returned: Histogram[] | undefined, inFlight: Map<string, OpenCalls>): Histogram[] | undefined {
   if (!returned) return undefined;
   const known = new Set(returned.map((h) => rowKey(h.labels, kBy)));
   const never = [...inFlight].filter(([key]) => !known.has(key));
-  return [...returned, ...never.map(([, h]) => ({ ...h, count: 0, sum: 0, max: 0, p50: 0, p95: 0, p99: 0, mean: 0, errors: {}, buckets: [], exemplars: 0 }))];
+  return [...returned, ...never.map(([, open]) => ({ labels: open.labels, count: 0, sum: 0, max: 0, p50: 0, p95: 0, p99: 0, mean: 0, errors: {}, buckets: [], exemplars: 0 }))];
 }
 
 const lasted = (h: Histogram, ns: number): string => (h.count > 0 ? duration(ns) : '–');
 
-function InFlight(props: { h: Histogram | undefined }): JSX.Element {
-  if (!props.h) return <span className="faint">0</span>;
-  return <span title={`${count(props.h.count)} had not returned, the oldest after ${duration(props.h.max)}`}>{short(props.h.count)} <small className="faint">{duration(props.h.max)}</small></span>;
+function InFlight(props: { open: OpenCalls | undefined }): JSX.Element {
+  const { open } = props;
+  if (!open) return <span className="faint">0</span>;
+  const most = open.causes[0];
+  const info = most && kWaitCauses[most[0]];
+  return (
+    <span title={`${count(open.count)} had not returned, the oldest after ${duration(open.max)}${open.causes.map(([cause, n]) => `\n${kWaitCauses[cause]?.label ?? cause}: ${count(n)}`).join('')}`}>
+      {short(open.count)} <small className="faint">{duration(open.max)}{info && <> · <i className="swatch" style={{ background: info.colour }} /> {info.label}</>}</small>
+    </span>
+  );
 }
 
 const errorsOf = (h: Histogram): number => Object.values(h.errors).reduce((s, n) => s + n, 0);

@@ -113,9 +113,9 @@ function WaitFlame(props: { asked: ReturnType<typeof useAsked>; query: string; r
     <section className="panel wait-flame" aria-label="Stacks that waited">
       <header className="detail-head">
         <h2>Which code waited{props.whole && ` in ${props.whole}`}</h2>
-        <span className="cause-keys">{Object.entries(kWaitCauses).filter(([c]) => c !== 'running' && (url.idle || !kIdleCauses.includes(c))).map(([c, i]) => <span key={c} title={i.help}><i className="swatch" style={{ background: i.colour }} /> {i.label}</span>)}</span>
         <span className="grow" />
         {options}
+        <span className="cause-keys">{Object.entries(kWaitCauses).filter(([c]) => c !== 'running' && (url.idle || !kIdleCauses.includes(c))).map(([c, i]) => <span key={c} title={i.help}><i className="swatch" style={{ background: i.colour }} /> {i.label}</span>)}</span>
       </header>
       {flame.error && flame.error.status !== 401 && <ErrorBox error={flame.error} onRetry={flame.reload} stale={flame.data !== undefined} />}
       {flame.data && flame.data.sampleNode.length > 0

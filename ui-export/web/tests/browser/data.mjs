@@ -322,9 +322,9 @@ export function histograms(filter) {
 
 // Calls that have not returned: one of them of a kind of which none has.
 export function openCalls(filter) {
-  return [['checkout', 'futex', [[2e9, 0.4]], 3], ['fluent-bit', 'flock', [[754e9, 0.01]], 1]].map(([name, syscall, modes, count], i) => {
+  return [['checkout', 'futex', [[2e9, 0.4]], 2, 'lock'], ['checkout', 'futex', [[2e9, 0.4]], 1, 'runnable'], ['fluent-bit', 'flock', [[754e9, 0.01]], 1, 'lock']].map(([name, syscall, modes, count, cause], i) => {
     const { max, buckets } = histogram(700 + i, modes, 4000);
-    return { labels: { node: kContainers.find((c) => c[1] === name)[0], 'container.name': name, service: name, syscall }, count, sum: max * count, max, p50: max, p95: max, p99: max, mean: max, buckets: [[buckets.at(-1)[0], buckets.at(-1)[1], count]], errors: {}, exemplars: 0 };
+    return { labels: { node: kContainers.find((c) => c[1] === name)[0], 'container.name': name, service: name, syscall, cause }, count, sum: max * count, max, p50: max, p95: max, p99: max, mean: max, buckets: [[buckets.at(-1)[0], buckets.at(-1)[1], count]], errors: {}, exemplars: 0 };
   }).filter((h) => filter(h.labels));
 }
 
@@ -363,7 +363,7 @@ export function heatmap(from, to, stepMs, modes) {
   return { stepNs: stepMs * 1e6, columns };
 }
 
-export function exemplars(minNs, maxNs, now) {
+export function exemplars(minNs, maxNs, now, drawn) {
   const rnd = random(minNs & 0xffff);
   const stacks = [
     ['[poll]', 'do_epoll_wait', 'do_syscall_64', 'entry_SYSCALL_64_after_hwframe', 'epoll_wait', 'shop::Server::Run(shop::Options const&)', 'main'],
@@ -382,10 +382,14 @@ export function exemplars(minNs, maxNs, now) {
     }
     maker.samples.labels.push(0);
     maker.samples.node.push(at);
-    maker.samples.values[0].push(1);
-    maker.samples.values[1].push(durationNs);
+    const weight = drawn ? 1 << (4 + i % 9) : i % 6 === 0 ? 2048 : 0;
+    maker.samples.values[0].push(drawn ? weight : 1);
+    maker.samples.values[1].push(drawn ? weight * durationNs : durationNs);
     const call = { '[poll]': 'epoll_wait(4 → anon_inode:[eventpoll], …, 512, -1) = 1', '[lock]': '', '[block_io]': 'read(31 → /var/lib/checkout/tax/rates-2024-q3-with-a-long-name.bin, …, 65536) = 65536' }[frames[0]];
-    return { timeMs: now - i * 17_000, durationNs, comm: 'checkout', tid: 4200 + (i % 5), call, labels: { 'container.name': 'checkout' }, frames };
+    const cause = frames[0].slice(1, -1);
+    const splitNs = { [cause]: Math.round(durationNs * 0.93), runnable: Math.round(durationNs * 0.04), running: Math.round(durationNs * 0.03) };
+    const waker = cause !== 'lock' ? null : { comm: 'compactor', tid: 4311, cause, waitNs: Math.round(durationNs * 0.9), frames: ['try_to_wake_up', 'wake_up_q', 'futex_wake', 'do_futex', 'do_syscall_64', '__lll_lock_wake', 'shop::CompactIndex(shop::Index*)', 'shop::Compactor::Run()', 'start_thread'] };
+    return { timeMs: now - i * 17_000, durationNs, comm: 'checkout', tid: 4200 + (i % 5), call, weight, slow: !drawn || i % 8 === 0, splitNs, waker, labels: { 'container.name': 'checkout' }, frames };
   }).sort((a, b) => b.durationNs - a.durationNs);
   return { exemplars: list, flame: maker.finish('slow calls', [{ type: 'samples', unit: 'count' }, { type: 'duration', unit: 'nanoseconds' }]) };
 }

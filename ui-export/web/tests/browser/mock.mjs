@@ -122,7 +122,7 @@ export async function startMock({ dist, token = '', fresh = false, offline = fal
         return reply(200, { unit: 'nanoseconds', histograms: state.fresh ? [] : data.histograms(matches) });
       }
       case 'heatmap': return reply(200, data.heatmap(from, to, step, query.startsWith('tcp_rtt') ? [[0.4e6, 0.3]] : [[30e3, 1], [9e6, 1]]));
-      case 'exemplars': return reply(200, data.exemplars(Number(url.searchParams.get('minNs')) || 1, Number(url.searchParams.get('maxNs')) || 1e9, now));
+      case 'exemplars': return reply(200, data.exemplars(Number(url.searchParams.get('minNs')) || 1, Number(url.searchParams.get('maxNs')) || 1e9, now, url.searchParams.get('kind') === 'drawn'));
       case 'peers': return reply(200, state.fresh ? { peers: [] } : data.peers());
       case 'export':
         res.writeHead(200, { 'Content-Disposition': `attachment; filename="profile.${url.searchParams.get('format')}"` });

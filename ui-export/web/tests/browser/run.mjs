@@ -389,7 +389,7 @@ await check('system calls: what has not returned', async () => {
   await textIs(page.locator('.data-table tbody tr').first(), /flock/);
   assert.ok(await page.evaluate(() => document.querySelector('.data-table').scrollWidth <= document.querySelector('.data-table').clientWidth), 'the table fits');
   await page.click('.data-table tr:has-text("flock")');
-  await textIs(page.locator('.open-calls'), /1 call had not returned when the newest window ended, the oldest after 1[23]\.\d min/);
+  await textIs(page.locator('.open-calls'), /1 call had not returned when the newest window ended, the oldest after 1[23]\.\d min\. So far: +lock 1\./);
   await page.waitForTimeout(500);
   await page.screenshot({ path: join(shots, 'syscalls-open.png'), fullPage: true });
   await done(page);
@@ -423,15 +423,28 @@ await check('system calls: table, histogram, slow bucket, exemplar stacks', asyn
   await page.click('.exemplar-list tbody tr >> nth=0');
   await page.waitForSelector('.stack li');
   await textIs(page.locator('.exemplar-list tbody'), /\b(poll|lock|disk)\b/);
+  await textIs(page.locator('.exemplar-list .cause-legend'), /93\.0 %[\s\S]*waiting for a CPU\s+4\.00 %[\s\S]*running\s+3\.00 %/);
+  await textIs(page.locator('.exemplar-list tbody'), /One of the slowest/);
+  await page.click('.exemplar-list tbody tr.row-link[aria-expanded="false"]:has-text("lock") >> nth=0');
+  await textIs(page.locator('.exemplar-list .woken-by'), /Woken by compactor 4311, after .* of waiting: lock\s+try_to_wake_up[\s\S]*shop::CompactIndex/);
   await textIs(page.locator('.exemplar-list tbody'), /read\(31 → \/var\/lib\/checkout\/tax\/rates-2024-q3-with-a-long-name\.bin, …, 65536\) = 65536/);
   await graphReady(page);
   await page.waitForTimeout(500);
   await page.screenshot({ path: join(shots, 'syscalls-slow.png'), fullPage: true });
+  // Those drawn among all calls say how many they stand for.
+  await page.click('.slow .segments >> text=typical');
+  await page.waitForSelector('.exemplar-list th:has-text("Stands for")');
+  assert.match(mock.state.calls.filter((c) => c.startsWith('GET exemplars')).at(-1), /kind=drawn/);
+  await page.click('.exemplar-list tbody tr >> nth=1');
+  await textIs(page.locator('.exemplar-list tbody'), /Typical: drawn among all calls, stands for [\d,]+/);
+  await graphReady(page);
+  await page.screenshot({ path: join(shots, 'syscalls-typical.png'), fullPage: true });
+  await page.click('.slow .segments >> text=slowest');
+  await paramIs(page, 'typical', null);
   const heat = await settled(page.locator('.heatmap-plot'));
   await page.mouse.click(heat.x + heat.width * 0.5, heat.y + 30);
   await until(page, () => new URL(location.href).searchParams.get('sel'));
-  await page.goBack();
-  await page.goBack();
+  for (let back = 0; back < 4; ++back) await page.goBack(); // heat map, slowest, typical, slow
   await paramIs(page, 'slow', null);
   await done(page);
 });

@@ -2,9 +2,16 @@ import { describe, expect, it } from 'vitest';
 import { ago, bytes, cores, count, duration, percent, short, shortName, span } from '../../src/lib/format';
 import { categoryOf, fillsOf, hslHex, isLibrary, kDark, kLight, libraryHue } from '../../src/lib/colors';
 import { explainReason, isComplete, isNameless } from '../../src/lib/reasons';
-import { decadeTicks, logScale } from '../../src/lib/scale';
+import { decadeTicks, logScale, lowestShown } from '../../src/lib/scale';
 import { niceMax } from '../../src/components/Timeline';
 import { random } from './make';
+
+describe('where an axis of durations begins', () => {
+  it('is the lowest bucket', () => expect(lowestShown([[4096, 4352, 7], [1024, 1088, 1], [9e6, 9.5e6, 1000]])).toBe(1024));
+  it('leaves out a few waits of nothing', () => expect(lowestShown([[0, 1, 3], [3000, 3200, 500], [9e6, 9.5e6, 1000]])).toBe(3000));
+  it('shows them where they are many', () => expect(lowestShown([[0, 1, 300], [3000, 3200, 500], [9e6, 9.5e6, 1000]])).toBe(1));
+  it('is 1 of nothing', () => expect(lowestShown([])).toBe(1));
+});
 
 describe('numbers for people', () => {
   it.each([[0, '0'], [1, '1 ns'], [999, '999 ns'], [1000, '1.00 µs'], [999_499, '999 µs'], [999_600, '1.00 ms'], [20_000_000, '20.0 ms'], [1e9, '1.00 s'],
