@@ -30,7 +30,7 @@
 namespace pyrometer::store::clickhouse {
 
 // Version of the tables that this program makes (and the only one that it reads).
-inline constexpr uint32_t kTablesVersion = 1;
+inline constexpr uint32_t kTablesVersion = 2;
 
 // Rows of an answer; what they take of a question's memory is given back with them.
 class Rows {

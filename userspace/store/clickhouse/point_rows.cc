@@ -90,6 +90,9 @@ void PutPointRow(const PointRow& row, std::string* bytes) {
   std::vector<uint64_t> exemplar_values;
   std::vector<uint32_t> exemplar_leaves, comms, tids;
   std::vector<std::string_view> calls;
+  std::vector<uint64_t> weights, part_ns, waker_waits;
+  std::vector<uint8_t> typical;
+  std::vector<uint32_t> parts, part_causes, waker_leaves, waker_comms, waker_causes, waker_tids;
   for (const StoredHistogramExemplar& exemplar : histogram.exemplars) {
     times.push_back(exemplar.time_ns);
     exemplar_values.push_back(exemplar.value);
@@ -97,6 +100,18 @@ void PutPointRow(const PointRow& row, std::string* bytes) {
     comms.push_back(exemplar.comm);
     tids.push_back(exemplar.tid);
     calls.push_back(exemplar.call);
+    weights.push_back(exemplar.weight);
+    typical.push_back(exemplar.typical ? 1 : 0);
+    parts.push_back(static_cast<uint32_t>(exemplar.split.size()));
+    for (const auto& [cause, ns] : exemplar.split) {
+      part_causes.push_back(cause);
+      part_ns.push_back(ns);
+    }
+    waker_waits.push_back(exemplar.waker.wait_ns);
+    waker_leaves.push_back(exemplar.waker.leaf);
+    waker_comms.push_back(exemplar.waker.comm);
+    waker_causes.push_back(exemplar.waker.cause);
+    waker_tids.push_back(exemplar.waker.tid);
   }
   out.Array(times);
   out.Array(exemplar_values);
@@ -104,6 +119,16 @@ void PutPointRow(const PointRow& row, std::string* bytes) {
   out.Array(comms);
   out.Array(tids);
   out.Strings(calls);
+  out.Array(weights);
+  out.Array(typical);
+  out.Array(parts);
+  out.Array(part_causes);
+  out.Array(part_ns);
+  out.Array(waker_waits);
+  out.Array(waker_leaves);
+  out.Array(waker_comms);
+  out.Array(waker_causes);
+  out.Array(waker_tids);
   out.U64(row.points);
   out.U64(static_cast<uint64_t>(row.first_ns));
   out.U64(static_cast<uint64_t>(row.end_ns));

@@ -2,7 +2,8 @@
 //
 // Stacks of a row are sorted, and each is written as the difference from the one before it: arrayCumSum gives them
 // back. Counts that do not fit 32 bits are in wide_counts, all of the row. Values are left out when they are count ×
-// period.
+// period. Parts of the time of all exemplars of a row lie one after the other, exemplar_parts says how many each has;
+// an exemplar without a waker has zeros for it.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +24,9 @@ namespace pyrometer::store::clickhouse {
 inline constexpr std::string_view kPointColumnNames =
     "day, tenant, trie, grp, series, kind, time_ns, duration_ns, period_ns, count, value, leaves, counts, wide_counts, "
     "vals, offset_leaves, offset_counts, offsets_ms, buckets, bucket_counts, max, errnos, error_counts, "
-    "exemplar_times, exemplar_values, exemplar_leaves, exemplar_comms, exemplar_tids, exemplar_calls, points, "
-    "first_ns, end_ns, agent, "
-    "sequence";
+    "exemplar_times, exemplar_values, exemplar_leaves, exemplar_comms, exemplar_tids, exemplar_calls, "
+    "exemplar_weights, exemplar_typical, exemplar_parts, part_causes, part_ns, waker_waits, waker_leaves, waker_comms, "
+    "waker_causes, waker_tids, points, first_ns, end_ns, agent, sequence";
 
 inline constexpr int64_t kDayLengthNs = kHoursPerDay * kHourNs;
 // Days since the Unix epoch.

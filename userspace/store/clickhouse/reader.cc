@@ -1,5 +1,7 @@
 // The reading half of ClickHouseStore. What only needs names and series is StoreBase's.
 #include <algorithm>
+#include <iterator>
+#include <numeric>
 #include <unordered_map>
 
 #include "userspace/base/strings.h"
@@ -26,6 +28,82 @@ HourRange HoursOf(TimeRange range) {
   return {static_cast<uint32_t>(std::min(from / kHourNs, kLast)),
           static_cast<uint32_t>(std::min((range.to_ns - 1) / kHourNs + 1, kLast))};
 }
+
+// The columns of a row's exemplars, in the order in which they are asked for.
+class ExemplarColumns {
+ public:
+  explicit ExemplarColumns(RowReader* in)
+      : times_(in->Array<int64_t>()),
+        values_(in->Array<uint64_t>()),
+        leaves_(in->Array<uint32_t>()),
+        comms_(in->Array<uint32_t>()),
+        tids_(in->Array<uint32_t>()),
+        calls_(in->Strings()),
+        weights_(in->Array<uint64_t>()),
+        typical_(in->Array<uint8_t>()),
+        parts_(in->Array<uint32_t>()),
+        part_causes_(in->Array<uint32_t>()),
+        part_ns_(in->Array<uint64_t>()),
+        waker_waits_(in->Array<uint64_t>()),
+        waker_leaves_(in->Array<uint32_t>()),
+        waker_comms_(in->Array<uint32_t>()),
+        waker_causes_(in->Array<uint32_t>()),
+        waker_tids_(in->Array<uint32_t>()) {}
+
+  // The rest is for columns that agree.
+  bool SizesAgree() const {
+    const size_t sizes[] = {values_.size(),      leaves_.size(),       comms_.size(),       tids_.size(),
+                            calls_.size(),       weights_.size(),      typical_.size(),     parts_.size(),
+                            waker_waits_.size(), waker_leaves_.size(), waker_comms_.size(), waker_causes_.size(),
+                            waker_tids_.size()};
+    return std::all_of(std::begin(sizes), std::end(sizes), [&](size_t size) { return size == times_.size(); }) &&
+           std::accumulate(parts_.begin(), parts_.end(), uint64_t{0}) == part_causes_.size() &&
+           part_causes_.size() == part_ns_.size();
+  }
+
+  // Of an exemplar its comm, the causes of its parts, its waker's comm and cause.
+  std::vector<NameId> Names() const {
+    std::vector<NameId> ids;
+    size_t part = 0;
+    for (size_t e = 0; e < times_.size(); ++e) {
+      ids.push_back(comms_[e]);
+      for (uint32_t p = 0; p < parts_[e]; ++p) ids.push_back(part_causes_[part++]);
+      if (waker_waits_[e] != 0) ids.insert(ids.end(), {waker_comms_[e], waker_causes_[e]});
+    }
+    return ids;
+  }
+
+  // `names` of Names().
+  std::vector<StoredExemplar> Exemplars(std::vector<std::string> names) const {
+    std::vector<StoredExemplar> exemplars(times_.size());
+    size_t part = 0, next = 0;
+    for (size_t e = 0; e < times_.size(); ++e) {
+      StoredExemplar& to = exemplars[e];
+      to = {times_[e],   values_[e],      leaves_[e], std::move(names[next++]), tids_[e], std::string(calls_[e]),
+            weights_[e], typical_[e] != 0};
+      for (uint32_t p = 0; p < parts_[e]; ++p) to.split.push_back({std::move(names[next++]), part_ns_[part++]});
+      if (waker_waits_[e] == 0) continue;
+      to.waker.wait_ns = waker_waits_[e];
+      to.waker.comm = std::move(names[next++]);
+      to.waker.cause = std::move(names[next++]);
+      to.waker.tid = waker_tids_[e];
+      to.waker_leaf = waker_leaves_[e];
+    }
+    return exemplars;
+  }
+
+ private:
+  // Members are read in this order.
+  const std::vector<int64_t> times_;
+  const std::vector<uint64_t> values_;
+  const std::vector<uint32_t> leaves_, comms_, tids_;
+  const std::vector<std::string_view> calls_;
+  const std::vector<uint64_t> weights_;
+  const std::vector<uint8_t> typical_;
+  const std::vector<uint32_t> parts_, part_causes_;
+  const std::vector<uint64_t> part_ns_, waker_waits_;
+  const std::vector<uint32_t> waker_leaves_, waker_comms_, waker_causes_, waker_tids_;
+};
 
 }  // namespace
 
@@ -270,8 +348,9 @@ Status ClickHouseStore::ScanHistograms(const Selection& selection, TimeRange ran
             StrFormat(
                 "SELECT series, grp, time_ns, duration_ns, value, buckets, bucket_counts, max, errnos, "
                 "error_counts, exemplar_times, exemplar_values, exemplar_leaves, exemplar_comms, "
-                "exemplar_tids, exemplar_calls FROM %s WHERE %s AND kind = %d ORDER BY series, grp, time_ns FORMAT "
-                "RowBinary",
+                "exemplar_tids, exemplar_calls, exemplar_weights, exemplar_typical, exemplar_parts, part_causes, "
+                "part_ns, waker_waits, waker_leaves, waker_comms, waker_causes, waker_tids FROM %s WHERE %s AND kind = "
+                "%d ORDER BY series, grp, time_ns FORMAT RowBinary",
                 cluster_->All(table), where, static_cast<int>(PointKind::kHistogram)),
             budget));
     RowReader in(rows.bytes());
@@ -288,14 +367,9 @@ Status ClickHouseStore::ScanHistograms(const Selection& selection, TimeRange ran
       const uint64_t max = in.U64();
       const std::vector<int32_t> errnos = in.Array<int32_t>();
       const std::vector<uint64_t> error_counts = in.Array<uint64_t>();
-      const std::vector<int64_t> times = in.Array<int64_t>();
-      const std::vector<uint64_t> values = in.Array<uint64_t>();
-      const std::vector<uint32_t> leaves = in.Array<uint32_t>(), comms = in.Array<uint32_t>(),
-                                  tids = in.Array<uint32_t>();
-      const std::vector<std::string_view> calls = in.Strings();
+      const ExemplarColumns exemplars(&in);
       if (!in.ok() || counts.size() != buckets.size() || error_counts.size() != errnos.size() ||
-          values.size() != times.size() || leaves.size() != times.size() || comms.size() != times.size() ||
-          tids.size() != times.size() || calls.size() != times.size()) {
+          !exemplars.SizesAgree()) {
         return DataLossError("damaged histogram in ClickHouse");
       }
       for (size_t b = 0; b < buckets.size(); ++b) {
@@ -304,11 +378,8 @@ Status ClickHouseStore::ScanHistograms(const Selection& selection, TimeRange ran
       window.histogram.AddSum(sum);
       window.histogram.ObserveMax(max);
       for (size_t e = 0; e < errnos.size(); ++e) window.errors[errnos[e]] = error_counts[e];
-      ASSIGN_OR_RETURN(std::vector<std::string> names, name_reader_.Names(comms));
-      for (size_t e = 0; e < times.size(); ++e) {
-        window.exemplars.push_back(
-            {times[e], values[e], leaves[e], std::move(names[e]), tids[e], std::string(calls[e])});
-      }
+      ASSIGN_OR_RETURN(std::vector<std::string> names, name_reader_.Names(exemplars.Names()));
+      window.exemplars = exemplars.Exemplars(std::move(names));
       sink(window);
     }
     return OkStatus();
