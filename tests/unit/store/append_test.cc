@@ -374,9 +374,29 @@ TEST(Append, RefusesMalformedBatchesWhole) {
          b.histograms[0].exemplars.push_back({.comm = std::string(1000, 'c')});
        }},
       {"exemplar with stack",
-       [](profile::Batch& b) { b.histograms[0].exemplars.push_back({.waker = {.stack = 77, .wait_ns = 1}}); }},
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
+         b.histograms[0].exemplars.push_back({.waker = {.stack = 77, .wait_ns = 1}});
+       }},
       {"parts of its time",
-       [](profile::Batch& b) { b.histograms[0].exemplars.push_back({.split = std::vector<profile::TimePart>(33)}); }},
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
+         b.histograms[0].exemplars.push_back({.split = std::vector<profile::TimePart>(33)});
+       }},
+      {"a cause too long",
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
+         b.histograms[0].exemplars.push_back({.split = {{std::string(1000, 'c'), 1}}});
+       }},
+      {"waker has a name that is too long",
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
+         b.histograms[0].exemplars.push_back({.waker = {.comm = std::string(1000, 'c'), .wait_ns = 1}});
+       }},
       {"string 5 has",
        [](profile::Batch& b) {
          while (b.dictionary.string_count() < 5) b.dictionary.InternString(std::to_string(b.dictionary.string_count()));
