@@ -250,8 +250,9 @@ TEST(Chunk, HostileBytes) {
         return DecodeWindowChunk(bytes, &header, &rows);
       case 1:
       case 2:
-        return DecodeHistograms(bytes, kHour).status();
       case 3:
+        return DecodeHistograms(bytes, kHour).status();
+      case 4:
         return DecodeTotals(bytes, kHour).status();
       default:
         return DecodeOffsetsChunk(bytes).status();
