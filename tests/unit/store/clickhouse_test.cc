@@ -353,6 +353,48 @@ TEST_F(OneServer, SumsBeyond64BitsStop) {
             ((uint64_t{1} << 56) - 1) * Value(store->SumStacks(StacksOf(Value(store->FindSeries({}))[0]), two)).points);
 }
 
+TEST_F(OneServer, ExemplarsWhoseColumnsDisagreeAreSaidToBeDamaged) {
+  auto store = MustOpenAt("a");
+  BatchBuilder b("a", 1);
+  profile::HistogramPoint point{
+      .series = b.Series("syscall_latency", {{"service", "s"}}), .time_ns = kT0, .duration_ns = kWindow};
+  point.histogram.Record(7);
+  point.exemplars = {{.time_ns = kT0, .value = 7, .stack = b.Stack({"main"}), .comm = "c", .split = {{"poll", 7}}}};
+  b.batch.histograms.push_back(point);
+  MustAppend(*store, b.batch);
+  const SeriesId series = Value(store->FindSeries({}))[0].id;
+  const auto scan = [&] {
+    return store->ScanHistograms(SeriesOnly({series}), {}, false, [](const HistogramWindow&) {});
+  };
+  ASSERT_TRUE(scan().ok()) << scan();
+  EXPECT_EQ(servers_.Ask(0, "CREATE TABLE db.kept AS db.points"), "");
+  EXPECT_EQ(servers_.Ask(0, "INSERT INTO db.kept SELECT * FROM db.points"), "");
+  // All rows as they were, but for `column`.
+  const auto spoil = [&](std::string_view column, std::string_view value) {
+    const std::string answer = servers_.Ask(0,
+                                            "SELECT arrayStringConcat(groupArray(name), ',') FROM system.columns WHERE "
+                                            "database = 'db' AND table = 'points'");
+    const std::string names(StripWhitespace(answer));
+    std::string values = names;
+    values.replace(values.find(column), column.size(), value);
+    EXPECT_EQ(servers_.Ask(0, "DROP TABLE db.points"), "");
+    EXPECT_EQ(servers_.Ask(0, "CREATE TABLE db.points AS db.kept"), "");
+    EXPECT_EQ(servers_.Ask(0, StrFormat("INSERT INTO db.points (%s) SELECT %s FROM db.kept", names, values)), "");
+  };
+  const std::pair<const char*, const char*> cases[] = {
+      {"exemplar_weights", "emptyArrayUInt64()"},
+      {"exemplar_parts", "[toUInt32(2)]"},
+      {"part_ns", "emptyArrayUInt64()"},
+      {"waker_causes", "[toUInt32(0), toUInt32(0)]"},
+  };
+  for (const auto& [column, value] : cases) {
+    spoil(column, value);
+    EXPECT_EQ(scan().code(), StatusCode::kDataLoss) << column << ": " << scan();
+  }
+  spoil("exemplar_weights", "[toUInt64(1)]");
+  EXPECT_TRUE(scan().ok()) << scan();
+}
+
 // Inserts are few and far between, whatever arrives.
 TEST_F(OneServer, BatchesAreInsertedTogether) {
   auto store = MustOpenAt("a", "&batch=2s");
