@@ -63,7 +63,7 @@ _pyrometer() {
   case $command in
     up)
       flags="--data -F --frequency --probes --node --spool --spool-size --cpu-budget --syscall-budget --unwind-memory --cache \
-        --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
+        --backend --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
         --max-tenants --limit --query-timeout --query-memory --tls-cert --tls-key --tls-client-ca --token-file --tenant-token --help"
       ;;
     agent)
@@ -71,7 +71,7 @@ _pyrometer() {
         --spool-size --cpu-budget --syscall-budget --unwind-memory --cache --help"
       ;;
     store)
-      flags="--data --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
+      flags="--data --backend --http --grpc --retention --retention-bytes --retention-rollups --retention-offsets --memory --debuginfod --max-series --max-stacks --max-names --max-rate \
         --max-tenants --limit --query-timeout --query-memory --backup --backup-every \
         --tls-cert --tls-key --tls-client-ca --token-file --tenant-token --help"
       ;;

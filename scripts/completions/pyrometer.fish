@@ -36,6 +36,7 @@ complete -c pyrometer -n '__fish_seen_subcommand_from up' -l cpu-budget -r -d 'C
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l syscall-budget -r -d 'Cores that timing system calls may cost'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l unwind-memory -r -d 'Kernel memory that unwind tables may use'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l cache -r -a '(__fish_complete_directories)' -d 'Folder for unwind tables and symbols'
+complete -c pyrometer -n '__fish_seen_subcommand_from up' -l backend -x -d 'Keep profiles in ClickHouse'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l http -r -d 'Where the page and the HTTP API listen'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l grpc -r -d 'Where agents and commands connect'
 complete -c pyrometer -n '__fish_seen_subcommand_from up' -l retention -r -d 'How long profiles are kept'
@@ -78,6 +79,7 @@ complete -c pyrometer -n '__fish_seen_subcommand_from agent' -l cache -r -a '(__
 complete -c pyrometer -n '__fish_seen_subcommand_from agent' -l help -d 'Print the options with an example'
 
 complete -c pyrometer -n '__fish_seen_subcommand_from store' -l data -r -a '(__fish_complete_directories)' -d 'Folder for data'
+complete -c pyrometer -n '__fish_seen_subcommand_from store' -l backend -x -d 'Keep profiles in ClickHouse'
 complete -c pyrometer -n '__fish_seen_subcommand_from store' -l http -r -d 'Where the page and the HTTP API listen'
 complete -c pyrometer -n '__fish_seen_subcommand_from store' -l grpc -r -d 'Where agents and commands connect'
 complete -c pyrometer -n '__fish_seen_subcommand_from store' -l retention -r -d 'How long profiles are kept'

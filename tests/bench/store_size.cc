@@ -3,7 +3,9 @@
 //
 //   build/bench/tests/bench/store_size [--services 50] [--pods 10] [--windows 60] [--window 60] [--samples 1000]
 //                                      [--stacks 20000] [--deploy 0] [--offsets] [--pprof] [--keep DIR]
+//                                      [--backend clickhouse://host:port/database?batch=0]
 //
+// --backend: into ClickHouse, and what is at rest there; also how long two questions take.
 // --window SECONDS; --deploy N: every pod is new every N windows; --offsets: with the milliseconds of each sample.
 // --pprof prints the same data as gzip pprof files, one per pod and window, extrapolated from every hundredth.
 #include <rocksdb/db.h>
@@ -20,6 +22,7 @@
 #include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
 #include "userspace/profile/profile.h"
+#include "userspace/store/clickhouse/clickhouse.h"
 #include "userspace/store/store.h"
 
 namespace pyrometer {
@@ -30,6 +33,7 @@ struct Arguments {
   int windows = 60;
   bool pprof = false;
   std::string keep;
+  std::string backend;
 };
 
 Arguments Parse(int argc, char** argv) {
@@ -57,6 +61,8 @@ Arguments Parse(int argc, char** argv) {
       a.fleet.offsets = true;
     else if (flag == "--pprof")
       a.pprof = true;
+    else if (flag == "--backend" && i + 1 < argc)
+      a.backend = argv[++i];
     else if (flag == "--keep" && i + 1 < argc)
       a.keep = argv[++i];
     else {
@@ -115,6 +121,31 @@ void PrintFamilies(const std::string& folder, double samples) {
   for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
 }
 
+// All stacks of one service, and of all, without names; the second time each.
+void AskTwice(const store::Store& store) {
+  const std::vector<store::Group> groups = *store.FindGroups({.type = "cpu"});
+  for (const bool all : {false, true}) {
+    uint64_t took_ns = 0, stacks = 0;
+    for (int round = 0; round < 2; ++round) {
+      const uint64_t before = MonotonicNowNs();
+      stacks = 0;
+      for (const store::Group& group : groups) {
+        store::StackSelection selection;
+        selection.trie = group.trie;
+        selection.groups = {group.id};
+        selection.groups_are_whole = true;
+        const auto sums = store.SumStacks(selection, {});
+        Must(sums.status());
+        stacks += sums->sums.size();
+        if (!all) break;
+      }
+      took_ns = MonotonicNowNs() - before;
+    }
+    std::printf("%s: %s stacks in %s\n", all ? "every service, one after the other" : "one service",
+                FormatCount(stacks).c_str(), FormatDurationNs(took_ns).c_str());
+  }
+}
+
 int Main(int argc, char** argv) {
   const Arguments a = Parse(argc, argv);
   std::string folder = a.keep;
@@ -131,7 +162,11 @@ int Main(int argc, char** argv) {
   options.limits.retention_ns = options.limits.rollup_retention_ns = 0;
   if (a.fleet.offsets) options.limits.offsets_retention_ns = 1000 * store::kDayNs;
   options.now = [&] { return a.fleet.start_ns + static_cast<int64_t>(a.fleet.window_ns) * (a.windows + 1); };
-  auto opened = store::Store::Open(folder, options);
+  const auto open = [&] {
+    return a.backend.empty() ? store::Store::Open(folder, options)
+                             : store::clickhouse::Open(a.backend, folder, options);
+  };
+  auto opened = open();
   Must(opened.status());
   auto store = *std::move(opened);
 
@@ -167,15 +202,16 @@ int Main(int argc, char** argv) {
   Must(store->Settle());
   const store::StoreStats stats = store->Stats().value();
   store.reset();
-  store = *store::Store::Open(folder, options);  // the log is empty then
+  store = *open();  // the log is empty then
   const uint64_t disk = store->Stats().value().disk_bytes;
+  if (!a.backend.empty()) AskTwice(*store);
   store.reset();
   const double per = static_cast<double>(samples);
   std::printf("%s raw samples in %s rows; %s services, %s nodes, %s stacks, %s frames, %s strings\n",
               FormatCount(samples).c_str(), FormatCount(rows).c_str(), FormatCount(stats.tries).c_str(),
               FormatCount(stats.nodes).c_str(), FormatCount(stats.stacks).c_str(), FormatCount(stats.frames).c_str(),
               FormatCount(stats.strings).c_str());
-  PrintFamilies(folder, per);
+  if (a.backend.empty()) PrintFamilies(folder, per);
   std::printf("at rest: %s, %.4f B per raw sample\n", FormatBytes(disk).c_str(), static_cast<double>(disk) / per);
   std::printf("append (one stream after the other, synced): %.2f M raw samples/s; housekeeping: %.1f ns per row\n",
               per / static_cast<double>(append_ns) * 1e3,

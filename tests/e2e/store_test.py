@@ -92,10 +92,19 @@ class Store(Scratch):
                                 (("--limit", "red"), "write TENANT:NAME=VALUE"),
                                 (("--limit", "red:speed=1"), "no limit 'speed'; known are retention"),
                                 (("--limit", "r d:max-series=1"), "no tenant name"),
+                                (("--backend", "mysql://x/y"), "it begins with clickhouse://"),
+                                (("--backend", "clickhouse://a,b/db"), "?cluster=NAME"),
+                                (("--backend", "clickhouse://a/db", "--backup", "b"), "--backup is for profiles in"),
                                 (("--query-timeout", "0"), "--query-timeout")):
             with self.subTest(arguments=arguments):
                 self.assert_one_line(run("store", "--data", self.scratch / "data", *arguments), 2, part)
         self.assertFalse((self.scratch / "data").exists())
+
+    def test_a_backend_that_is_not_there(self):
+        port = free_port()
+        refused = run("store", "--data", self.scratch / "data", "--backend", f"clickhouse://127.0.0.1:{port}/db")
+        self.assert_one_line(refused, 1, f"127.0.0.1:{port}")
+        self.assertIn("is it running", refused.stderr)
 
     def test_tokens_of_tenants_are_read(self):
         for name in ("all", "red"):

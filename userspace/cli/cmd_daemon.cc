@@ -19,6 +19,7 @@
 #include "userspace/cli/terminal.h"
 #include "userspace/query/engine.h"
 #include "userspace/server/server.h"
+#include "userspace/store/clickhouse/clickhouse.h"
 #include "userspace/store/store.h"
 
 namespace pyrometer::cli {
@@ -128,7 +129,11 @@ StatusOr<StoreStack> StartStore(const std::string& data, StoreSettings settings,
   settings.server.node = node;
   settings.server.symbols_folder = data + "/symbols";
   settings.server.log = [](const std::string& line) { std::fprintf(stderr, "pyrometer: %s\n", line.c_str()); };
-  ASSIGN_OR_RETURN(stack.store, store::Store::Open(data, std::move(settings.store)));
+  if (settings.backend.empty()) {
+    ASSIGN_OR_RETURN(stack.store, store::Store::Open(data, std::move(settings.store)));
+  } else {
+    ASSIGN_OR_RETURN(stack.store, store::clickhouse::Open(settings.backend, data, std::move(settings.store)));
+  }
   stack.engine = std::make_unique<query::Engine>(stack.store.get());
   ASSIGN_OR_RETURN(stack.server,
                    server::Server::Start(std::move(settings.server), stack.store.get(), stack.engine.get()));
@@ -256,6 +261,12 @@ int RunStore(StoreFlags flags, const BackupFlags& backup_flags) {
   StopSignal stop;
   BackupSchedule backups;
   if (!backup_flags.folder.empty()) {
+    if (!flags.backend.empty()) {
+      return FailUsage(
+          InvalidArgumentError("--backup is for profiles in --data; with --backend ClickHouse is to be backed up by "
+                               "its own means, all tables "
+                               "of the database together"));
+    }
     auto schedule = BackupSchedule::Make(backup_flags);
     if (!schedule.ok()) return FailUsage(schedule.status());
     backups = *std::move(schedule);

@@ -9,6 +9,7 @@
 #include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
 #include "userspace/rpc/credentials.h"
+#include "userspace/store/clickhouse/url.h"
 
 namespace pyrometer::cli {
 namespace {
@@ -82,6 +83,10 @@ void AddStoreFlags(CLI::App* command, StoreFlags& flags) {
   const auto text = [&](const char* name, std::string& value, const char* help, const char* type) {
     command->add_option(name, value, help)->type_name(type);
   };
+  text(
+      "--backend", flags.backend,
+      "Keep profiles in ClickHouse: clickhouse://host:port[,host:port...]/database[?cluster=NAME] (default: in --data)",
+      "URL");
   text("--http", flags.server.http_address, "Where the page and the HTTP API listen (default 127.0.0.1:7070)",
        "HOST:PORT");
   text("--grpc", flags.server.grpc_address, "Where agents and commands connect (default 127.0.0.1:7071)", "HOST:PORT");
@@ -142,6 +147,7 @@ uint64_t DefaultStoreMemory() {
 
 StatusOr<StoreSettings> ResolveStoreFlags(const StoreFlags& flags) {
   StoreSettings settings;
+  if (!flags.backend.empty()) RETURN_IF_ERROR(store::clickhouse::ParseUrl(flags.backend).status());
   for (const LimitName& limit : kLimits) {
     const StatusOr<uint64_t> value = limit.parse(flags.*limit.flag);
     if (!value.ok()) return WithContext(value.status(), StrFormat("--%s", limit.name));
@@ -149,6 +155,7 @@ StatusOr<StoreSettings> ResolveStoreFlags(const StoreFlags& flags) {
   }
   for (const std::string& text : flags.limits) RETURN_IF_ERROR(ApplyOverride(text, &settings.store));
   settings.store.max_tenants = flags.max_tenants;
+  settings.backend = flags.backend;
 
   const uint64_t memory = flags.memory_bytes == 0 ? DefaultStoreMemory() : flags.memory_bytes;
   const uint64_t streams = memory / kStreamShare;

@@ -14,6 +14,7 @@ namespace pyrometer::cli {
 
 struct StoreFlags {
   std::string data;
+  std::string backend;  // clickhouse://…; "" = the folder
   server::Options server;
   std::string token_file;
   uint64_t memory_bytes = 0;  // 0 = DefaultStoreMemory()
@@ -35,6 +36,7 @@ uint64_t DefaultStoreMemory();
 
 // Both shares of --memory: the store's and what questions and streams take. INVALID_ARGUMENT names the flag.
 struct StoreSettings {
+  std::string backend;  // as StoreFlags
   store::StoreOptions store;
   server::Options server;
 };

@@ -2,131 +2,53 @@
 #include "userspace/store/embedded_store.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "userspace/base/check.h"
 #include "userspace/base/strings.h"
 #include "userspace/store/housekeeping.h"
 #include "userspace/store/keys.h"
-#include "userspace/store/validate.h"
 
 namespace pyrometer::store {
 namespace {
 
-// A group shares one sync; larger groups would only make the first caller wait longer.
-constexpr size_t kMaxGroupBatches = 256;
-constexpr uint64_t kMaxGroupBytes = 32u << 20;
-// A batch that found the budget for batches on their way used up waits so long; then its stream ends with UNAVAILABLE.
-constexpr auto kMaxFlightWait = std::chrono::seconds(10);
-// What a batch takes while it is staged and written: measured 40 bytes per sample row and 200 per point.
-constexpr uint64_t kFlightBytesPerRow = 40;
-constexpr uint64_t kFlightBytesPerPoint = 200;
+// Records of the local database.
+class RecordEncoder : public PointEncoder {
+ public:
+  explicit RecordEncoder(std::atomic<uint64_t>* next_ordinal) : next_ordinal_(*next_ordinal) {}
 
-uint64_t FlightBytes(const profile::BatchView& batch) {
-  uint64_t rows = 0;
-  for (const profile::ProfilePoint& point : batch.profiles) rows += point.samples.size();
-  return rows * kFlightBytesPerRow +
-         (batch.profiles.size() + batch.histograms.size() + batch.counters.size()) * kFlightBytesPerPoint;
-}
+  bool NamesAgents() const override { return false; }
+  void Encode(StagedPoint point, StagedBatch* staged) override {
+    const uint64_t ordinal = next_ordinal_.fetch_add(1, std::memory_order_relaxed);
+    const auto [series, trie, group] = point.place;
+    const uint32_t hour = point.hour;
+    const auto put = [&, trie = trie](Family family, std::string key, std::string value) {
+      staged->hours[{hour, trie}].bytes += value.size();
+      staged->bytes += value.size();
+      staged->ops.push_back({family, std::move(key), std::move(value)});
+    };
+    const std::string window_key = EncodeWindowKey({hour, trie, series, ordinal});
+    const std::string point_key = EncodePointKey({trie, series, hour, ordinal});
+    if (!point.window.rows.empty()) put(Family::kWindows, window_key, EncodeWindowChunk(point.window));
+    if (point.kind == PointKind::kHistogram) {
+      put(Family::kHistograms, point_key, EncodeHistograms({std::move(point.histogram)}, hour));
+    }
+    put(Family::kTotals, point_key, EncodeTotals({.kind = point.kind, .windows = {point.total}}, hour));
+    if (!point.offsets.rows.empty()) put(Family::kOffsets, window_key, EncodeOffsetsChunk(point.offsets));
+  }
+
+ private:
+  std::atomic<uint64_t>& next_ordinal_;
+};
 
 }  // namespace
 
-std::string EncodeCounters(const Counters& counters) {
-  std::string out;
-  for (const uint64_t number : {counters.next_name, counters.next_function, counters.next_frame, counters.next_series,
-                                counters.next_group, counters.next_trie, counters.next_ordinal, counters.nodes,
-                                counters.leaves, counters.batches, counters.samples, counters.housekept_until_hour}) {
-    PutVarint(number, &out);
-  }
-  return out;
-}
+EmbeddedStore::EmbeddedStore(std::unique_ptr<Database> database, const StoreOptions& options)
+    : StoreBase(std::move(database), options, std::make_unique<RecordEncoder>(&next_ordinal_)) {}
 
-StatusOr<Counters> DecodeCounters(std::string_view bytes) {
-  Decoder in(bytes);
-  Counters counters;
-  for (uint64_t* number : {&counters.next_name, &counters.next_function, &counters.next_frame, &counters.next_series,
-                           &counters.next_group, &counters.next_trie}) {
-    *number = in.Varint32();
-  }
-  for (uint64_t* number : {&counters.next_ordinal, &counters.nodes, &counters.leaves, &counters.batches,
-                           &counters.samples, &counters.housekept_until_hour}) {
-    *number = in.Varint();
-  }
-  if (!in.ok() || !in.done()) return DataLossError("damaged counters record");
-  return counters;
-}
-
-std::string AgentKey(std::string_view tenant, std::string_view agent_id) {
-  return std::string(tenant) + '\0' + std::string(agent_id);
-}
-
-std::string EncodeAgent(const AgentInfo& agent) {
-  std::string out;
-  PutString(agent.node, &out);
-  PutVarint(agent.last_sequence, &out);
-  PutVarint(static_cast<uint64_t>(std::max<int64_t>(agent.first_seen_ns, 0)), &out);
-  PutVarint(static_cast<uint64_t>(std::max<int64_t>(agent.last_seen_ns, 0)), &out);
-  PutVarint(agent.batches, &out);
-  PutVarint(agent.gaps, &out);
-  PutVarint(agent.samples, &out);
-  return out;
-}
-
-StatusOr<AgentInfo> DecodeAgent(std::string_view key, std::string_view bytes) {
-  Decoder in(bytes);
-  AgentInfo agent;
-  const size_t end = key.find('\0');
-  if (end == std::string_view::npos) return DataLossError("damaged key of an agent");
-  agent.tenant = key.substr(0, end);
-  agent.agent_id = key.substr(end + 1);
-  agent.node = in.String();
-  agent.last_sequence = in.Varint();
-  agent.first_seen_ns = static_cast<int64_t>(in.Varint());
-  agent.last_seen_ns = static_cast<int64_t>(in.Varint());
-  agent.batches = in.Varint();
-  agent.gaps = in.Varint();
-  agent.samples = in.Varint();
-  if (!in.ok() || !in.done()) return DataLossError("damaged agent record");
-  return agent;
-}
-
-std::string FreshKey(uint32_t hour, TrieId trie) { return LetterKey('F', {hour, trie}); }
-std::string DenseKey(uint32_t hour, TrieId trie) { return LetterKey('H', {hour, trie}); }
-
-std::string EncodeFresh(const FreshRecord& record) {
-  std::string out;
-  PutVarint(record.points, &out);
-  PutVarint(record.bytes, &out);
-  PutVarint(static_cast<uint64_t>(std::max<int64_t>(record.arrived_ns, 0)), &out);
-  return out;
-}
-
-StatusOr<FreshRecord> DecodeFresh(std::string_view bytes) {
-  Decoder in(bytes);
-  FreshRecord record;
-  record.points = in.Varint();
-  record.bytes = in.Varint();
-  record.arrived_ns = static_cast<int64_t>(in.Varint());
-  if (!in.ok() || !in.done()) return DataLossError("damaged record of fresh points");
-  return record;
-}
-
-StatusOr<AppendResult> StoreWriter::Append(const profile::Batch& batch) {
-  const profile::DictionaryDefinitions definitions(&batch.dictionary);
-  return Append(
-      profile::BatchView{
-          .tenant = batch.tenant,
-          .agent_id = batch.agent_id,
-          .node = batch.node,
-          .sequence = batch.sequence,
-          .definitions = &definitions,
-          .series = batch.series,
-          .profiles = batch.profiles,
-          .histograms = batch.histograms,
-          .counters = batch.counters,
-      },
-      nullptr);
+Status EmbeddedStore::Load() {
+  RETURN_IF_ERROR(StoreBase::Load());
+  return Housekeeper(this, options_.now(), 0).UpdateCutoffs();
 }
 
 StatusOr<std::unique_ptr<Store>> OpenWithEnv(const std::string& path, StoreOptions options, rocksdb::Env* env) {
@@ -138,209 +60,6 @@ StatusOr<std::unique_ptr<Store>> OpenWithEnv(const std::string& path, StoreOptio
 
 StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path, StoreOptions options) {
   return OpenWithEnv(path, std::move(options), nullptr);
-}
-
-EmbeddedStore::EmbeddedStore(std::unique_ptr<Database> database, const StoreOptions& options)
-    : options_(options),
-      database_(std::move(database)),
-      tenants_(options_),
-      definitions_(database_.get(), options.memory_budget_bytes / 16),
-      name_reader_(database_.get(), options.memory_budget_bytes / 32),
-      series_reader_(database_.get(), &name_reader_, options.memory_budget_bytes / 32),
-      tries_(options.memory_budget_bytes / 8, [this](TrieId id, StackTrie* trie) { return LoadTrie(id, trie); }),
-      stager_(&options_, database_.get(), &tenants_, &tries_, &definitions_, &next_ordinal_),
-      read_pool_(options.read_threads) {}
-
-Status EmbeddedStore::Load() {
-  std::string bytes;
-  ASSIGN_OR_RETURN(const bool found, database_->Get(Family::kMeta, kCountersKey, &bytes));
-  if (found) {
-    ASSIGN_OR_RETURN(counters_, DecodeCounters(bytes));
-  }
-  durable_counters_ = counters_;
-  definitions_.names.next_name = static_cast<NameId>(counters_.next_name);
-  definitions_.names.next_function = static_cast<FunctionId>(counters_.next_function);
-  definitions_.names.next_frame = static_cast<FrameKeyId>(counters_.next_frame);
-  definitions_.series.next_series = static_cast<SeriesId>(counters_.next_series);
-  definitions_.series.next_group = static_cast<GroupId>(counters_.next_group);
-  definitions_.series.next_trie = static_cast<TrieId>(counters_.next_trie);
-  next_ordinal_ = counters_.next_ordinal;
-
-  RETURN_IF_ERROR(
-      database_->Scan(Family::kMeta, "T", "U", [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
-        Decoder in(key.substr(1));
-        const TenantId id = in.BigEndian32();
-        ASSIGN_OR_RETURN(TenantRecord record, DecodeTenant(value));
-        if (!in.ok() || id == 0) return DataLossError("damaged key of a tenant");
-        tenants_.Load(id, std::move(record));
-        return true;
-      }));
-  RETURN_IF_ERROR(
-      database_->Scan(Family::kTries, "I", "J", [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
-        Decoder in(key.substr(1));
-        const TrieId id = in.BigEndian32();
-        ASSIGN_OR_RETURN(const TrieRecord record, DecodeTrieRecord(value));
-        if (tenant_of_trie_.size() <= id) tenant_of_trie_.resize(id + 1);
-        tenant_of_trie_[id] = record.tenant;
-        grown_tries_.insert(id);  // perhaps; housekeeping looks
-        return true;
-      }));
-  const auto each_hour = [this](const char* from, const char* to, const auto& visit) {
-    return database_->Scan(Family::kMeta, from, to,
-                           [&](std::string_view key, std::string_view value) -> StatusOr<bool> {
-                             Decoder in(key.substr(1));
-                             const uint32_t hour = in.BigEndian32();
-                             const TrieId trie = in.BigEndian32();
-                             if (!in.ok() || !in.done()) return DataLossError("damaged key of an hour");
-                             ASSIGN_OR_RETURN(const uint64_t hour_bytes, visit(hour, trie, value));
-                             if (const TenantId tenant = TenantOf(trie); tenant != 0) {
-                               tenants_.AddBytes(tenant, hour, static_cast<int64_t>(hour_bytes));
-                             }
-                             return true;
-                           });
-  };
-  RETURN_IF_ERROR(each_hour("F", "G", [&](uint32_t hour, TrieId trie, std::string_view value) -> StatusOr<uint64_t> {
-    ASSIGN_OR_RETURN(const FreshRecord record, DecodeFresh(value));
-    fresh_[{hour, trie}] = record;
-    fresh_points_ += record.points;
-    return record.bytes;
-  }));
-  RETURN_IF_ERROR(each_hour("H", "I", [&](uint32_t, TrieId, std::string_view value) -> StatusOr<uint64_t> {
-    Decoder in(value);
-    const uint64_t dense = in.Varint();
-    if (!in.ok() || !in.done()) return DataLossError("damaged record of an hour");
-    return dense;
-  }));
-  durable_fresh_points_ = fresh_points_;
-  RETURN_IF_ERROR(
-      database_->Scan(Family::kAgents, "", "", [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
-        ASSIGN_OR_RETURN(AgentInfo agent, DecodeAgent(key, value));
-        agents_.emplace(key, std::move(agent));
-        return true;
-      }));
-  return Housekeeper(this, options_.now(), 0).UpdateCutoffs();
-}
-
-TenantId EmbeddedStore::TenantOf(TrieId trie) const {
-  const std::lock_guard lock(state_mutex_);
-  return trie < tenant_of_trie_.size() ? tenant_of_trie_[trie] : 0;
-}
-
-StatusOr<uint64_t> EmbeddedStore::LastSequence(std::string_view tenant, std::string_view agent_id) const {
-  const std::lock_guard lock(state_mutex_);
-  const auto found = agents_.find(AgentKey(tenant, agent_id));
-  return found == agents_.end() ? uint64_t{0} : found->second.last_sequence;
-}
-
-StatusOr<AppendResult> EmbeddedStore::CheckSequence(const profile::BatchView& batch) const {
-  const std::lock_guard lock(state_mutex_);
-  const auto known = agents_.find(AgentKey(batch.tenant, batch.agent_id));
-  if (known == agents_.end()) {
-    if (agents_.size() >= kMaxAgents) {
-      return ResourceExhaustedError(StrFormat("the store knows %s agents, its limit; agent %s is not among them",
-                                              FormatCount(kMaxAgents), batch.agent_id));
-    }
-    return AppendResult{};
-  }
-  const uint64_t last = known->second.last_sequence;
-  return AppendResult{.duplicate = batch.sequence <= last, .last_sequence = last};
-}
-
-StatusOr<AppendResult> EmbeddedStore::Append(const profile::BatchView& batch, StreamMemo* stream_memo) {
-  Memo own;
-  Memo* memo = stream_memo == nullptr ? &own : static_cast<Memo*>(stream_memo);
-  RETURN_IF_ERROR(ValidateBatch(batch, &memo->checked, options_.now()));
-  ASSIGN_OR_RETURN(const AppendResult known, CheckSequence(batch));
-  if (known.duplicate) {
-    const std::lock_guard lock(state_mutex_);
-    ++duplicates_;
-    ++agents_.find(AgentKey(batch.tenant, batch.agent_id))->second.duplicates;
-    return known;
-  }
-  if (const TenantId tenant = tenants_.Find(batch.tenant); tenant != 0) {
-    RETURN_IF_ERROR(tenants_.AwaitRate(tenant));
-  }
-
-  const uint64_t flight = FlightBytes(batch);
-  {
-    std::unique_lock lock(flight_mutex_);
-    const uint64_t most = options_.memory_budget_bytes / 8;
-    // One batch may always go, however large.
-    const bool room = flight_changed_.wait_for(lock, kMaxFlightWait,
-                                               [&] { return flight_bytes_ == 0 || flight_bytes_ + flight <= most; });
-    if (!room) {
-      return UnavailableError(
-          StrFormat("the store has %s of batches on their way and its limit is %s (an eighth of --memory): "
-                    "the agents keep theirs and come back",
-                    FormatBytes(flight_bytes_), FormatBytes(most)));
-    }
-    flight_bytes_ += flight;
-  }
-  Request request(batch);
-  for (;;) {
-    const uint64_t epoch = definitions_.epoch.load();
-    if (memo->epoch != epoch) memo->Reset(epoch);
-    StatusOr<StagedBatch> staged = stager_.Stage(batch, memo);
-    if (!staged.ok()) {
-      request.result = staged.status();
-      // What it knew of the stream may be half true.
-      memo->Reset(0);
-      break;
-    }
-    request.staged = *std::move(staged);
-    request.done = request.restage = false;
-    Commit(&request);
-    if (!request.restage) break;
-  }
-  {
-    const std::lock_guard lock(flight_mutex_);
-    flight_bytes_ -= flight;
-  }
-  flight_changed_.notify_all();
-  if (request.result.ok() && !request.result->duplicate) {
-    request.result->notice = std::move(request.staged.notice);
-    tenants_.ChargeRate(request.staged.tenant, request.staged.bytes);
-  }
-  return std::move(request.result);
-}
-
-void EmbeddedStore::Commit(Request* request) {
-  std::unique_lock lock(queue_mutex_);
-  queue_.push_back(request);
-  while (!request->done) {
-    if (leader_active_) {
-      queue_changed_.wait(lock);
-      continue;
-    }
-    // Lead a group: as many of the waiting as fit, in the order in which they came.
-    leader_active_ = true;
-    std::vector<Request*> group;
-    uint64_t bytes = 0;
-    for (Request* waiting : queue_) {
-      bytes += waiting->staged.bytes;
-      if (!group.empty() && (group.size() == kMaxGroupBatches || bytes > kMaxGroupBytes)) break;
-      group.push_back(waiting);
-    }
-    queue_.erase(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(group.size()));
-    lock.unlock();
-    CommitGroup(group);
-    lock.lock();
-    for (Request* done : group) done->done = true;
-    leader_active_ = false;
-    queue_changed_.notify_all();
-  }
-}
-
-Counters EmbeddedStore::CountersNow() const {
-  Counters counters = counters_;
-  counters.next_name = definitions_.names.next_name;
-  counters.next_function = definitions_.names.next_function;
-  counters.next_frame = definitions_.names.next_frame;
-  counters.next_series = definitions_.series.next_series;
-  counters.next_group = definitions_.series.next_group;
-  counters.next_trie = definitions_.series.next_trie;
-  counters.next_ordinal = next_ordinal_.load();
-  return counters;
 }
 
 void EmbeddedStore::CommitGroup(const std::vector<Request*>& group) {
@@ -527,36 +246,6 @@ void EmbeddedStore::Abandon(const std::unordered_map<TrieId, std::shared_ptr<Sta
   // Function views know nothing that is not durable but by these tries: their leaves are never asked for again.
   const std::lock_guard functions_lock(functions_mutex_);
   functions_.clear();
-}
-
-void EmbeddedStore::TrimCaches() {
-  {
-    const std::lock_guard lock(definitions_.mutex);
-    definitions_.names.Trim();
-    definitions_.series.Trim();
-    const std::lock_guard state_lock(state_mutex_);
-    writer_bytes_ = definitions_.names.bytes() + definitions_.series.bytes();
-  }
-  tries_.Trim();
-  const std::lock_guard lock(functions_mutex_);
-  uint64_t total = 0;
-  std::vector<std::pair<uint64_t, uint64_t>> by_use;
-  for (const auto& [id, entry] : functions_) {
-    if (entry.functions.use_count() > 1) continue;  // being read or extended
-    total += entry.functions->bytes();
-    by_use.emplace_back(entry.last_use, id);
-  }
-  std::sort(by_use.begin(), by_use.end());
-  for (const auto& [use, id] : by_use) {
-    if (total <= options_.memory_budget_bytes / 8) break;
-    total -= functions_.at(id).functions->bytes();
-    functions_.erase(id);
-  }
-}
-
-RetentionTable::Cutoffs EmbeddedStore::CutoffsOf(TenantId tenant) const {
-  const std::lock_guard lock(state_mutex_);
-  return tenant < cutoffs_.size() ? cutoffs_[tenant] : RetentionTable::Cutoffs{};
 }
 
 void EmbeddedStore::PublishRetention() {

@@ -33,6 +33,7 @@ uint64_t Memo::bytes() const {
 void Memo::Reset(uint64_t new_epoch) {
   epoch = new_epoch;
   tenant = 0;
+  agent = 0;
   series.clear();
   names = {};
   functions = {};
@@ -49,6 +50,7 @@ class BatchStager {
   StatusOr<StagedBatch> Stage() {
     staged_.epoch = memo_.epoch;
     RETURN_IF_ERROR(FindTenant());
+    if (stale_) return std::move(staged_);
     RETURN_IF_ERROR(FindSeries());
     if (stale_) return std::move(staged_);
     // Trie by trie.
@@ -62,7 +64,7 @@ class BatchStager {
       if (stale_) return std::move(staged_);
     }
     for (const profile::CounterPoint& point : batch_.counters) {
-      PutTotal(point.series, PointKind::kCounter, {point.time_ns, point.duration_ns, 0, point.value}, NextOrdinal());
+      Put(PointAt(PointKind::kCounter, point.series, {point.time_ns, point.duration_ns, 0, point.value}));
     }
     staged_.usage.samples = staged_.samples;
     return std::move(staged_);
@@ -76,15 +78,7 @@ class BatchStager {
     return stale_;
   }
 
-  uint64_t NextOrdinal() { return stager_.next_ordinal_.fetch_add(1, std::memory_order_relaxed); }
   const SeriesWriter::Found& SeriesOf(uint32_t index) const { return memo_.series[index]; }
-
-  void Put(Family family, std::string key, std::string value, uint32_t hour, TrieId trie) {
-    StagedBatch::Fresh& fresh = staged_.hours[{hour, trie}];
-    fresh.bytes += value.size();
-    staged_.bytes += value.size();
-    staged_.ops.push_back({family, std::move(key), std::move(value)});
-  }
 
   Status FindTenant() {
     if (memo_.tenant == 0) {
@@ -95,6 +89,13 @@ class BatchStager {
       if (stager_.tenants_.size() != before) log_.pending_usage[memo_.tenant];
     }
     staged_.tenant = memo_.tenant;
+    staged_.sequence = batch_.sequence;
+    if (stager_.encoder_.NamesAgents() && memo_.agent == 0) {
+      const std::lock_guard lock(log_.mutex);
+      if (IsStale()) return OkStatus();
+      ASSIGN_OR_RETURN(memo_.agent, log_.names.Intern(batch_.agent_id, &log_.pending));
+    }
+    staged_.agent = memo_.agent;
     return OkStatus();
   }
 
@@ -410,16 +411,15 @@ class BatchStager {
 
   // ---- points -------------------------------------------------------------------------------------------
 
-  void PutTotal(uint32_t series, PointKind kind, const TotalRecord& total, uint64_t ordinal) {
-    const SeriesWriter::Found& found = SeriesOf(series);
-    const uint32_t hour = HourOf(total.time_ns);
-    Put(Family::kTotals, EncodePointKey({found.trie, found.id, hour, ordinal}),
-        EncodeTotals({.kind = kind, .windows = {total}}, hour), hour, found.trie);
-    ++staged_.hours[{hour, found.trie}].points;
+  StagedPoint PointAt(PointKind kind, uint32_t series, const TotalRecord& total) const {
+    return {.kind = kind, .place = SeriesOf(series), .hour = HourOf(total.time_ns), .total = total};
+  }
+  void Put(StagedPoint point) {
+    ++staged_.hours[{point.hour, point.place.trie}].points;
+    stager_.encoder_.Encode(std::move(point), &staged_);
   }
 
   void PutProfile(const profile::ProfilePoint& point) {
-    const SeriesWriter::Found& found = SeriesOf(point.series);
     const uint32_t hour = HourOf(point.time_ns);
     WindowChunk chunk{.offset_ns = static_cast<uint64_t>(point.time_ns - HourStart(hour)),
                       .duration_ns = point.duration_ns,
@@ -460,26 +460,22 @@ class BatchStager {
     }
     chunk.rows.resize(kept);
     staged_.samples += total.count;
-    const uint64_t ordinal = NextOrdinal();
-    const std::string key = EncodeWindowKey({hour, found.trie, found.id, ordinal});
-    if (!chunk.rows.empty()) Put(Family::kWindows, key, EncodeWindowChunk(chunk), hour, found.trie);
-    PutTotal(point.series, PointKind::kProfile, total, ordinal);
-    if (offset_rows.empty()) return;
-    OffsetsChunk stored{.offset_ns = chunk.offset_ns, .duration_ns = chunk.duration_ns, .period_ns = chunk.period_ns};
+    StagedPoint staged = PointAt(PointKind::kProfile, point.series, total);
+    staged.offsets = {.offset_ns = chunk.offset_ns, .duration_ns = chunk.duration_ns, .period_ns = chunk.period_ns};
+    staged.window = std::move(chunk);
+    std::vector<OffsetsChunk::Row>& rows = staged.offsets.rows;
     std::sort(offset_rows.begin(), offset_rows.end());
     for (const auto& [leaf, range] : offset_rows) {
-      if (stored.rows.empty() || stored.rows.back().leaf != leaf) stored.rows.push_back({.leaf = leaf});
-      std::vector<uint16_t>& all = stored.rows.back().offsets_ms;
+      if (rows.empty() || rows.back().leaf != leaf) rows.push_back({.leaf = leaf});
+      std::vector<uint16_t>& all = rows.back().offsets_ms;
       all.insert(all.end(), point.offsets_ms.begin() + static_cast<ptrdiff_t>(range.first),
                  point.offsets_ms.begin() + static_cast<ptrdiff_t>(range.second));
     }
-    for (OffsetsChunk::Row& row : stored.rows) std::sort(row.offsets_ms.begin(), row.offsets_ms.end());
-    Put(Family::kOffsets, key, EncodeOffsetsChunk(stored), hour, found.trie);
+    for (OffsetsChunk::Row& row : rows) std::sort(row.offsets_ms.begin(), row.offsets_ms.end());
+    Put(std::move(staged));
   }
 
   void PutHistogram(const profile::HistogramPoint& point) {
-    const SeriesWriter::Found& found = SeriesOf(point.series);
-    const uint32_t hour = HourOf(point.time_ns);
     HistogramChunk chunk{.time_ns = point.time_ns,
                          .duration_ns = point.duration_ns,
                          .histogram = point.histogram,
@@ -498,11 +494,10 @@ class BatchStager {
                         comms_.at(waker.cause), waker.tid};
       }
     }
-    const TotalRecord total{point.time_ns, point.duration_ns, point.histogram.count(), point.histogram.sum()};
-    const uint64_t ordinal = NextOrdinal();
-    Put(Family::kHistograms, EncodePointKey({found.trie, found.id, hour, ordinal}),
-        EncodeHistograms({std::move(chunk)}, hour), hour, found.trie);
-    PutTotal(point.series, PointKind::kHistogram, total, ordinal);
+    StagedPoint staged = PointAt(PointKind::kHistogram, point.series,
+                                 {point.time_ns, point.duration_ns, point.histogram.count(), point.histogram.sum()});
+    staged.histogram = std::move(chunk);
+    Put(std::move(staged));
   }
 
   Stager& stager_;

@@ -85,12 +85,24 @@ class Memo : public StreamMemo {
 
   uint64_t epoch = 0;
   TenantId tenant = 0;
+  NameId agent = 0;
   CheckedDefinitions checked;
   // By id of the stream; 0 = not known yet.
   std::vector<SeriesWriter::Found> series;
   IdPages names, functions, frames;
   std::unordered_map<TrieId, IdPages> nodes;  // by trie, then stack
   std::vector<bool> folded_series;            // points of these go to the series of the folded
+};
+
+// One point in ids of the store.
+struct StagedPoint {
+  PointKind kind = PointKind::kProfile;
+  SeriesWriter::Found place;
+  uint32_t hour = 0;
+  TotalRecord total;
+  WindowChunk window;        // of a profile
+  OffsetsChunk offsets;      // of a profile; without rows: none
+  HistogramChunk histogram;  // of a histogram
 };
 
 struct StagedBatch {
@@ -101,9 +113,12 @@ struct StagedBatch {
   };
   uint64_t epoch = 0;
   TenantId tenant = 0;
-  std::vector<Op> ops;
+  NameId agent = 0;  // if the encoder wants it
+  uint64_t sequence = 0;
+  std::vector<Op> ops;                                      // for the local database
+  std::map<std::pair<TrieId, uint32_t>, std::string> rows;  // for a cluster, by service and day
   uint64_t samples = 0;
-  uint64_t bytes = 0;  // of the values of ops
+  uint64_t bytes = 0;  // of the values of ops, of rows
   TenantUsage usage;   // samples and what was folded; definitions are counted by the log
   struct Fresh {
     uint64_t points = 0;
@@ -113,17 +128,27 @@ struct StagedBatch {
   std::string notice;
 };
 
+// What a staged point looks like where it will lie. Called by many threads at a time.
+class PointEncoder {
+ public:
+  virtual ~PointEncoder() = default;
+  // Points need the agent's id as a name.
+  virtual bool NamesAgents() const = 0;
+  // Adds the point to what `*staged` is to write, and its bytes to StagedBatch::bytes and ::hours.
+  virtual void Encode(StagedPoint point, StagedBatch* staged) = 0;
+};
+
 class Stager {
  public:
   // All must outlive this.
   Stager(const StoreOptions* options, const Database* database, TenantTable* tenants, TrieCache* tries,
-         DefinitionLog* definitions, std::atomic<uint64_t>* next_ordinal)
+         DefinitionLog* definitions, PointEncoder* encoder)
       : options_(*options),
         database_(*database),
         tenants_(*tenants),
         tries_(*tries),
         definitions_(*definitions),
-        next_ordinal_(*next_ordinal) {}
+        encoder_(*encoder) {}
 
   // Precondition: the batch was validated. The memo is of the current epoch or empty.
   StatusOr<StagedBatch> Stage(const profile::BatchView& batch, Memo* memo);
@@ -135,7 +160,7 @@ class Stager {
   TenantTable& tenants_;
   TrieCache& tries_;
   DefinitionLog& definitions_;
-  std::atomic<uint64_t>& next_ordinal_;
+  PointEncoder& encoder_;
 };
 
 }  // namespace pyrometer::store

@@ -1,4 +1,5 @@
 // The store in a folder: RocksDB underneath, our own layout on top (docs/formats/store.md, docs/design/005-store.md).
+// In ClickHouse instead: clickhouse/clickhouse.h, behind the same interface.
 //
 //   ASSIGN_OR_RETURN(std::unique_ptr<store::Store> s, store::Store::Open("/var/lib/pyrometer", {}));
 //   ASSIGN_OR_RETURN(store::AppendResult r, s->Append(batch));   // durable when it returns OK

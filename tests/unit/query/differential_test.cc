@@ -20,7 +20,10 @@ using store::TestOptions;
 constexpr int64_t kMuchLater = kT0 + 10 * 24 * kModelHour;
 
 TEST(Differential, StoreAndEngineAgreeWithTheModel) {
-  for (const uint64_t seed : {11u, 12u, 13u, 14u}) {
+  // A server takes milliseconds for what a folder does in microseconds.
+  const int batches = store::TestsAreShort() ? 6 : 40;
+  const auto seeds = store::InFolder() ? std::vector<uint64_t>{11, 12, 13, 14} : std::vector<uint64_t>{12};
+  for (const uint64_t seed : seeds) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     const TempFolder folder;
     Model model(seed);
@@ -31,7 +34,7 @@ TEST(Differential, StoreAndEngineAgreeWithTheModel) {
     auto opened = MustOpen(data, options);
     std::map<std::string, uint64_t> sequences;
     for (int round = 0; round < 4; ++round) {
-      for (int i = 0; i < 40; ++i) {
+      for (int i = 0; i < batches; ++i) {
         const std::string agent = "agent" + std::to_string(model.Random() % 3);
         uint64_t& last = sequences[agent];
         const uint64_t sequence = last + (model.Random() % 10 == 0 ? 3 : 1);
@@ -55,6 +58,8 @@ TEST(Differential, StoreAndEngineAgreeWithTheModel) {
       }
       if (round == 2) {
         ASSERT_TRUE(opened->Settle().ok());
+      }
+      if (round == 2 && store::InFolder()) {
         ASSERT_TRUE(opened->Backup(folder.path() + "/backup").ok());
         opened.reset();
         data = folder.path() + "/data1";
@@ -66,6 +71,7 @@ TEST(Differential, StoreAndEngineAgreeWithTheModel) {
       Compare(&model, Engine(opened.get()));
     }
     opened.reset();
+    if (!store::InFolder()) continue;
     const store::FsckReport report = Value(store::Fsck(data));
     EXPECT_EQ(report.problem_count, 0u) << report.problems[0].place << ": " << report.problems[0].what;
     EXPECT_GT(report.samples, 0u);

@@ -374,9 +374,29 @@ TEST(Append, RefusesMalformedBatchesWhole) {
          b.histograms[0].exemplars.push_back({.comm = std::string(1000, 'c')});
        }},
       {"exemplar with stack",
-       [](profile::Batch& b) { b.histograms[0].exemplars.push_back({.waker = {.stack = 77, .wait_ns = 1}}); }},
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
+         b.histograms[0].exemplars.push_back({.waker = {.stack = 77, .wait_ns = 1}});
+       }},
       {"parts of its time",
-       [](profile::Batch& b) { b.histograms[0].exemplars.push_back({.split = std::vector<profile::TimePart>(33)}); }},
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
+         b.histograms[0].exemplars.push_back({.split = std::vector<profile::TimePart>(33)});
+       }},
+      {"a cause too long",
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
+         b.histograms[0].exemplars.push_back({.split = {{std::string(1000, 'c'), 1}}});
+       }},
+      {"waker has a name that is too long",
+       [](profile::Batch& b) {
+         b.profiles.clear();
+         b.histograms.push_back({.series = 0, .time_ns = kT0, .duration_ns = 1});
+         b.histograms[0].exemplars.push_back({.waker = {.comm = std::string(1000, 'c'), .wait_ns = 1}});
+       }},
       {"string 5 has",
        [](profile::Batch& b) {
          while (b.dictionary.string_count() < 5) b.dictionary.InternString(std::to_string(b.dictionary.string_count()));
@@ -544,6 +564,7 @@ TEST(Append, ConcurrentAgentsAndResends) {
 // While stacks are being made known, those that are written have their functions: a batch that is staged and not
 // written yet is in the trie already.
 TEST(Append, FunctionsOfWhatIsWrittenWhileMoreCome) {
+  const uint64_t batches = TestsAreShort() ? 40 : 300;
   const TempFolder folder;
   auto store = MustOpen(folder.path());
   std::atomic<bool> stop{false};
@@ -551,7 +572,7 @@ TEST(Append, FunctionsOfWhatIsWrittenWhileMoreCome) {
   for (int t = 0; t < 2; ++t) {
     threads.emplace_back([&, t] {
       const std::string agent = "agent" + std::to_string(t);
-      for (uint64_t sequence = 1; sequence <= 300; ++sequence) {
+      for (uint64_t sequence = 1; sequence <= batches; ++sequence) {
         BatchBuilder b(agent, sequence);
         std::vector<std::pair<profile::StackId, uint64_t>> samples;
         for (int i = 0; i < 20; ++i) {
@@ -579,7 +600,7 @@ TEST(Append, FunctionsOfWhatIsWrittenWhileMoreCome) {
   for (std::thread& thread : threads) thread.join();
   stop = true;
   reader.join();
-  EXPECT_EQ(StackSampleSum(*store), 2u * 300 * 20);
+  EXPECT_EQ(StackSampleSum(*store), 2 * batches * 20);
 }
 
 // Between two new names a batch lets others define theirs: each tenant still pays for its own.
