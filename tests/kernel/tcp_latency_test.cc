@@ -25,7 +25,8 @@ class TcpLatencyTest : public TcpProbeTest {
     ASSERT_EQ(PortOf(*server), 7777);
     const auto client =
         StartIn(wire.a(), client_group_, {Workload("tcp_pingpong"), "client", server_address, "7777", "100"});
-    const double application_us = std::atof(client->ReadLine().c_str());
+    double mean_us = 0, median_us = 0;
+    EXPECT_EQ(std::sscanf(client->ReadLine().c_str(), "%lf %lf", &mean_us, &median_us), 2);
     EXPECT_EQ(client->Wait(), 0);
     server->Wait();
     std::this_thread::sleep_for(100ms);  // the FINs are still on the wire
@@ -47,8 +48,10 @@ class TcpLatencyTest : public TcpProbeTest {
     EXPECT_EQ(in_key.family, family);
     for (const Flow* flow : {out, in}) {
       EXPECT_GE(flow->srtt_count, 50u);
-      // Within 5 % of what the application measured, which on a busy machine is more than the wire alone.
-      EXPECT_NEAR(flow->MeanMs(), application_us / 1000, application_us / 1000 * 0.05);
+      // Within 5 % of what the application measured, which on a busy machine is more than the wire alone: its mean
+      // holds each late round trip, its median none.
+      EXPECT_GE(flow->MeanMs(), median_us / 1000 * 0.95);
+      EXPECT_LE(flow->MeanMs(), mean_us / 1000 * 1.05);
       EXPECT_GE(flow->MeanMs(), 20.0);
       // The minimum knows nothing of waits for the CPU: within 5 % of the wire, less a bucket's width.
       EXPECT_GE(flow->min_rtt_low, 20'000'000u * 15 / 16);

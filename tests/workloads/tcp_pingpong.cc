@@ -1,7 +1,7 @@
 // One byte there and back over TCP, N times.
 //
 //   tcp_pingpong server ADDRESS PORT            one connection, echoes until it ends; prints "ready PORT" first
-//   tcp_pingpong client ADDRESS PORT N [PAUSE_US] [BYTES]   prints the median round-trip time in microseconds
+//   tcp_pingpong client ADDRESS PORT N [PAUSE_US] [BYTES]   prints mean and median round-trip time in microseconds
 //
 // ADDRESS is IPv4 or IPv6; port 0 lets the kernel choose. BYTES (default 1) is the size of each message, both ways.
 #include <arpa/inet.h>
@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 namespace {
@@ -104,7 +105,9 @@ int Client(const sockaddr_storage& address, socklen_t length, int rounds, int pa
     if (pause_us > 0) usleep(static_cast<useconds_t>(pause_us));
   }
   std::sort(times.begin(), times.end());
-  std::printf("%.0f\n", times.empty() ? 0.0 : times[times.size() / 2]);
+  const double count = std::max<double>(1, static_cast<double>(times.size()));
+  std::printf("%.0f %.0f\n", std::accumulate(times.begin(), times.end(), 0.0) / count,
+              times.empty() ? 0.0 : times[times.size() / 2]);
   return 0;
 }
 
