@@ -32,10 +32,10 @@
 // Does not promise: kernel stacks in exemplars (at the return there is none left to see), calls of
 // user-mode helpers before the first Drain in their right order.
 //
-// Threads: Drain and PollExemplars from one thread each (they may differ), Pause and Resume from one. Cost:
-// tests/bench/ latency_probes: 340 ns of CPU per system call on a virtual machine where two reads of the clock in empty
-// probes cost 298 and a getppid 189; 168 bytes per CPU and octave in use, 152 KiB per CPU for the hot ones. Start takes
-// about 100 ms.
+// Threads: Drain and PollExemplars from one thread each (they may differ), Pause and Resume from one. Cost
+// (tests/bench/latency_overhead): 344 to 363 ns of CPU per system call on a virtual machine where two reads of the
+// clock in empty probes cost 242 and a getppid 188; 168 bytes per CPU and octave in use, 152 KiB per CPU for the hot
+// ones. Start takes about 100 ms.
 #pragma once
 
 #include <array>
