@@ -139,10 +139,12 @@ class Waits(Scratch):
             print(f"  {examples[0]['call']}")
             self.assertTrue(any(re.fullmatch(r"read\(\d+ → pipe:\[\d+\], …, \d+\) = \d+", example["call"])
                                 for example in examples), [example["call"] for example in examples])
-            # What the time of each went to, and who ended its longest wait.
+            # What the time of each went to, and who ended its longest wait; runc read in the container's cgroup, too.
+            examples = [example for example in examples if any("ReadRecord" in frame for frame in example["frames"])]
             for example in examples:
                 self.assertTrue(example["slow"], example)
-                self.assertGreater(example["splitNs"]["poll"], 0.9 * example["durationNs"], example)
+                queued = example["splitNs"].get("runnable", 0)  # the machine may be busy
+                self.assertGreater(example["splitNs"]["poll"] + queued, 0.9 * example["durationNs"], example)
                 self.assertAlmostEqual(sum(example["splitNs"].values()), example["durationNs"], delta=20_000)
             woken = [example["waker"] for example in examples if example["waker"]]
             print(f"  {len(woken)} of {len(examples)} slow reads say who woke them")

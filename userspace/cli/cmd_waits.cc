@@ -282,10 +282,14 @@ struct SyscallsFlags : LatencyFlags {
 
 constexpr size_t kFramesShown = 12;
 
-// "main ‹ read", innermost first; the cause on top, if any, is said apart.
+// "read ‹ main", innermost first: the program's side, where there is one. The cause on top, if any, is said apart.
 std::string StackLine(const std::vector<std::string>& frames) {
   std::vector<std::string> shown;
-  for (const std::string& frame : frames) {
+  const auto entry = std::find_if(frames.begin(), frames.end(),
+                                  [](const std::string& frame) { return frame.starts_with("entry_SYSCALL"); });
+  const bool called = entry != frames.end() && entry + 1 != frames.end();
+  for (auto at = called ? entry + 1 : frames.begin(); at != frames.end(); ++at) {
+    const std::string& frame = *at;
     if (shown.empty() && frame.starts_with('[') && frame.ends_with(']')) continue;
     if (shown.size() == kFramesShown) {
       shown.push_back("…");
