@@ -761,12 +761,14 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
   for (const auto& [reason, count] : lost_batches_) dropped(reason, count);
   lost_batches_.clear();
 
+  const auto by_reason = [&](const char* type, const char* what) {
+    return [&, type, what](std::string_view reason, uint64_t total) {
+      add(type, node.With(profile::kLabelReason, reason), increase(StrFormat("%s %s", what, reason), total));
+    };
+  };
   if (syscalls_ != nullptr) {
     const kernel::SyscallCounters calls = syscalls_->Counters();
-    const auto uncounted = [&](std::string_view reason, uint64_t total) {
-      add("pyrometer_syscalls_uncounted", node.With(profile::kLabelReason, reason),
-          increase(StrFormat("syscalls %s", reason), total));
-    };
+    const auto uncounted = by_reason("pyrometer_syscalls_uncounted", "syscalls");
     uncounted("lost", calls.lost);
     uncounted("no entry seen", calls.no_entry);
     uncounted("entry not remembered", calls.start_lost);
@@ -777,10 +779,7 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
   }
   if (io_uring_ != nullptr) {
     const kernel::IoUringCounters requests = io_uring_->Counters();
-    const auto unmeasured = [&](std::string_view reason, uint64_t total) {
-      add("pyrometer_io_uring_unmeasured", node.With(profile::kLabelReason, reason),
-          increase(StrFormat("io_uring %s", reason), total));
-    };
+    const auto unmeasured = by_reason("pyrometer_io_uring_unmeasured", "io_uring");
     unmeasured("asked for no completion", requests.silent);
     unmeasured("too many in flight", requests.untracked);
     unmeasured("end not seen", requests.unseen);
@@ -799,10 +798,7 @@ void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
   if (waits_ != nullptr) {
     const kernel::OffCpuCounters waits = waits_->Counters();
     add("pyrometer_waits_sampled", node, increase("waits sampled", waits.delivered));
-    const auto left_out = [&](std::string_view reason, uint64_t total) {
-      add("pyrometer_waits_lost", node.With(profile::kLabelReason, reason),
-          increase(StrFormat("waits %s", reason), total));
-    };
+    const auto left_out = by_reason("pyrometer_waits_lost", "waits");
     left_out("no slot", waits.dropped_slots);
     left_out("ring full", waits.dropped_ring);
     left_out("malformed record", waits.dropped_malformed);

@@ -153,7 +153,7 @@ StatusOr<std::optional<MeasuredSlices>> DutyCycle::EndWindow() {
   if (share_ < 1) {
     cancel_ = true;
     changed_.notify_all();
-    changed_.wait(lock, [&] { return !busy_ || !thread_.joinable(); });
+    changed_.wait(lock, [&] { return !busy_; });  // also after Stop: the thread ends idle
     cancel_ = stop_;
   }
   const uint64_t now = MonotonicNowNs();
