@@ -10,6 +10,7 @@
 #include "userspace/agent/batch_builder.h"
 #include "userspace/agent/cpu_time.h"
 #include "userspace/agent/descriptor_name.h"
+#include "userspace/agent/tcp_sums.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
 #include "userspace/base/thread.h"
@@ -101,7 +102,8 @@ Collector::Collector(const Options& options, Node* node, Sink sink, SessionListe
       sink_(std::move(sink)),
       on_session_(std::move(on_session)),
       resolver_(&node->processes(), node->unwinding()),
-      frequency_hz_(options.frequency_hz) {}
+      frequency_hz_(options.frequency_hz),
+      accounting_(profile::LabelSet().With(profile::kLabelNode, node->name())) {}
 
 Collector::~Collector() { Stop(); }
 
@@ -232,13 +234,7 @@ void Collector::CollectLoop() {
         (void)sampler_->Stop();
         (void)sampler_->Poll(milliseconds(0), [&](const kernel::CpuSample& sample) { track_->Collect(sample); });
         const std::lock_guard lock(sampler_mutex_);
-        const kernel::SampleCounters ended = sampler_->Counters();
-        sampler_base_.taken += ended.taken;
-        sampler_base_.delivered += ended.delivered;
-        sampler_base_.dropped_ring_full += ended.dropped_ring_full;
-        sampler_base_.dropped_scratch += ended.dropped_scratch;
-        sampler_base_.dropped_malformed += ended.dropped_malformed;
-        sampler_base_.dropped_lost += ended.dropped_lost;
+        sampler_base_ += sampler_->Counters();
         sampler_ = *std::move(slower);
       } else {
         ReportProblem("cpu_sampler", slower.status());
@@ -449,81 +445,60 @@ void Collector::Process(Work work) {
   profile::Batch batch;
   batch.node = node_.name();
   BatchBuilder builder(&batch);
-  std::map<std::string, uint64_t> stops, means;
-  NamingCounts names;
-
-  const auto add_window = [&](const RawWindow& window, const std::string& session) {
-    const std::vector<profile::StackId> stacks = node_.naming().Name(window, &batch.dictionary, &names);
-    SamplesBySeries samples;
-    for (const auto& [group, sums_by_stack] : window.samples()) {
-      profile::LabelSet labels = node_.LabelsOf(group.cgroup_id, group.cgroup_v1_id, group.comm);
-      if (!session.empty()) labels = labels.With(profile::kLabelSession, session);
-      if (!group.cause.empty()) labels = labels.With(profile::kLabelCause, group.cause);
-      const std::string type(group.type.empty() ? profile::kTypeCpu : group.type);
-      auto& into = samples[profile::SeriesKey{type, std::move(labels)}];
-      for (const auto& [stack, sums] : sums_by_stack) {
-        into[stacks[stack]].Add(sums);
-      }
-    }
-    AddProfilePoints(window, samples, builder, &batch);
-    for (const auto& [reason, count] : window.stops()) stops[reason] += count;
-    for (const auto& [name, count] : window.means()) means[name] += count;
-
-    // Exemplars stand in points of their own: their histogram comes with the sums.
-    const int64_t offset_ns = MonotonicToUnixOffsetNs();
-    for (const auto& [key, exemplars] : window.exemplars()) {
-      profile::HistogramPoint point;
-      point.series =
-          builder.Series(profile::kTypeSyscallLatency,
-                         node_.LabelsOf(key.cgroup_id, key.cgroup_v1_id, "").With(profile::kLabelSyscall, key.call));
-      point.time_ns = window.start_ns();
-      point.duration_ns = window.duration_ns();
-      for (const RawExemplar& exemplar : exemplars) {
-        profile::Exemplar& to = point.exemplars.emplace_back();
-        to = {static_cast<int64_t>(exemplar.time_ns) + offset_ns,
-              exemplar.value,
-              stacks[exemplar.stack],
-              ToUtf8(exemplar.comm),
-              exemplar.tid,
-              exemplar.call,
-              exemplar.weight,
-              exemplar.typical,
-              exemplar.split,
-              exemplar.waker};
-        to.waker.stack = stacks[exemplar.waker.stack];
-        to.waker.comm = ToUtf8(exemplar.waker.comm);
-      }
-      batch.histograms.push_back(std::move(point));
-    }
-  };
+  Named named;
   if (node_.unwinding() != nullptr) {
     for (const RawWindow& window : work.windows) node_.unwinding()->Used(window.binaries());
     for (const auto& [session, window] : work.session_windows) node_.unwinding()->Used(window.binaries());
   }
-  for (const RawWindow& window : work.windows) add_window(window, "");
-  for (const auto& [session, window] : work.session_windows) add_window(window, session);
-
+  for (const RawWindow& window : work.windows) AddWindow(window, "", &named, builder, &batch);
+  for (const auto& [session, window] : work.session_windows) AddWindow(window, session, &named, builder, &batch);
   if (work.drain) {
-    AddSums(work, &batch);
-    AddAccounting(work, &batch);
-    BatchBuilder counters(&batch);
-    const profile::LabelSet node = profile::LabelSet().With(profile::kLabelNode, node_.name());
-    for (const auto& [reason, count] : stops) {
-      counters.Counter(profile::kTypeStackStops, node.With(profile::kLabelReason, reason), work.start_ns,
-                       work.duration_ns, count);
-    }
-    for (const auto& [name, count] : means) {
-      counters.Counter(profile::kTypeStackMeans, node.With(profile::kLabelReason, name), work.start_ns,
-                       work.duration_ns, count);
-    }
-    counters.Counter(profile::kTypeFrames, node, work.start_ns, work.duration_ns, names.frames);
-    for (const auto& [reason, count] : names.misses) {
-      counters.Counter(profile::kTypeSymbolMisses, node.With(profile::kLabelReason, reason), work.start_ns,
-                       work.duration_ns, count);
-    }
+    AddSums(work, builder);
+    AddAccounting(work, named, builder);
     WatchBudget();
   }
   Deliver(std::move(batch), std::move(work.finished));
+}
+
+void Collector::AddWindow(const RawWindow& window, const std::string& session, Named* named, BatchBuilder& builder,
+                          profile::Batch* batch) {
+  const std::vector<profile::StackId> stacks = node_.naming().Name(window, &batch->dictionary, &named->names);
+  SamplesBySeries samples;
+  for (const auto& [group, sums_by_stack] : window.samples()) {
+    profile::LabelSet labels = node_.LabelsOf(group.cgroup_id, group.cgroup_v1_id, group.comm);
+    if (!session.empty()) labels = labels.With(profile::kLabelSession, session);
+    if (!group.cause.empty()) labels = labels.With(profile::kLabelCause, group.cause);
+    const std::string type(group.type.empty() ? profile::kTypeCpu : group.type);
+    auto& into = samples[profile::SeriesKey{type, std::move(labels)}];
+    for (const auto& [stack, sums] : sums_by_stack) into[stacks[stack]].Add(sums);
+  }
+  AddProfilePoints(window, samples, builder, batch);
+  for (const auto& [reason, count] : window.stops()) named->stops[reason] += count;
+  for (const auto& [name, count] : window.means()) named->means[name] += count;
+
+  // Their histogram comes with the sums.
+  const int64_t offset_ns = MonotonicToUnixOffsetNs();
+  for (const auto& [key, exemplars] : window.exemplars()) {
+    profile::HistogramPoint& point =
+        builder.Histogram(profile::kTypeSyscallLatency,
+                          node_.LabelsOf(key.cgroup_id, key.cgroup_v1_id, "").With(profile::kLabelSyscall, key.call),
+                          window.start_ns(), window.duration_ns());
+    for (const RawExemplar& exemplar : exemplars) {
+      profile::Exemplar& to = point.exemplars.emplace_back();
+      to = {static_cast<int64_t>(exemplar.time_ns) + offset_ns,
+            exemplar.value,
+            stacks[exemplar.stack],
+            ToUtf8(exemplar.comm),
+            exemplar.tid,
+            exemplar.call,
+            exemplar.weight,
+            exemplar.typical,
+            exemplar.split,
+            exemplar.waker};
+      to.waker.stack = stacks[exemplar.waker.stack];
+      to.waker.comm = ToUtf8(exemplar.waker.comm);
+    }
+  }
 }
 
 void Collector::Deliver(profile::Batch batch, std::vector<SessionReport> finished) {
@@ -545,7 +520,7 @@ void Collector::Deliver(profile::Batch batch, std::vector<SessionReport> finishe
     waiting_.pop_front();
   }
   while (waiting_.size() > kMaxWaitingBatches) {
-    lost_batches_["spool not writable"] += waiting_.front().batch.SampleTotal();
+    accounting_.Lost("spool not writable", waiting_.front().batch.SampleTotal());
     for (SessionReport& report : waiting_.front().finished) {
       report.state = SessionState::kFailed;
       if (!report.error.empty()) report.error += "; ";
@@ -590,12 +565,11 @@ Status Collector::AddSystemCalls(const AddCall& add) {
   return OkStatus();
 }
 
-void Collector::AddSums(const Work& work, profile::Batch* batch) {
-  BatchBuilder builder(batch);
-  std::map<profile::LabelSet, profile::HistogramPoint> points;
+void Collector::AddSums(const Work& work, BatchBuilder& builder) {
   const auto add_call = [&](const profile::LabelSet& labels, const kernel::LatencyHistogram& latency,
                             const std::vector<kernel::SyscallError>& errors) {
-    profile::HistogramPoint& point = points[labels];
+    profile::HistogramPoint& point =
+        builder.Histogram(profile::kTypeSyscallLatency, labels, work.start_ns, work.duration_ns);
     point.histogram.Merge(FromKernel(latency));
     for (const kernel::SyscallError& error : errors) point.errors[error.error] += error.count;
   };
@@ -611,204 +585,45 @@ void Collector::AddSums(const Work& work, profile::Batch* batch) {
     });
     if (!status.ok()) ReportProblem("io_uring_latency", status);
   }
-  for (auto& [labels, point] : points) {
-    point.series = builder.Series(profile::kTypeSyscallLatency, labels);
-    point.time_ns = work.start_ns;
-    point.duration_ns = work.duration_ns;
-    // Slow calls of this window have a point already (see Process): one series, one window, one point.
-    const auto same = std::find_if(batch->histograms.begin(), batch->histograms.end(), [&](const auto& other) {
-      return other.series == point.series && other.time_ns == point.time_ns;
-    });
-    if (same == batch->histograms.end()) {
-      batch->histograms.push_back(std::move(point));
-    } else {
-      same->histogram.Merge(point.histogram);
-      for (const auto& [error, count] : point.errors) same->errors[error] += count;
-    }
-  }
-  // Keys that differ in what labels do not show (the v1 cgroup id) are one series.
-  std::map<profile::LabelSet, profile::Histogram> open_calls;
   for (const auto& [key, ages] : work.open_calls) {
     const auto& [cgroup_id, cgroup_v1_id, name, cause] = key;
     profile::LabelSet labels = node_.LabelsOf(cgroup_id, cgroup_v1_id, "").With(profile::kLabelSyscall, name);
     if (!cause.empty()) labels = labels.With(profile::kLabelCause, cause);
-    open_calls[labels].Merge(ages);
-  }
-  for (auto& [labels, ages] : open_calls) {
-    profile::HistogramPoint point;
-    point.series = builder.Series(profile::kTypeSyscallOpen, labels);
-    point.time_ns = work.start_ns;
-    point.duration_ns = work.duration_ns;
-    point.histogram = std::move(ages);
-    batch->histograms.push_back(std::move(point));
+    builder.Histogram(profile::kTypeSyscallOpen, labels, work.start_ns, work.duration_ns).histogram.Merge(ages);
   }
   if (waits_ != nullptr) {
-    const Status status = waits_->AddSums(work.start_ns, work.duration_ns, builder, batch);
+    const Status status = waits_->AddSums(work.start_ns, work.duration_ns, builder);
     if (!status.ok()) ReportProblem("off_cpu", status);
   }
   if (tcp_ != nullptr) {
-    const auto add_histogram = [&](std::string_view type, const profile::LabelSet& labels,
-                                   const kernel::LatencyHistogram& latency) {
-      if (latency.empty()) return;
-      profile::HistogramPoint point;
-      point.series = builder.Series(type, labels);
-      point.time_ns = work.start_ns;
-      point.duration_ns = work.duration_ns;
-      point.histogram = FromKernel(latency);
-      // Two flows may differ only in what labels do not show (the v1 cgroup id).
-      for (profile::HistogramPoint& other : batch->histograms) {
-        if (other.series == point.series && other.time_ns == point.time_ns) {
-          other.histogram.Merge(point.histogram);
-          return;
-        }
-      }
-      batch->histograms.push_back(std::move(point));
-    };
-    const Status status = tcp_->Drain([&](const kernel::TcpWindow& window) {
-      const bool other = window.key.direction == kernel::TcpDirection::kOther;
-      const bool incoming = window.key.direction == kernel::TcpDirection::kIn;
-      const std::string address = kernel::PeerAddress(window.key);
-      std::string peer = address;
-      if (!other && !incoming) {
-        peer = window.key.family == 6 ? StrFormat("[%s]:%d", address, window.key.peer_port)
-                                      : StrFormat("%s:%d", address, window.key.peer_port);
-      }
-      profile::LabelSet labels = node_.LabelsOf(window.key.cgroup_id, window.key.cgroup_v1_id, "")
-                                     .With(profile::kLabelPeer, peer)
-                                     .With(profile::kLabelDirection, other      ? "other"
-                                                                     : incoming ? "in"
-                                                                                : "out");
-      if (incoming) labels = labels.With(profile::kLabelLocalPort, StrFormat("%d", window.key.local_port));
-      add_histogram(profile::kTypeTcpRtt, labels, window.srtt);
-      add_histogram(profile::kTypeTcpMinRtt, labels, window.min_rtt);
-      add_histogram(profile::kTypeTcpRttVariation, labels, window.rtt_variation);
-      add_histogram(profile::kTypeTcpConnect, labels, window.connect);
-      const auto add_counter = [&](std::string_view type, uint64_t value) {
-        builder.Counter(type, labels, work.start_ns, work.duration_ns, value);
-      };
-      const auto add_cause = [&](std::string_view type, std::string_view cause, uint64_t value) {
-        if (value == 0) return;
-        builder.Counter(type, labels.With(profile::kLabelCause, cause), work.start_ns, work.duration_ns, value);
-      };
-      for (size_t i = 0; i < kernel::kRetransmitCauses; ++i) {
-        add_cause(profile::kTypeTcpRetransmits, RetransmitCauseName(static_cast<kernel::RetransmitCause>(i)),
-                  window.retransmits[i]);
-      }
-      add_cause(profile::kTypeTcpResets, "sent", window.resets_sent);
-      add_cause(profile::kTypeTcpResets, "received", window.resets_received);
-      add_cause(profile::kTypeTcpZeroWindows, "sent", window.zero_windows_sent);
-      add_cause(profile::kTypeTcpZeroWindows, "received", window.zero_windows_received);
-      for (size_t i = 0; i < kernel::kTcpLimits; ++i) {
-        add_cause(profile::kTypeTcpLimited, TcpLimitName(static_cast<kernel::TcpLimit>(i)), window.limited_ns[i]);
-      }
-      add_counter(profile::kTypeTcpBytesSent, window.bytes_sent);
-      add_counter(profile::kTypeTcpBytesReceived, window.bytes_received);
-      add_counter(profile::kTypeTcpConnections, window.opened);
-      add_counter(profile::kTypeTcpConnectionsFound, window.found);
-      add_counter(profile::kTypeTcpConnectionsClosed, window.closed);
-      add_counter(profile::kTypeTcpConnectFailures, window.failed);
-    });
+    const Status status = AddTcpSums(*tcp_, node_, work.start_ns, work.duration_ns, builder);
     if (!status.ok()) ReportProblem("tcp_latency", status);
   }
 }
 
-void Collector::AddAccounting(const Work& work, profile::Batch* batch) {
-  BatchBuilder builder(batch);
-  const profile::LabelSet node = profile::LabelSet().With(profile::kLabelNode, node_.name());
-  const auto add = [&](std::string_view type, const profile::LabelSet& labels, uint64_t value) {
-    builder.Counter(type, labels, work.start_ns, work.duration_ns, value);
-  };
-  // The increase of a total since it was last reported.
-  const auto increase = [&](const std::string& what, uint64_t total) {
-    uint64_t& before = reported_other_[what];
-    return total - std::exchange(before, std::max(before, total));
-  };
-
-  kernel::SampleCounters counters;
+void Collector::AddAccounting(const Work& work, const Named& named, BatchBuilder& builder) {
+  const Accounting::Window window = {builder, work.start_ns, work.duration_ns};
+  kernel::SampleCounters samplers;
   {
     const std::lock_guard lock(sampler_mutex_);
-    if (sampler_ != nullptr) counters = sampler_->Counters();
-    counters.taken += sampler_base_.taken;
-    counters.delivered += sampler_base_.delivered;
-    counters.dropped_ring_full += sampler_base_.dropped_ring_full;
-    counters.dropped_scratch += sampler_base_.dropped_scratch;
-    counters.dropped_malformed += sampler_base_.dropped_malformed;
-    counters.dropped_lost += sampler_base_.dropped_lost;
+    samplers = sampler_base_;
+    if (sampler_ != nullptr) samplers += sampler_->Counters();
   }
-  // Delivered here means: in a batch. What the kernel delivered but no batch could carry is a drop of ours, and
-  // what is still in a ring or an open window is counted as taken in the window that delivers it.
-  const uint64_t ring_full = increase("ring full", counters.dropped_ring_full);
-  const uint64_t scratch = increase("no scratch record", counters.dropped_scratch);
-  const uint64_t malformed = increase("malformed record", counters.dropped_malformed);
-  const uint64_t lost = increase("lost by the kernel", counters.dropped_lost);
   uint64_t delivered = 0;
-  for (const RawWindow& window : work.windows) delivered += window.sample_count();
-  if (options_.lost_samples) {
-    for (const auto& [reason, total] : options_.lost_samples()) lost_batches_[reason] += increase(reason, total);
+  for (const RawWindow& sampled : work.windows) delivered += sampled.sample_count();
+  if (options_.lost_samples) accounting_.LostTotals(options_.lost_samples());
+  accounting_.AddSamples(window, samplers, {.delivered = delivered, .expected = work.expected});
+  if (syscalls_ != nullptr) accounting_.AddSyscalls(window, syscalls_->Counters(), calls_too_long_);
+  if (io_uring_ != nullptr) accounting_.AddIoUring(window, io_uring_->Counters());
+  if (tcp_ != nullptr) accounting_.AddTcp(window, tcp_->Counters());
+  if (waits_ != nullptr) accounting_.AddWaits(window, waits_->Counters());
+  accounting_.AddAgent(window, node_.process_event_counters().lost, ProcessCpuNs(), ResidentBytes());
+  for (const auto& [reason, count] : named.stops) accounting_.Add(window, profile::kTypeStackStops, reason, count);
+  for (const auto& [name, count] : named.means) accounting_.Add(window, profile::kTypeStackMeans, name, count);
+  accounting_.Add(window, profile::kTypeFrames, "", named.names.frames);
+  for (const auto& [reason, count] : named.names.misses) {
+    accounting_.Add(window, profile::kTypeSymbolMisses, reason, count);
   }
-  uint64_t not_sent = 0;
-  for (const auto& [reason, count] : lost_batches_) not_sent += count;
-  add(profile::kTypeSamplesTaken, node, delivered + ring_full + scratch + malformed + lost + not_sent);
-  add(profile::kTypeSamplesDelivered, node, delivered);
-  if (work.expected) add(profile::kTypeSamplesExpected, node, *work.expected);
-  const auto dropped = [&](std::string_view reason, uint64_t count) {
-    add(profile::kTypeSamplesDropped, node.With(profile::kLabelReason, reason), count);
-  };
-  dropped("ring full", ring_full);
-  dropped("no scratch record", scratch);
-  dropped("malformed record", malformed);
-  dropped("lost by the kernel", lost);
-  for (const auto& [reason, count] : lost_batches_) dropped(reason, count);
-  lost_batches_.clear();
-
-  const auto by_reason = [&](const char* type, const char* what) {
-    return [&, type, what](std::string_view reason, uint64_t total) {
-      add(type, node.With(profile::kLabelReason, reason), increase(StrFormat("%s %s", what, reason), total));
-    };
-  };
-  if (syscalls_ != nullptr) {
-    const kernel::SyscallCounters calls = syscalls_->Counters();
-    const auto uncounted = by_reason("pyrometer_syscalls_uncounted", "syscalls");
-    uncounted("lost", calls.lost);
-    uncounted("no entry seen", calls.no_entry);
-    uncounted("entry not remembered", calls.start_lost);
-    uncounted("never returns", calls.never_returns);
-    uncounted("outside of slices", calls.paused);
-    uncounted("too long for a slice", calls_too_long_);
-    add("pyrometer_syscalls_folded", node, increase("syscalls folded", calls.folded));
-  }
-  if (io_uring_ != nullptr) {
-    const kernel::IoUringCounters requests = io_uring_->Counters();
-    const auto unmeasured = by_reason("pyrometer_io_uring_unmeasured", "io_uring");
-    unmeasured("asked for no completion", requests.silent);
-    unmeasured("too many in flight", requests.untracked);
-    unmeasured("end not seen", requests.unseen);
-    unmeasured("submission not seen", requests.no_submission);
-    unmeasured("completion of no known request", requests.further_unmatched);
-    unmeasured("lost", requests.lost);
-    add("pyrometer_io_uring_folded", node, increase("io_uring folded", requests.folded));
-  }
-  if (tcp_ != nullptr) {
-    const kernel::TcpCounters packets = tcp_->Counters();
-    add("pyrometer_tcp_updates_lost", node, increase("tcp lost", packets.lost + packets.storage_lost + packets.missed));
-    add("pyrometer_tcp_updates_folded", node, increase("tcp folded", packets.folded));
-    // Says which source was in use: one a window but where many packets come.
-    add("pyrometer_tcp_polls", node, increase("tcp polls", packets.polls));
-  }
-  if (waits_ != nullptr) {
-    const kernel::OffCpuCounters waits = waits_->Counters();
-    add("pyrometer_waits_sampled", node, increase("waits sampled", waits.delivered));
-    const auto left_out = by_reason("pyrometer_waits_lost", "waits");
-    left_out("no slot", waits.dropped_slots);
-    left_out("ring full", waits.dropped_ring);
-    left_out("malformed record", waits.dropped_malformed);
-    left_out("not counted", waits.lost);
-    left_out("thread not remembered", waits.storage_lost);
-    left_out("end not reported", waits.missed);
-  }
-  add("pyrometer_process_events_lost", node, increase("process events", node_.process_event_counters().lost));
-  add(profile::kTypeAgentCpu, node, increase("agent cpu", ProcessCpuNs()));
-  add(profile::kTypeAgentRss, node, ResidentBytes());
 }
 
 void Collector::WatchBudget() {

@@ -34,6 +34,8 @@
 #include <tuple>
 #include <vector>
 
+#include "userspace/agent/accounting.h"
+#include "userspace/agent/batch_builder.h"
 #include "userspace/agent/duty_cycle.h"
 #include "userspace/agent/node.h"
 #include "userspace/agent/sample_track.h"
@@ -112,6 +114,11 @@ class Collector {
     std::optional<uint64_t> expected;  // samples, by the machine's CPU time; unset when only a part is sampled
     OpenCalls open_calls;              // their ages when the windows ended
   };
+  // How the stacks of one Work were unwound and named.
+  struct Named {
+    std::map<std::string, uint64_t> stops, means;  // by reason
+    NamingCounts names;
+  };
 
   Collector(const Options& options, Node* node, Sink sink, SessionListener on_session);
   Status StartProbes();
@@ -127,8 +134,10 @@ class Collector {
   void PollSessions(Work* work);
   void Process(Work work);
   void Deliver(profile::Batch batch, std::vector<SessionReport> finished);
-  void AddSums(const Work& work, profile::Batch* batch);
-  void AddAccounting(const Work& work, profile::Batch* batch);
+  void AddWindow(const RawWindow& window, const std::string& session, Named* named, BatchBuilder& builder,
+                 profile::Batch* batch);
+  void AddSums(const Work& work, BatchBuilder& builder);
+  void AddAccounting(const Work& work, const Named& named, BatchBuilder& builder);
   void WatchBudget();
   using AddCall = std::function<void(const profile::LabelSet&, const kernel::LatencyHistogram&,
                                      const std::vector<kernel::SyscallError>&)>;
@@ -162,9 +171,7 @@ class Collector {
 
   // pyro-name's.
   kernel::SampleCounters sampler_base_;  // of samplers that a lower frequency replaced
-  kernel::SampleCounters reported_;
-  std::map<std::string, uint64_t> reported_other_;
-  std::map<std::string, uint64_t> lost_batches_;  // samples by reason, not reported yet
+  Accounting accounting_;
   struct Waiting {
     profile::Batch batch;
     std::vector<SessionReport> finished;
@@ -175,7 +182,7 @@ class Collector {
   ProbeReport whole_syscalls_;   // of syscall_latency, when all calls are timed
   uint64_t calls_too_long_ = 0;  // for the slices that they were in
 
-  std::mutex sampler_mutex_;  // sampler_ is replaced by pyro-collect, its counters read by pyro-name
+  std::mutex sampler_mutex_;  // sampler_ and sampler_base_ are replaced by pyro-collect, read by pyro-name
   std::mutex queue_mutex_;
   std::condition_variable queue_changed_;
   std::deque<Work> queue_;

@@ -108,7 +108,7 @@ void WaitTrack::AddCall(const profile::LabelSet& labels, const kernel::SyscallWi
   }
 }
 
-Status WaitTrack::AddSums(int64_t start_ns, uint64_t duration_ns, BatchBuilder& builder, profile::Batch* batch) {
+Status WaitTrack::AddSums(int64_t start_ns, uint64_t duration_ns, BatchBuilder& builder) {
   const auto add = [&](std::string_view type, const profile::LabelSet& labels, std::string_view cause, uint64_t value) {
     builder.Counter(type, labels.With(profile::kLabelCause, cause), start_ns, duration_ns, value);
   };
@@ -150,12 +150,7 @@ Status WaitTrack::AddSums(int64_t start_ns, uint64_t duration_ns, BatchBuilder& 
       add(profile::kTypeWaits, labels, cause, sum.totals[i].count);
     }
     if (sum.queue.empty()) continue;
-    profile::HistogramPoint point;
-    point.series = builder.Series(profile::kTypeRunQueue, labels);
-    point.time_ns = start_ns;
-    point.duration_ns = duration_ns;
-    point.histogram = sum.queue;
-    batch->histograms.push_back(std::move(point));
+    builder.Histogram(profile::kTypeRunQueue, labels, start_ns, duration_ns).histogram.Merge(sum.queue);
   }
   return OkStatus();
 }

@@ -3,7 +3,7 @@
 //   ASSIGN_OR_RETURN(auto waits, WaitTrack::Start(&node, &resolver, syscalls->TaskStates(), target));
 //   waits->Poll(offset_ns, window_at);                                   // often
 //   syscalls->Drain([&](const auto& w) { waits->AddCall(labels, w); });  // at the end of a window
-//   waits->AddSums(start_ns, duration_ns, builder, &batch);
+//   waits->AddSums(start_ns, duration_ns, builder);
 //
 // Threads: Poll on the thread that owns the resolver; AddCall, AddSums on the one that makes batches; Counters on any.
 #pragma once
@@ -52,7 +52,7 @@ class WaitTrack {
   // Notes the split of a call's time for the next AddSums.
   void AddCall(const profile::LabelSet& labels, const kernel::SyscallWindow& window);
   // Adds exact sums by cause, run-queue latency, and the split of the calls noted.
-  Status AddSums(int64_t start_ns, uint64_t duration_ns, BatchBuilder& builder, profile::Batch* batch);
+  Status AddSums(int64_t start_ns, uint64_t duration_ns, BatchBuilder& builder);
 
   Status Stop() { return probe_->Stop(); }
   kernel::OffCpuCounters Counters() const { return probe_->Counters(); }

@@ -74,6 +74,25 @@ struct SampleCounters {
   std::array<uint64_t, kStopReasons> kernel_stops{};  // of taken samples, by StopReason
   std::array<uint64_t, kStopReasons> user_stops{};
 
+  // Adds all but `pending`, which is a state.
+  SampleCounters& operator+=(const SampleCounters& other) {
+    taken += other.taken;
+    delivered += other.delivered;
+    dropped_ring_full += other.dropped_ring_full;
+    dropped_scratch += other.dropped_scratch;
+    dropped_malformed += other.dropped_malformed;
+    dropped_lost += other.dropped_lost;
+    deferred += other.deferred;
+    raw_copies += other.raw_copies;
+    raw_refused += other.raw_refused;
+    idle += other.idle;
+    filtered += other.filtered;
+    for (size_t i = 0; i < kStopReasons; ++i) {
+      kernel_stops[i] += other.kernel_stops[i];
+      user_stops[i] += other.user_stops[i];
+    }
+    return *this;
+  }
   uint64_t DroppedTotal() const { return dropped_ring_full + dropped_scratch + dropped_malformed + dropped_lost; }
 };
 

@@ -203,10 +203,12 @@ TEST(DutyCycle, ReportsWhenItCannotAttachAgain) {
 TEST(DutyCycle, StopsInTheMiddleOfASlice) {
   FakeProbe probe;
   {
+    const uint64_t begin_ns = MonotonicNowNs();
     DutyCycle duty(&probe, {.budget_cores = 0.8, .window_ns = 3600 * kNsPerSecond, .seed = 1});
     Sleep(10'000'000);
     ASSERT_TRUE(duty.EndWindow().ok());
-    duty.BeginWindow(static_cast<uint64_t>(10'000'000 / kCallCostNs));
+    // As many calls as cost one core, however long that sleep was.
+    duty.BeginWindow(static_cast<uint64_t>(static_cast<double>(MonotonicNowNs() - begin_ns) / kCallCostNs));
     Sleep(20'000'000);
     duty.Stop();
     const auto measured = duty.EndWindow();
