@@ -198,9 +198,10 @@ StatusOr<SideFiles> CheckSideFiles(const std::string& backups, const std::string
 
 Status RestoreSideFiles(const std::string& backups, const std::string& name, const std::string& data) {
   ASSIGN_OR_RETURN(const List list, ReadList(backups, name));
-  for (const auto& [path, entry] : list) {
+  for (const auto& item : list) {
+    const Entry& entry = item.second;  // no structured binding: clang 14 captures none in a lambda
     const std::string from = ContentPath(backups, entry.sum);
-    const std::filesystem::path to = std::filesystem::path(data) / path;
+    const std::filesystem::path to = std::filesystem::path(data) / item.first;
     RETURN_IF_ERROR(CreateDirectories(to.parent_path()));
     ASSIGN_OR_RETURN(const UniqueFd fd, OpenForReading(from));
     const auto place = [&](const Entry& copied) -> StatusOr<std::string> {
