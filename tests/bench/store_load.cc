@@ -2,71 +2,89 @@
 // loopback, each batch acknowledged when it is synced.
 //
 //   build/bench/tests/bench/store_load [--agents 8] [--pods 50] [--samples 1000] [--stacks 20000] [--batches 30]
-//                                      [--in-flight 4] [--memory MIB] [--data DIR]
+//                                      [--in-flight 4] [--deploy 0] [--offsets] [--connections N] [--threads 8]
+//                                      [--memory MIB] [--data DIR] | [--store HOST:PORT [--minutes N] [--start
+//                                      SECONDS]]
 //
-// Each agent sends --batches windows of --pods pods × --samples raw samples, of one service each, --in-flight of them
-// on their way at most. What is sent is made beforehand, so that the clients cost only encoding. Then everything is
-// asked back and must agree to the last sample. Prints rates, the acknowledgements' distribution, CPU of process (both
-// ends) and memory.
+// Each agent sends --batches windows of --pods pods × --samples raw samples, of one service each (50 services at most),
+// --in-flight of them on their way at most, over --connections connections (one per agent, a thousand at most). What is
+// sent is made beforehand, so that the clients cost only encoding. Then everything is asked back and must agree to the
+// last sample. Prints rates, the acknowledgements' distribution, CPU of process (both ends) and memory.
+//
+// --store: a store that runs elsewhere, with an empty folder. --minutes N: windows for that long, made as they are
+// sent, with a line per minute; scripts/store-soak does both and watches the store's memory. --deploy N: every pod is
+// new every N windows. --start: Unix seconds of the first window.
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
-#include <vector>
 
-#include "tests/support/fleet.h"
+#include "tests/bench/agent_load.h"
+#include "tests/bench/fleet_source.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
-#include "userspace/rpc/ingest_client.h"
+#include "userspace/rpc/query_client.h"
 #include "userspace/server/server.h"
 
 namespace pyrometer {
 namespace {
 
 struct Arguments {
-  int agents = 8;
-  int batches = 30;
-  int in_flight = 4;
+  bench::LoadOptions load;
+  uint64_t batches = 30;
+  uint64_t minutes = 0;
   uint64_t memory_mib = 1024;
   std::string data;
-  testing::FleetOptions fleet{.services = 8, .pods = 50, .nodes = 8, .window_ns = 10 * kNsPerSecond};
+  std::string store;  // "" = one in this process
+  testing::FleetOptions fleet{.pods = 50, .window_ns = 10 * kNsPerSecond};
 };
+
+[[noreturn]] void Usage(const std::string& what) {
+  std::fprintf(stderr, "store_load: %s; see the head of tests/bench/store_load.cc\n", what.c_str());
+  std::exit(2);
+}
 
 Arguments Parse(int argc, char** argv) {
   Arguments a;
-  for (int i = 1; i + 1 < argc; i += 2) {
+  const std::map<std::string_view, int*> numbers = {
+      {"--agents", &a.load.agents},   {"--pods", &a.fleet.pods},          {"--samples", &a.fleet.samples},
+      {"--stacks", &a.fleet.stacks},  {"--in-flight", &a.load.in_flight}, {"--connections", &a.load.connections},
+      {"--threads", &a.load.threads}, {"--deploy", &a.fleet.deploy_every}};
+  const std::map<std::string_view, uint64_t*> large = {
+      {"--batches", &a.batches}, {"--minutes", &a.minutes}, {"--memory", &a.memory_mib}};
+  const std::map<std::string_view, std::string*> texts = {{"--data", &a.data}, {"--store", &a.store}};
+  for (int i = 1; i < argc; ++i) {
     const std::string_view flag = argv[i];
-    const int number = std::max(1, std::atoi(argv[i + 1]));
-    if (flag == "--agents") {
-      a.agents = number;
-    } else if (flag == "--pods") {
-      a.fleet.pods = number;
-    } else if (flag == "--samples") {
-      a.fleet.samples = number;
-    } else if (flag == "--stacks") {
-      a.fleet.stacks = number;
-    } else if (flag == "--batches") {
-      a.batches = number;
-    } else if (flag == "--in-flight") {
-      a.in_flight = number;
-    } else if (flag == "--memory") {
-      a.memory_mib = static_cast<uint64_t>(number);
-    } else if (flag == "--data") {
-      a.data = argv[i + 1];
+    if (flag == "--offsets") {
+      a.fleet.offsets = true;
+      continue;
+    }
+    if (i + 1 == argc) Usage(std::string(flag) + " is unknown or wants a value");
+    const std::string_view value = argv[++i];
+    if (const auto text = texts.find(flag); text != texts.end()) {
+      *text->second = value;
+      continue;
+    }
+    const std::optional<uint64_t> number = ParseUint64(value);
+    if (!number || *number == 0) Usage(StrFormat("%s %s: not a number above 0", flag, value));
+    if (const auto entry = numbers.find(flag); entry != numbers.end()) {
+      *entry->second = static_cast<int>(*number);
+    } else if (const auto entry64 = large.find(flag); entry64 != large.end()) {
+      *entry64->second = *number;
+    } else if (flag == "--start") {
+      a.fleet.start_ns = static_cast<int64_t>(*number * kNsPerSecond);
     } else {
-      std::fprintf(stderr, "unknown argument %s; see the head of tests/bench/store_load.cc\n", argv[i]);
-      std::exit(2);
+      Usage(StrFormat("unknown argument %s", flag));
     }
   }
-  a.fleet.services = a.fleet.nodes = a.agents;
+  if (a.minutes > 0 && a.store.empty()) Usage("--minutes is for a store of its own process: --store HOST:PORT");
+  a.load.seconds = a.minutes * 60;
+  if (a.minutes > 0) a.batches = 0;
   return a;
 }
 
@@ -75,57 +93,6 @@ void Must(const Status& status) {
   std::fprintf(stderr, "%s\n", status.ToString().c_str());
   std::exit(1);
 }
-
-// One simulated agent.
-class Agent {
- public:
-  Agent(const Arguments& arguments, std::vector<profile::Batch> batches)
-      : arguments_(arguments), batches_(std::move(batches)), sent_ns_(batches_.size() + 2) {}
-
-  void Run(const std::string& target) {
-    auto client = rpc::IngestClient::Connect(
-        target, {}, {.agent_id = batches_[0].agent_id, .node = batches_[0].node},
-        {.ack = [this](const rpc::Ack& ack) { Acknowledged(ack.sequence); },
-         .reject = [](uint64_t, const std::string& message) { Must(InvalidArgumentError(message)); },
-         .closed = [](const Status& status) { Must(status); }});
-    Must(client.status());
-    for (const profile::Batch& batch : batches_) {
-      {
-        std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return on_the_way_ < arguments_.in_flight; });
-        ++on_the_way_;
-        sent_ns_[batch.sequence] = MonotonicNowNs();
-      }
-      Must((*client)->Send(batch));
-    }
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return on_the_way_ == 0; });
-    lock.unlock();
-    (*client)->Close();
-  }
-  const std::vector<uint64_t>& latencies_ns() const { return latencies_ns_; }
-  uint64_t samples() const {
-    uint64_t total = 0;
-    for (const profile::Batch& batch : batches_) total += batch.SampleTotal();
-    return total;
-  }
-
- private:
-  void Acknowledged(uint64_t sequence) {
-    const std::lock_guard lock(mutex_);
-    latencies_ns_.push_back(MonotonicNowNs() - sent_ns_[sequence]);
-    --on_the_way_;
-    changed_.notify_one();
-  }
-
-  const Arguments& arguments_;
-  const std::vector<profile::Batch> batches_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  int on_the_way_ = 0;
-  std::vector<uint64_t> sent_ns_;  // by sequence
-  std::vector<uint64_t> latencies_ns_;
-};
 
 double CpuSeconds() {
   rusage usage{};
@@ -143,30 +110,69 @@ uint64_t ResidentBytes() {
   return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-int Main(int argc, char** argv) {
-  const Arguments a = Parse(argc, argv);
+// Every agent has a connection.
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void PrintRate(const bench::LoadResult& result, const char* prefix) {
+  std::printf(
+      "%s%s batches, %s raw samples in %.2f s: %.2f M raw samples/s, %.0f batches/s; acknowledged after: median "
+      "%s, p99 %s, longest %s%s\n",
+      prefix, FormatCount(result.batches).c_str(), FormatCount(result.samples).c_str(), result.seconds,
+      static_cast<double>(result.samples) / result.seconds / 1e6, static_cast<double>(result.batches) / result.seconds,
+      result.Latency(0.5).c_str(), result.Latency(0.99).c_str(), result.Latency(1).c_str(),
+      result.reconnects == 0 ? "" : StrFormat("; %s connected again", FormatCount(result.reconnects)).c_str());
+  std::fflush(stdout);
+}
+
+// Whether the store has what was acknowledged.
+int Compare(uint64_t asked, uint64_t samples) {
+  std::printf("asked back: %s samples%s\n", FormatCount(asked).c_str(),
+              asked == samples ? ", all of them" : StrFormat(" of %d", samples).c_str());
+  return asked == samples ? 0 : 1;
+}
+
+int OnOther(const Arguments& a, bench::FleetSource* source) {
+  bench::LoadOptions load = a.load;
+  load.target = a.store;
+  int minute = 0;
+  const auto result = bench::AgentLoad(load, source).Run([&](const bench::LoadResult& last) {
+    if (a.minutes > 0) PrintRate(last, StrFormat("minute %d: ", ++minute).c_str());
+  });
+  Must(result.status());
+  PrintRate(
+      *result,
+      StrFormat("%d agents, all connected after %s: ", load.agents, FormatDurationNs(result->welcomed_ns)).c_str());
+  std::printf("generating took %.2f µs of CPU per raw sample\n",
+              source->GenerationSeconds() / static_cast<double>(result->samples) * 1e6);
+  const auto client = rpc::QueryClient::Connect(a.store, {});
+  Must(client.status());
+  const auto series = (*client)->TimeSeries({.query = "cpu", .from_ns = a.fleet.start_ns, .to_ns = INT64_MAX});
+  Must(series.status());
+  uint64_t asked = 0;
+  for (const rpc::TimeSeriesRow& row : series->series) {
+    for (const uint64_t count : row.counts) asked += count;
+  }
+  return Compare(asked, result->samples);
+}
+
+int OnOwn(const Arguments& a, bench::FleetSource* source) {
   std::string folder = a.data;
   if (folder.empty()) {
     std::string pattern = (std::filesystem::temp_directory_path() / "pyrometer-load-XXXXXX").string();
     folder = mkdtemp(pattern.data());
   }
-  std::vector<std::unique_ptr<Agent>> agents;
-  {
-    const testing::Fleet fleet(a.fleet);
-    for (int node = 0; node < a.agents; ++node) {
-      std::vector<profile::Batch> batches;
-      for (int window = 0; window < a.batches; ++window) batches.push_back(fleet.Window(node, window));
-      agents.push_back(std::make_unique<Agent>(a, std::move(batches)));
-    }
-  }
-  uint64_t samples = 0;
-  for (const auto& agent : agents) samples += agent->samples();
   const uint64_t resident_before = ResidentBytes();
-
   store::StoreOptions options;
   options.memory_budget_bytes = (a.memory_mib << 20) * 5 / 8;
   options.limits.retention_ns = 0;
-  options.now = [&] { return a.fleet.start_ns + static_cast<int64_t>(a.fleet.window_ns) * (a.batches + 1); };
+  options.now = [&] {
+    return a.fleet.start_ns + static_cast<int64_t>(a.fleet.window_ns) * (static_cast<int64_t>(a.batches) + 1);
+  };
   auto opened = store::Store::Open(folder, options);
   Must(opened.status());
   const std::unique_ptr<store::Store> store = *std::move(opened);
@@ -177,43 +183,35 @@ int Main(int argc, char** argv) {
                                        .now = options.now},
                                       store.get(), &engine);
   Must(server.status());
-
+  bench::LoadOptions load = a.load;
+  load.target = (*server)->grpc_address();
   const double cpu_before = CpuSeconds();
-  const uint64_t before = MonotonicNowNs();
-  std::vector<std::thread> threads;
-  for (const auto& agent : agents) {
-    threads.emplace_back([&] { agent->Run((*server)->grpc_address()); });
-  }
-  for (std::thread& thread : threads) thread.join();
-  const double seconds = static_cast<double>(MonotonicNowNs() - before) / 1e9;
+  const auto result = bench::AgentLoad(load, source).Run({});
+  Must(result.status());
   const double cpu = CpuSeconds() - cpu_before;
   const uint64_t resident = ResidentBytes();
-
-  std::vector<uint64_t> latencies;
-  for (const auto& agent : agents) {
-    latencies.insert(latencies.end(), agent->latencies_ns().begin(), agent->latencies_ns().end());
-  }
-  std::sort(latencies.begin(), latencies.end());
-  const auto at = [&](double share) {
-    return FormatDurationNs(latencies[static_cast<size_t>(share * static_cast<double>(latencies.size() - 1))]);
-  };
   const auto total = engine.Totals(query::ParseSelector("cpu").value(), {});
   Must(total.status());
   const store::StoreStats stats = store->Stats().value();
-  std::printf("%d agents, %s batches, %s raw samples in %.2f s: %.2f M raw samples/s, %.0f batches/s, %s syncs\n",
-              a.agents, FormatCount(latencies.size()).c_str(), FormatCount(samples).c_str(), seconds,
-              static_cast<double>(samples) / seconds / 1e6, static_cast<double>(latencies.size()) / seconds,
-              FormatCount(stats.syncs).c_str());
-  std::printf("acknowledged after: median %s, p99 %s, longest %s\n", at(0.5).c_str(), at(0.99).c_str(), at(1).c_str());
-  std::printf("CPU of both ends: %.2f s, %.2f µs per raw sample\n", cpu, cpu / static_cast<double>(samples) * 1e6);
+  PrintRate(*result, StrFormat("%d agents, ", load.agents).c_str());
+  std::printf("%s syncs; all agents connected after %s\n", FormatCount(stats.syncs).c_str(),
+              FormatDurationNs(result->welcomed_ns).c_str());
+  std::printf("CPU of both ends: %.2f s, %.2f µs per raw sample\n", cpu,
+              cpu / static_cast<double>(result->samples) * 1e6);
   std::printf("memory beyond what was made beforehand: %s; the store counts %s of its %s\n",
               FormatBytes(resident - std::min(resident, resident_before)).c_str(),
               FormatBytes(stats.memory_bytes).c_str(), FormatBytes(stats.memory_budget).c_str());
-  std::printf("asked back: %s samples%s\n", FormatCount(total->samples).c_str(),
-              total->samples == samples ? ", all of them" : "");
   (*server)->Shutdown();
   if (a.data.empty()) std::filesystem::remove_all(folder);
-  return total->samples == samples ? 0 : 1;
+  return Compare(total->samples, result->samples);
+}
+
+int Main(int argc, char** argv) {
+  const Arguments a = Parse(argc, argv);
+  RaiseFileLimit();
+  bench::FleetSource source(a.fleet, a.load.agents, a.batches);
+  if (a.batches > 0) source.MakeAll(a.load.agents);
+  return a.store.empty() ? OnOwn(a, &source) : OnOther(a, &source);
 }
 
 }  // namespace

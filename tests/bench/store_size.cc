@@ -4,19 +4,24 @@
 //   build/bench/tests/bench/store_size [--services 50] [--pods 10] [--windows 60] [--window 60] [--samples 1000]
 //                                      [--stacks 20000] [--deploy 0] [--offsets] [--pprof] [--keep DIR]
 //                                      [--backend clickhouse://host:port/database?batch=0]
+//                                      [--clickhouse-rows]
 //
 // --backend: into ClickHouse, and what is at rest there; also how long two questions take.
 // --window SECONDS; --deploy N: every pod is new every N windows; --offsets: with the milliseconds of each sample.
 // --pprof prints the same data as gzip pprof files, one per pod and window, extrapolated from every hundredth.
+// --clickhouse-rows: the same data as plain rows in a ClickHouse of its own too (clickhouse_rows.h), and all of it in
+// one table in the end; the whole hour takes some minutes. Needs clickhouse-server.
 #include <rocksdb/db.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "tests/bench/clickhouse_rows.h"
 #include "tests/support/fleet.h"
 #include "ui-export/formats/format.h"
 #include "userspace/base/clock.h"
@@ -32,6 +37,7 @@ struct Arguments {
   testing::FleetOptions fleet;
   int windows = 60;
   bool pprof = false;
+  bool clickhouse_rows = false;
   std::string keep;
   std::string backend;
 };
@@ -61,6 +67,8 @@ Arguments Parse(int argc, char** argv) {
       a.fleet.offsets = true;
     else if (flag == "--pprof")
       a.pprof = true;
+    else if (flag == "--clickhouse-rows")
+      a.clickhouse_rows = true;
     else if (flag == "--backend" && i + 1 < argc)
       a.backend = argv[++i];
     else if (flag == "--keep" && i + 1 < argc)
@@ -97,14 +105,16 @@ size_t PprofBytes(const testing::FleetStream::Batch& batch, const profile::Profi
   return bytes->size();
 }
 
-void PrintFamilies(const std::string& folder, double samples) {
+// Bytes by family.
+std::map<std::string, uint64_t> PrintFamilies(const std::string& folder, double samples) {
+  std::map<std::string, uint64_t> result;
   std::vector<std::string> names;
-  if (!rocksdb::DB::ListColumnFamilies({}, folder, &names).ok()) return;
+  if (!rocksdb::DB::ListColumnFamilies({}, folder, &names).ok()) return result;
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
   for (const std::string& name : names) descriptors.emplace_back(name, rocksdb::ColumnFamilyOptions());
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* raw = nullptr;
-  if (!rocksdb::DB::OpenForReadOnly({}, folder, descriptors, &handles, &raw).ok()) return;
+  if (!rocksdb::DB::OpenForReadOnly({}, folder, descriptors, &handles, &raw).ok()) return result;
   const std::unique_ptr<rocksdb::DB> db(raw);
   std::vector<rocksdb::LiveFileMetaData> files;
   db->GetLiveFilesMetaData(&files);
@@ -117,8 +127,33 @@ void PrintFamilies(const std::string& folder, double samples) {
     }
     std::printf("  %-12s %12s  %6.4f B/sample  %10s records\n", name.c_str(), FormatBytes(bytes).c_str(),
                 static_cast<double>(bytes) / samples, FormatCount(entries).c_str());
+    result[name] = bytes;
   }
   for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
+  return result;
+}
+
+// One line per way to keep the data, in bytes per raw sample.
+void PrintTable(const std::map<std::string, uint64_t>& families, uint64_t disk, const bench::ClickHouseRows& rows,
+                double pprof_per_sample, double samples) {
+  const auto per = [&](uint64_t bytes) { return static_cast<double>(bytes) / samples; };
+  const auto of = [&](std::initializer_list<const char*> names) {
+    uint64_t bytes = 0;
+    for (const char* name : names) bytes += families.contains(name) ? families.at(name) : 0;
+    return bytes;
+  };
+  const uint64_t points = of({"cells", "windows"}), dictionary = of({"tries", "names", "series"});
+  std::printf("\nB per raw sample                  samples   stacks, names   sums, indexes   together\n");
+  std::printf("%-30s %10.3f %15.3f %15.3f %10.3f\n", "pyrometer", per(points), per(dictionary),
+              per(disk - std::min(disk, points + dictionary)), per(disk));
+  for (const bench::ClickHouseRows::Layout& layout : rows.layouts) {
+    std::printf("%-30s %10.3f %15.3f %15s %10.3f   stack column %.3f\n",
+                StrFormat("ClickHouse rows: %s", layout.name).c_str(), per(layout.rows_bytes),
+                per(layout.dictionary_bytes), "-", per(layout.rows_bytes + layout.dictionary_bytes),
+                per(layout.stack_column_bytes));
+  }
+  if (pprof_per_sample > 0) std::printf("%-30s %53.3f\n", "gzip pprof files", pprof_per_sample);
+  std::printf("(ClickHouse %s)\n", rows.version.c_str());
 }
 
 // All stacks of one service, and of all, without names; the second time each.
@@ -211,15 +246,22 @@ int Main(int argc, char** argv) {
               FormatCount(samples).c_str(), FormatCount(rows).c_str(), FormatCount(stats.tries).c_str(),
               FormatCount(stats.nodes).c_str(), FormatCount(stats.stacks).c_str(), FormatCount(stats.frames).c_str(),
               FormatCount(stats.strings).c_str());
-  if (a.backend.empty()) PrintFamilies(folder, per);
+  std::map<std::string, uint64_t> families;
+  if (a.backend.empty()) families = PrintFamilies(folder, per);
   std::printf("at rest: %s, %.4f B per raw sample\n", FormatBytes(disk).c_str(), static_cast<double>(disk) / per);
   std::printf("append (one stream after the other, synced): %.2f M raw samples/s; housekeeping: %.1f ns per row\n",
               per / static_cast<double>(append_ns) * 1e3,
               static_cast<double>(housekeeping_ns) / static_cast<double>(housekept_rows + 1));
+  double pprof_per_sample = 0;
   if (a.pprof) {
     const double each = static_cast<double>(pprof_bytes) / static_cast<double>(pprof_files);
-    std::printf("as gzip pprof files: %.0f B each, %.2f B per raw sample\n", each,
-                each / static_cast<double>(a.fleet.samples));
+    pprof_per_sample = each / static_cast<double>(a.fleet.samples);
+    std::printf("as gzip pprof files: %.0f B each, %.2f B per raw sample\n", each, pprof_per_sample);
+  }
+  if (a.clickhouse_rows) {
+    const auto measured = bench::MeasureClickHouseRows(fleet, a.windows);
+    Must(measured.status());
+    PrintTable(families, disk, *measured, pprof_per_sample, per);
   }
   if (a.keep.empty()) std::filesystem::remove_all(folder);
   return 0;

@@ -143,6 +143,7 @@ void ClickHouseServers::WriteConfig(const Server& server) const {
       "<merge_tree><old_parts_lifetime>5</old_parts_lifetime></merge_tree>",
       server.folder, server.folder, server.http, server.tcp, server.interserver, server.folder, server.folder,
       server.folder, server.folder);
+  config << StrFormat("<compression><case><method>%s</method></case></compression>", compression_);
   if (clustered_) {
     config << "<remote_servers><test>";
     for (size_t i = 0; i < servers_.size(); ++i) {
@@ -221,6 +222,11 @@ std::string ClickHouseServers::Restart(size_t server) {
   one.process =
       Spawn({FindProgram("clickhouse-server"), "--config-file=" + one.folder + "/config.xml"}, one.folder + "/output");
   return AwaitAnswer(one);
+}
+
+void ClickHouseServers::SetCompression(const std::string& method) {
+  compression_ = method;
+  for (const Server& server : servers_) WriteConfig(server);
 }
 
 std::string ClickHouseServers::Ask(size_t server, const std::string& sql) const {

@@ -41,6 +41,9 @@ class ClickHouseServers {
   void Kill(size_t server);
   // "", or what went wrong.
   std::string Restart(size_t server);
+  // How parts are compressed that are written from the next Restart on, "lz4" (as it comes) or "zstd": this release
+  // knows it only as a server's setting.
+  void SetCompression(const std::string& method);
   // The answer to a statement, as text; with "error: " before it when it is none.
   std::string Ask(size_t server, const std::string& sql) const;
 
@@ -57,6 +60,7 @@ class ClickHouseServers {
   std::string folder_;
   bool replicated_ = false;
   bool clustered_ = false;
+  std::string compression_ = "lz4";
   uint16_t zookeeper_port_ = 0;
   pid_t zookeeper_ = -1;
   std::vector<Server> servers_;

@@ -202,8 +202,8 @@ profile::StackId FleetStream::Stack(int service, uint32_t rank, int deploy) {
   std::vector<profile::FrameId>& frames = frames_[{service, deploy}];
   if (frames.empty()) frames.resize(fleet_.FramesOfService());
   for (const uint32_t frame : fleet_.Stack(service, rank, deploy)) {
-    if (frames[frame] == 0) frames[frame] = fleet_.Frame(&dictionary_, service, frame, deploy);
-    stack = dictionary_.InternStack(stack, frames[frame]);
+    if (frames[frame] == 0) frames[frame] = fleet_.Frame(&whole_.dictionary, service, frame, deploy);
+    stack = whole_.dictionary.InternStack(stack, frames[frame]);
   }
   return stack;
 }
@@ -214,11 +214,11 @@ FleetStream::Batch FleetStream::Window(int node, int window) {
               .node = StrFormat("node-%d", node),
               .sequence = static_cast<uint64_t>(window) + 1,
               .definitions = &definitions_,
-              .series = &series_};
+              .series = &whole_.series};
   for (Fleet::PodWindow& pod : fleet_.Draw(node, window)) {
     const auto [entry, added] =
-        series_ids_.try_emplace(fleet_.Series(node, pod), static_cast<uint32_t>(series_.size()));
-    if (added) series_.push_back(entry->first);
+        series_ids_.try_emplace(fleet_.Series(node, pod), static_cast<uint32_t>(whole_.series.size()));
+    if (added) whole_.series.push_back(entry->first);
     profile::ProfilePoint point{
         .series = entry->second,
         .time_ns = fleet_.options().start_ns + static_cast<int64_t>(fleet_.options().window_ns) * window,
@@ -231,6 +231,15 @@ FleetStream::Batch FleetStream::Window(int node, int window) {
     batch.profiles.push_back(std::move(point));
   }
   return batch;
+}
+
+const profile::Batch& FleetStream::Whole(const Batch& batch) {
+  whole_.tenant = batch.tenant;
+  whole_.agent_id = batch.agent_id;
+  whole_.node = batch.node;
+  whole_.sequence = batch.sequence;
+  whole_.profiles = batch.profiles;
+  return whole_;
 }
 
 }  // namespace pyrometer::testing

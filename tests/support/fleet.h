@@ -89,7 +89,7 @@ class Fleet {
 // Threads: none shared. Cost: 100 ns per raw sample once the stacks are known.
 class FleetStream {
  public:
-  explicit FleetStream(const Fleet* fleet) : fleet_(*fleet), definitions_(&dictionary_) {}
+  explicit FleetStream(const Fleet* fleet) : fleet_(*fleet), definitions_(&whole_.dictionary) {}
 
   struct Batch {
     std::string tenant, agent_id, node;
@@ -101,15 +101,17 @@ class FleetStream {
   };
   // Valid until the next call.
   Batch Window(int node, int window);
-  const profile::Dictionary& dictionary() const { return dictionary_; }
+  // The same as a batch of its own; beside what it refers to its dictionary has all that this stream has seen, and its
+  // series too. Any batch of this stream, at any time; valid until the next call.
+  const profile::Batch& Whole(const Batch& batch);
+  const profile::Dictionary& dictionary() const { return whole_.dictionary; }
 
  private:
   profile::StackId Stack(int service, uint32_t rank, int deploy);
 
   const Fleet& fleet_;
-  profile::Dictionary dictionary_;
+  profile::Batch whole_;  // dictionary and series of all that was seen
   const profile::DictionaryDefinitions definitions_;
-  std::vector<profile::SeriesKey> series_;
   std::map<profile::SeriesKey, uint32_t> series_ids_;
   std::map<std::pair<int, int>, std::vector<profile::StackId>> stacks_;  // (service, deploy) -> by rank
   std::map<std::pair<int, int>, std::vector<profile::FrameId>> frames_;  // (service, deploy) -> by frame
