@@ -94,6 +94,8 @@ class FlameMerger {
 
   StatusOr<FlameGraph> Run(const Selector& selector, TimeRange range) {
     header_.Begin(&flame_.header);
+    flame_.from_ns = range.from_ns;
+    flame_.to_ns = range.to_ns;
     ASSIGN_OR_RETURN(const Found found, Find(engine_.reader(), engine_.tenant(), selector, options_.root_labels));
     parts_ = StackParts(found, options_.root_labels);
     trees_.resize(parts_.size());

@@ -32,11 +32,28 @@ StatusOr<profile::Profile> ReadStacks(const ApiContext& context, const HttpReque
   return profile;
 }
 
-// Names from the root, one per line: names of functions may hold anything else.
+// {"focus":["main","work"]}
+StatusOr<std::vector<std::string>> FocusOfBody(const HttpRequest& request) {
+  RETURN_IF_ERROR(CheckJsonBody(request));
+  const Json body = Json::parse(request.body, nullptr, false);
+  const auto malformed = [] { return InvalidArgumentError("expected a body of {\"focus\":[\"NAME\",…]}"); };
+  if (!body.is_object() || body.size() != 1 || !body.contains("focus") || !body["focus"].is_array()) return malformed();
+  std::vector<std::string> focus;
+  for (const Json& name : body["focus"]) {
+    if (!name.is_string()) return malformed();
+    focus.push_back(name.get<std::string>());
+  }
+  return focus;
+}
+
+// Names from the root; one per line, or in a body where an address would be too long for them.
 StatusOr<std::vector<std::string>> ReadFocus(const HttpRequest& request) {
   std::vector<std::string> focus;
-  if (request.Param("focus").empty()) return focus;
-  for (const std::string_view name : Split(request.Param("focus"), '\n')) focus.emplace_back(name);
+  if (request.method == "POST") {
+    ASSIGN_OR_RETURN(focus, FocusOfBody(request));
+  } else if (!request.Param("focus").empty()) {
+    for (const std::string_view name : Split(request.Param("focus"), '\n')) focus.emplace_back(name);
+  }
   if (focus.size() > kMaxFocus) {
     return InvalidArgumentError(StrFormat("focus: %d names, at most %d are taken", focus.size(), kMaxFocus));
   }
