@@ -51,4 +51,7 @@ struct FlameGraph {
   std::vector<Row> rows;  // by node
 };
 
+// The same as a profile, for what reads profiles: a frame per box. One that stands for others is called "(12 smaller)".
+Profile ToProfile(const FlameGraph& flame);
+
 }  // namespace pyrometer::profile
