@@ -201,6 +201,19 @@ void FlameFleetHour(benchmark::State& state) {
 }
 BENCHMARK(FlameFleetHour)->Arg(kPageBoxes)->Arg(20'000)->Arg(0)->Unit(benchmark::kMillisecond)->UseRealTime();
 
+// What `pyrometer flame` asks for.
+void FlameFleetHourOnePercent(benchmark::State& state) {
+  Filled& filled = Hour(true);
+  const query::Engine engine(&filled.store());
+  const query::Selector selector = query::ParseSelector("cpu").value();
+  size_t boxes = 0;
+  for (auto _ : state) {
+    boxes = query::MergeFlame(engine, selector, HourOf(filled), {.min_share = 0.01}).value().nodes.size();
+  }
+  state.counters["boxes"] = static_cast<double>(boxes);
+}
+BENCHMARK(FlameFleetHourOnePercent)->Unit(benchmark::kMillisecond)->UseRealTime();
+
 void FlameFleetHourByService(benchmark::State& state) {
   Filled& filled = Hour(true);
   const query::Engine engine(&filled.store());
@@ -218,7 +231,8 @@ void TopFleetHour(benchmark::State& state) {
   const query::Engine engine(&filled.store());
   const query::Selector selector = query::ParseSelector("cpu").value();
   size_t functions = 0;
-  for (auto _ : state) functions = query::MergeTop(engine, selector, HourOf(filled), 100).value().table.functions;
+  for (auto _ : state)
+    functions = query::MergeTop(engine, selector, HourOf(filled), {.rows = 100}).value().tops[0].table.functions;
   state.counters["functions"] = static_cast<double>(functions);
 }
 BENCHMARK(TopFleetHour)->Unit(benchmark::kMillisecond)->UseRealTime();
@@ -348,7 +362,7 @@ bool CheckFlame(const char* what, Filled& filled, const query::Selector& selecto
     }
   }
   const query::TopTable expected = query::TopFunctions(profile, 0);
-  const query::TopTable top = query::MergeTop(engine, selector, HourOf(filled), 0).value().table;
+  const query::TopTable top = query::MergeTop(engine, selector, HourOf(filled)).value().tops[0].table;
   bool rows_equal = expected.rows.size() == top.rows.size() && expected.total == top.total;
   for (size_t i = 0; i < top.rows.size() && rows_equal; ++i) {
     const query::FunctionCost &a = expected.rows[i], &b = top.rows[i];

@@ -1,10 +1,12 @@
 """A store's folder: checked, backed up, restored, refused when it is older; and tenants that do not see each other."""
 
 import json
+import re
 import signal
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter
 
 import junit_unittest
 from harness import Daemon, Scratch, WORKLOADS, background, free_port, get_json, http_error, need_bpf, run, wait_for
@@ -67,6 +69,69 @@ class Store(Scratch):
         after = self.status()
         for key in ("batches", "samples", "series", "stacks"):
             self.assertEqual(after[key], before[key], key)
+
+    def test_the_terminal_shows_what_files_hold(self):
+        """Files are made of all stacks, the terminal's tables and trees of what the store merged: equal numbers."""
+        self.store()
+        with background(WORKLOADS / "spin_fp", "0"):
+            agent = self.agent()
+            wait_for(lambda: self.status()["batches"] >= 2, 60, "two batches")
+            self.assertEqual(agent.stop(signal.SIGTERM), 0, agent.output())
+        where = ("--store", f"127.0.0.1:{self.grpc}", "cpu", "--from", "-1h")
+
+        def ask(*arguments):
+            result = run(*arguments)
+            self.assertEqual(result.returncode, 0, result)
+            return result.stdout
+
+        folded = ask("export", *where, "-o", "-", "--format", "folded")
+        self.assertEqual(ask("flame", *where, "-o", "-", "--format", "folded"), folded)
+        own, total, boxes = Counter(), Counter(), Counter()
+        for line in folded.splitlines():
+            stack, value = line.rsplit(" ", 1)
+            names = [re.sub(r"_\[[kij]\]$", "", name) for name in stack.split(";") if name != "[no stack]"]
+            if names:
+                own[names[-1]] += int(value)
+            for name in set(names):
+                total[name] += int(value)
+            for depth in range(len(names) + 1):
+                boxes[tuple(names[:depth])] += int(value)
+        whole = boxes[()]
+        self.assertTrue([name for name in own if name.startswith("hot_a")], folded[:2000])
+
+        top = json.loads(ask("top", *where, "-n", "0", "--json"))
+        self.assertEqual(top["total"], whole)
+        found = Counter()
+        for row in top["functions"]:
+            found[row["name"]] += row["self"]
+        self.assertEqual(+found, +own)
+        once = Counter(row["name"] for row in top["functions"])
+        for row in top["functions"]:
+            if once[row["name"]] == 1:  # in no two modules
+                self.assertEqual(row["total"], total[row["name"]], row)
+        few = json.loads(ask("top", *where, "-n", "3", "--total", "--json"))["functions"]
+        self.assertEqual([row["total"] for row in few], sorted((row["total"] for row in top["functions"]), reverse=True)[:3])
+        tables = ask("top", *where, "--by", "comm")
+        self.assertRegex(tables, r'(?m)^\{comm="spin_fp"\}: .* of all$')
+
+        for least in (0, 5):
+            shown, at = Counter(), []
+            for line in ask("flame", *where, "--min-percent", str(least)).split("\n\n", 1)[1].splitlines():
+                # Deep boxes are not indented further, but numbered.
+                match = re.match(r".{12} +([\d.]+)%  ( *)(?:\((\d+)\) )?(.*?)(?: \[kernel\])?(?:  \(self [\d.]+%\))?$", line)
+                self.assertTrue(match, line)
+                at = at[:int(match[3] or len(match[2]))] + [match[4]]
+                shown[tuple(at[1:])] += float(match[1])
+            seen = {path: share for path, share in shown.items() if not re.search(r"\(\d+ smaller\)$", "".join(path[-1:]))}
+            for path, share in seen.items():
+                # A name may stand in several binaries, of which the small ones are hidden.
+                self.assertLess(share - 100 * boxes[path] / whole, 0.11, path)
+                self.assertGreater(share, least - 0.06, path)
+            if least == 0:
+                self.assertEqual(set(seen), set(boxes))
+                for path, value in boxes.items():
+                    self.assertAlmostEqual(seen[path], 100 * value / whole, delta=0.11, msg=path)
+            self.assertEqual(len(shown) > len(seen), least > 0, "what is smaller is counted")
 
     def test_fsck_names_damage(self):
         self.store().stop()

@@ -51,6 +51,7 @@ class ViewerWriter {
     AppendJsonString(&out, title);
     out += ",\"profile\":";
     AppendHeader(&out);
+    out += Range();
     out += ",\"strings\":[";
     for (size_t i = 0; i < strings_.strings().size(); ++i) {
       if (i > 0) out += ',';
@@ -69,6 +70,8 @@ class ViewerWriter {
 
  protected:
   explicit ViewerWriter(const profile::Profile& profile) : profile_(profile) {}
+  // A member "range" with a comma in front, or nothing.
+  virtual std::string Range() const { return ""; }
   virtual std::string Frames() = 0;
   virtual std::string Nodes() = 0;
   virtual std::string Samples() = 0;
@@ -230,6 +233,11 @@ class FlameWriter : public ViewerWriter {
   explicit FlameWriter(const profile::FlameGraph& flame) : ViewerWriter(flame.header), flame_(flame) {}
 
  private:
+  std::string Range() const override {
+    constexpr int64_t kNsPerMs = 1'000'000;
+    return ",\"range\":[" + std::to_string(flame_.from_ns / kNsPerMs) + "," + std::to_string(flame_.to_ns / kNsPerMs) +
+           "]";
+  }
   // One function is two frames when it is inlined at some places only.
   std::string Frames() override {
     std::unordered_map<uint32_t, uint32_t> ids;

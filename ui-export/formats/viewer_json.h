@@ -30,7 +30,7 @@ namespace pyrometer::formats {
 
 // `title` "" = DefaultTitle(profile).
 std::string ViewerJson(const profile::Profile& profile, std::string_view title = {});
-// The same of a merge that is cut already. Cost: 0.3 µs per node.
+// The same of a merge that is cut already, with the range that was asked: "range":[fromMs,toMs]. Cost: 0.3 µs a node.
 std::string ViewerJson(const profile::FlameGraph& flame, std::string_view title);
 
 // "cpu of container shop", "cpu of node n1", "cpu".

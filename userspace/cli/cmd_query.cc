@@ -42,17 +42,39 @@ void AddByFlag(CLI::App* command, QueryFlags& flags, const std::string& help) {
   command->add_option("--by", flags.by, help)->delimiter(',')->type_name("LABEL,…")->allow_extra_args(false);
 }
 
-// A selector is checked here, before anything is asked of a store that may not answer.
-StatusOr<profile::Profile> FetchProfile(const QueryFlags& flags) {
+// A store and what it is asked. A selector is checked here, before anything is asked of a store that may not answer.
+struct Question {
+  std::unique_ptr<rpc::QueryClient> client;
+  Range range;
+};
+
+StatusOr<Question> Begin(const QueryFlags& flags) {
   RETURN_IF_ERROR(query::ParseSelector(flags.selector, profile::kTypeCpu).status());
   ASSIGN_OR_RETURN(const Range range, ResolveRange(*flags.range));
-  ASSIGN_OR_RETURN(const auto client, Connect(*flags.connection));
-  return client->MergeProfile({.query = flags.selector,
-                               .from_ns = range.from_ns,
-                               .to_ns = range.to_ns,
-                               .by = flags.by,
-                               .min_ns = 0,
-                               .max_ns = 0});
+  ASSIGN_OR_RETURN(auto client, Connect(*flags.connection));
+  return Question{std::move(client), range};
+}
+
+// All stacks, for files.
+StatusOr<profile::Profile> FetchProfile(const QueryFlags& flags) {
+  ASSIGN_OR_RETURN(const Question question, Begin(flags));
+  return question.client->MergeProfile({.query = flags.selector,
+                                        .from_ns = question.range.from_ns,
+                                        .to_ns = question.range.to_ns,
+                                        .by = flags.by,
+                                        .min_ns = 0,
+                                        .max_ns = 0});
+}
+
+// What the terminal shows of them.
+StatusOr<profile::Profile> FetchFlame(const QueryFlags& flags, double min_share) {
+  ASSIGN_OR_RETURN(const Question question, Begin(flags));
+  return question.client->MergeFlame({.query = flags.selector,
+                                      .from_ns = question.range.from_ns,
+                                      .to_ns = question.range.to_ns,
+                                      .by = flags.by,
+                                      .tenant = "",
+                                      .min_share = min_share});
 }
 
 int NothingFound(const QueryFlags& flags) {
@@ -67,34 +89,37 @@ struct TopFlags : QueryFlags {
   bool total = false;
 };
 
+StatusOr<rpc::MergeTopReply> FetchTop(const TopFlags& flags) {
+  ASSIGN_OR_RETURN(const Question question, Begin(flags));
+  return question.client->MergeTop({.query = flags.selector,
+                                    .from_ns = question.range.from_ns,
+                                    .to_ns = question.range.to_ns,
+                                    .by = flags.json ? std::vector<std::string>() : flags.by,
+                                    .tenant = "",
+                                    .rows = flags.rows,
+                                    .order = flags.total ? profile::TopOrder::kTotal : profile::TopOrder::kSelf});
+}
+
 int RunTop(const TopFlags& flags) {
-  const auto profile = FetchProfile(flags);
-  if (!profile.ok()) return FailQuery(profile.status());
-  const query::TopOrder order = flags.total ? query::TopOrder::kTotal : query::TopOrder::kSelf;
+  const auto reply = FetchTop(flags);
+  if (!reply.ok()) return FailQuery(reply.status());
+  const profile::Profile& whole = reply->whole;
+  const std::string& unit = DefaultUnit(whole);
   if (flags.json) {
-    std::printf("%s", TopJson(*profile, flags.rows, order).c_str());
+    std::printf("%s", TopJson(reply->tops.empty() ? profile::TopTable() : reply->tops.front().table, unit).c_str());
     return kExitDone;
   }
-  if (profile->sample_count() == 0) return NothingFound(flags);
-  std::printf("%s\n", RenderSummary(*profile).c_str());
-  if (flags.by.empty()) {
-    std::printf("%s", RenderTop(*profile, flags.rows, order).c_str());
-    return kExitDone;
-  }
-  // One table per group, largest first.
-  std::vector<std::pair<int64_t, profile::LabelSetId>> groups;
-  for (profile::LabelSetId id = 0; id < profile->dictionary.label_set_count(); ++id) {
-    const profile::Profile slice = Slice(*profile, id);
-    if (slice.sample_count() > 0) groups.emplace_back(slice.Total(slice.default_value), id);
-  }
-  std::sort(groups.rbegin(), groups.rend());
-  for (const auto& [value, id] : groups) {
-    const profile::Profile slice = Slice(*profile, id);
-    std::printf(
-        "%s: %s, %s of all\n%s\n", profile->dictionary.label_set(id).ToString().c_str(),
-        FormatValue(static_cast<double>(value), slice.value_types[slice.default_value].unit).c_str(),
-        Percent(static_cast<double>(value), static_cast<double>(profile->Total(profile->default_value))).c_str(),
-        RenderTop(slice, flags.rows, order).c_str());
+  if (whole.sample_count() == 0) return NothingFound(flags);
+  std::printf("%s\n", RenderSummary(whole).c_str());
+  for (const profile::LabelledTop& top : reply->tops) {
+    if (flags.by.empty()) {
+      std::printf("%s", RenderTop(top.table, unit).c_str());
+      continue;
+    }
+    const auto value = static_cast<double>(top.table.total);
+    std::printf("%s: %s, %s of all\n%s\n", top.labels.ToString().c_str(), FormatValue(value, unit).c_str(),
+                Percent(value, static_cast<double>(whole.Total(whole.default_value))).c_str(),
+                RenderTop(top.table, unit).c_str());
   }
   return kExitDone;
 }
@@ -107,15 +132,16 @@ struct FlameFlags : QueryFlags {
 int RunFlame(const FlameFlags& flags) {
   const auto formats = ResolveOutputs(*flags.output);
   if (!formats.ok()) return FailQuery(formats.status());
-  const auto profile = FetchProfile(flags);
+  const bool to_file = !flags.output->paths.empty();
+  const auto profile = to_file ? FetchProfile(flags) : FetchFlame(flags, flags.min_share_percent / 100);
   if (!profile.ok()) return FailQuery(profile.status());
   if (profile->sample_count() == 0) return NothingFound(flags);
-  if (!flags.output->paths.empty()) {
+  if (to_file) {
     const Status written = WriteOutputs(*profile, *flags.output, *formats, flags.selector);
     return written.ok() ? kExitDone : Fail(written);
   }
-  std::printf("%s\n%s", RenderSummary(*profile).c_str(),
-              RenderFlame(*profile, flags.by, flags.min_share_percent / 100).c_str());
+  // The store has put the labels first and the smaller boxes together.
+  std::printf("%s\n%s", RenderSummary(*profile).c_str(), RenderFlame(*profile).c_str());
   return kExitDone;
 }
 

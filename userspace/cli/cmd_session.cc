@@ -150,7 +150,7 @@ int RunStart(StartFlags flags) {
       StrFormat("session %s on %s, %s", ended->spec.id, ended->spec.node, rpc::TargetText(ended->spec.target)));
   if (!written.ok()) return Fail(written);
   if (flags.json) {
-    std::printf("%s", TopJson(*profile, flags.top, query::TopOrder::kSelf).c_str());
+    std::printf("%s", TopJson(query::TopFunctions(*profile, flags.top), DefaultUnit(*profile)).c_str());
     return kExitDone;
   }
   std::printf("session %s on %s, %s, %s: %s\n", ended->spec.id.c_str(), ended->spec.node.c_str(),

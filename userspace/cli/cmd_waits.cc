@@ -425,15 +425,15 @@ Status ShowWaits(const Question& question, const WaitsFlags& flags) {
   std::printf("%s", table.ToString().c_str());
   const std::string_view type = flags.wakers ? profile::kTypeOffCpuWakers : profile::kTypeOffCpu;
   ASSIGN_OR_RETURN(const std::string query, SelectorFor(flags.selector, type));
-  ASSIGN_OR_RETURN(const profile::Profile profile, question.client.MergeProfile({.query = query,
-                                                                                 .from_ns = question.range.from_ns,
-                                                                                 .to_ns = question.range.to_ns,
-                                                                                 .by = {},
-                                                                                 .tenant = "",
-                                                                                 .min_ns = 0,
-                                                                                 .max_ns = 0}));
+  ASSIGN_OR_RETURN(const profile::Profile profile,
+                   question.client.MergeFlame({.query = query,
+                                               .from_ns = question.range.from_ns,
+                                               .to_ns = question.range.to_ns,
+                                               .by = {},
+                                               .tenant = "",
+                                               .min_share = flags.min_share_percent / 100}));
   if (profile.sample_count() == 0) return OkStatus();
-  std::printf("\n%s", RenderFlame(profile, {}, flags.min_share_percent / 100).c_str());
+  std::printf("\n%s", RenderFlame(profile).c_str());
   return OkStatus();
 }
 

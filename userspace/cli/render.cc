@@ -20,10 +20,6 @@ std::string_view BaseName(std::string_view path) {
   return slash == std::string_view::npos ? path : path.substr(slash + 1);
 }
 
-const std::string& DefaultUnit(const profile::Profile& profile) {
-  return profile.value_types[profile.default_value].unit;
-}
-
 std::string Reasons(const std::map<std::string, uint64_t>& counts) {
   std::vector<std::pair<std::string, uint64_t>> sorted(counts.begin(), counts.end());
   std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
@@ -90,19 +86,8 @@ std::string GroupName(const profile::LabelSet& labels) {
 
 }  // namespace
 
-profile::Profile Slice(const profile::Profile& profile, profile::LabelSetId labels) {
-  profile::Profile slice;
-  slice.dictionary = profile.dictionary;
-  slice.value_types = profile.value_types;
-  slice.default_value = profile.default_value;
-  slice.period_type = profile.period_type;
-  slice.period = profile.period;
-  slice.time_ns = profile.time_ns;
-  slice.duration_ns = profile.duration_ns;
-  for (size_t i = 0; i < profile.sample_count(); ++i) {
-    if (profile.sample(i).labels == labels) slice.Add(labels, profile.sample(i).stack, profile.values(i));
-  }
-  return slice;
+const std::string& DefaultUnit(const profile::Profile& profile) {
+  return profile.value_types[profile.default_value].unit;
 }
 
 std::string RenderSummary(const profile::Profile& profile) {
@@ -147,8 +132,7 @@ std::string RenderSummary(const profile::Profile& profile) {
   return out;
 }
 
-std::string RenderTop(const profile::Profile& profile, size_t limit, query::TopOrder order) {
-  const query::TopTable top = query::TopFunctions(profile, limit, order);
+std::string RenderTop(const profile::TopTable& top, const std::string& unit) {
   if (top.rows.empty()) return "no samples\n";
   Table table({{"self", Table::Align::kRight},
                {"", Table::Align::kRight},
@@ -156,11 +140,10 @@ std::string RenderTop(const profile::Profile& profile, size_t limit, query::TopO
                {"", Table::Align::kRight},
                {"function"},
                {"in"}});
-  for (const query::FunctionCost& row : top.rows) {
-    table.AddRow({FormatValue(static_cast<double>(row.self), DefaultUnit(profile)),
-                  StrFormat("%.1f%%", row.self_percent),
-                  FormatValue(static_cast<double>(row.total), DefaultUnit(profile)),
-                  StrFormat("%.1f%%", row.total_percent), CutToWidth(row.name, 80), std::string(BaseName(row.module))});
+  for (const profile::FunctionCost& row : top.rows) {
+    table.AddRow({FormatValue(static_cast<double>(row.self), unit), StrFormat("%.1f%%", row.self_percent),
+                  FormatValue(static_cast<double>(row.total), unit), StrFormat("%.1f%%", row.total_percent),
+                  CutToWidth(row.name, 80), std::string(BaseName(row.module))});
   }
   return table.ToString();
 }
@@ -188,15 +171,13 @@ std::string RenderTopPerContainer(const profile::Profile& profile, size_t limit,
     out += StrFormat("%s: %s, %s of all\n", GroupName(grouped.dictionary.label_set(group)),
                      FormatValue(static_cast<double>(value), DefaultUnit(profile)),
                      Percent(static_cast<double>(value), total));
-    out += RenderTop(Slice(grouped, group), limit, order);
+    out += RenderTop(query::TopFunctions(profile::Slice(grouped, group), limit, order), DefaultUnit(profile));
   }
   return out.empty() ? "no samples\n" : out;
 }
 
-std::string RenderFlame(const profile::Profile& profile, const std::vector<std::string>& root_labels,
-                        double min_share) {
-  const query::FlameTree tree =
-      query::BuildFlameTree(profile, profile.default_value, {.root_labels = root_labels, .min_share = min_share});
+std::string RenderFlame(const profile::Profile& profile) {
+  const query::FlameTree tree = query::BuildFlameTree(profile, profile.default_value);
   const auto whole = static_cast<double>(tree.total[0]);
   if (whole <= 0) return "no samples\n";
   const size_t width = TerminalWidth();
@@ -219,13 +200,12 @@ std::string RenderFlame(const profile::Profile& profile, const std::vector<std::
   return out;
 }
 
-std::string TopJson(const profile::Profile& profile, size_t limit, query::TopOrder order) {
-  const query::TopTable top = query::TopFunctions(profile, limit, order);
+std::string TopJson(const profile::TopTable& top, const std::string& unit) {
   nlohmann::ordered_json out;
-  out["unit"] = DefaultUnit(profile);
+  out["unit"] = unit;
   out["total"] = top.total;
   out["functions"] = nlohmann::json::array();
-  for (const query::FunctionCost& row : top.rows) {
+  for (const profile::FunctionCost& row : top.rows) {
     out["functions"].push_back({{"name", row.name},
                                 {"module", row.module},
                                 {"file", row.file},

@@ -14,6 +14,9 @@ struct FlameGraph {
   // Types (the first is samples), times, accounting and comments; no samples. Label sets of `rows` are in its
   // dictionary.
   Profile header;
+  // What was asked: windows whose start lies in [from_ns, to_ns).
+  int64_t from_ns = 0;
+  int64_t to_ns = 0;
 
   // What boxes are called.
   struct Function {
@@ -47,5 +50,8 @@ struct FlameGraph {
   };
   std::vector<Row> rows;  // by node
 };
+
+// The same as a profile, for what reads profiles: a frame per box. One that stands for others is called "(12 smaller)".
+Profile ToProfile(const FlameGraph& flame);
 
 }  // namespace pyrometer::profile

@@ -59,4 +59,28 @@ Status Profile::Merge(const Profile& other) {
   return OkStatus();
 }
 
+Profile CopyHeader(const Profile& from) {
+  Profile to;
+  to.value_types = from.value_types;
+  to.default_value = from.default_value;
+  to.period_type = from.period_type;
+  to.period = from.period;
+  to.time_ns = from.time_ns;
+  to.duration_ns = from.duration_ns;
+  to.comments = from.comments;
+  to.accounting = from.accounting;
+  return to;
+}
+
+Profile Slice(const Profile& profile, LabelSetId labels) {
+  Profile slice = CopyHeader(profile);
+  slice.comments.clear();
+  slice.accounting = {};
+  slice.dictionary = profile.dictionary;
+  for (size_t i = 0; i < profile.sample_count(); ++i) {
+    if (profile.sample(i).labels == labels) slice.Add(labels, profile.sample(i).stack, profile.values(i));
+  }
+  return slice;
+}
+
 }  // namespace pyrometer::profile

@@ -87,4 +87,10 @@ class Profile {
   std::unordered_map<uint64_t, size_t> index_;  // labels << 32 | stack -> sample
 };
 
+// All but the samples, with an empty dictionary.
+Profile CopyHeader(const Profile& from);
+
+// The part of `profile` whose samples carry label set `labels`, without its comments and accounting.
+Profile Slice(const Profile& profile, LabelSetId labels);
+
 }  // namespace pyrometer::profile

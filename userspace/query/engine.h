@@ -29,6 +29,7 @@
 
 #include "userspace/base/status.h"
 #include "userspace/profile/batch.h"
+#include "userspace/profile/function_costs.h"
 #include "userspace/profile/histogram.h"
 #include "userspace/profile/label_set.h"
 #include "userspace/profile/profile.h"
@@ -192,31 +193,17 @@ class Engine {
   store::LateNames* late_names_ = nullptr;
 };
 
-enum class TopOrder : uint8_t {
-  kSelf = 0,   // by value in the function itself
-  kTotal = 1,  // by value in it and what it called
-};
-
-struct FunctionCost {
-  std::string name;    // "[unknown]" etc. for frames without a name
-  std::string module;  // file of the mapping
-  std::string file;    // source file; "" unknown
-  profile::FrameKind kind = profile::FrameKind::kUnknown;
-  int64_t self = 0;
-  int64_t total = 0;  // a sample in which the function occurs several times (recursion) counts once
-  double self_percent = 0;
-  double total_percent = 0;
-};
-
-struct TopTable {
-  std::vector<FunctionCost> rows;
-  int64_t total = 0;     // of the profile, in the value's unit
-  size_t functions = 0;  // distinct in the profile; rows may be fewer
-};
+using profile::FunctionCost;
+using profile::TopOrder;
+using profile::TopTable;
 
 // The `n` most expensive functions (0 = all). A function is name + module + kind; inlined functions
 // count as functions, the innermost one has the self value. `value_index` SIZE_MAX: the profile's default value.
 TopTable TopFunctions(const profile::Profile& profile, size_t n, TopOrder order = TopOrder::kSelf,
                       size_t value_index = SIZE_MAX);
+// One table for each label set of the samples, the most expensive first.
+std::vector<profile::LabelledTop> TopByLabels(const profile::Profile& profile, size_t n, TopOrder order);
+// Most expensive first; labels decide among equals.
+void SortTops(std::vector<profile::LabelledTop>* tops);
 
 }  // namespace pyrometer::query

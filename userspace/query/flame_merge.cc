@@ -2,15 +2,14 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <unordered_map>
 #include <utility>
 
 #include "userspace/base/strings.h"
-#include "userspace/query/function_table.h"
 #include "userspace/query/trie_sums.h"
 #include "userspace/store/chunk.h"
 
@@ -22,41 +21,6 @@ using store::SaturatingAdd;
 
 // Boxes between two looks at the budget.
 constexpr size_t kNodesPerCheck = 4096;
-
-// What a box without a name shows; as profile::Dictionary::FrameName.
-std::string PlaceName(std::string_view module, profile::FrameKind kind, uint64_t address) {
-  if (kind == profile::FrameKind::kJit) return "[jit]";
-  if (module.empty()) return "[unknown]";
-  return StrFormat("%s+0x%x", module.substr(module.rfind('/') == std::string_view::npos ? 0 : module.rfind('/') + 1),
-                   address);
-}
-
-StatusOr<std::vector<FlameGraph::Function>> Describe(const store::StoreReader& reader,
-                                                     const std::vector<store::Symbol>& symbols) {
-  std::vector<uint32_t> ids;
-  for (const store::Symbol& symbol : symbols) {
-    ids.insert(ids.end(), {symbol.name, symbol.module, symbol.file, symbol.build_id});
-  }
-  std::sort(ids.begin(), ids.end());
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  ASSIGN_OR_RETURN(const std::vector<std::string> texts, reader.Texts(ids));
-  std::unordered_map<uint32_t, const std::string*> text_of;
-  text_of.reserve(ids.size());
-  for (size_t i = 0; i < ids.size(); ++i) text_of.emplace(ids[i], &texts[i]);
-  const auto text = [&](uint32_t id) -> const std::string& { return *text_of.at(id); };
-  std::vector<FlameGraph::Function> functions;
-  functions.reserve(symbols.size());
-  for (const store::Symbol& symbol : symbols) {
-    FlameGraph::Function& function = functions.emplace_back();
-    function.module = text(symbol.module);
-    function.name = symbol.name != 0 ? text(symbol.name) : PlaceName(function.module, symbol.kind, symbol.address);
-    function.file = text(symbol.file);
-    function.line = symbol.line;
-    function.kind = symbol.kind;
-    function.build_id = text(symbol.build_id);
-  }
-  return functions;
-}
 
 // How many of the boxes seen so far are at least as large as some size; by powers of two in sixteen steps.
 class SizeCensus {
@@ -94,6 +58,8 @@ class FlameMerger {
 
   StatusOr<FlameGraph> Run(const Selector& selector, TimeRange range) {
     header_.Begin(&flame_.header);
+    flame_.from_ns = range.from_ns;
+    flame_.to_ns = range.to_ns;
     ASSIGN_OR_RETURN(const Found found, Find(engine_.reader(), engine_.tenant(), selector, options_.root_labels));
     parts_ = StackParts(found, options_.root_labels);
     trees_.resize(parts_.size());
@@ -106,7 +72,7 @@ class FlameMerger {
     RETURN_IF_ERROR(Walk());
     AddHidden();
     RETURN_IF_ERROR(NameNodes());
-    if (cut_) {
+    if (cut_ && options_.max_nodes != 0) {
       flame_.header.comments.push_back(
           StrFormat("shown are the %s largest boxes; smaller ones are summed up as %s: zoom in to see them",
                     FormatCount(options_.max_nodes), kSmallerName));
@@ -177,6 +143,8 @@ class FlameMerger {
       root.value = SaturatingAdd(root.value, tree.value[0]);
     }
     root.on_the_way = !options_.focus.empty();
+    const double least = std::ceil(options_.min_share * static_cast<double>(SizeOf(root)));
+    floor_ = least > 0 && least < 0x1p63 ? static_cast<uint64_t>(least) : 0;
     many_.push_back(std::move(all));
     root.many = 1;
     RETURN_IF_ERROR(Show(root));
@@ -250,7 +218,7 @@ class FlameMerger {
       std::push_heap(heap_.begin(), heap_.end());
     }
     if (options_.max_nodes != 0 && known_ >= next_floor_) {
-      floor_ = census_.Floor(options_.max_nodes);
+      floor_ = std::max(floor_, census_.Floor(options_.max_nodes));
       next_floor_ = known_ + std::max<uint64_t>(options_.max_nodes / 8, 1024);
     }
     return OkStatus();
@@ -495,94 +463,6 @@ class FlameMerger {
 StatusOr<profile::FlameGraph> MergeFlame(const Engine& engine, const Selector& selector, TimeRange range,
                                          const FlameMergeOptions& options) {
   return FlameMerger(engine, selector, options).Run(selector, range);
-}
-
-StatusOr<MergedTop> MergeTop(const Engine& engine, const Selector& selector, TimeRange range, size_t n,
-                             TopOrder order) {
-  MergedTop top;
-  MergeHeader header(selector);
-  header.Begin(&top.header);
-  ASSIGN_OR_RETURN(const Found found, Find(engine.reader(), engine.tenant(), selector, {}));
-  const std::vector<StackPart> parts = StackParts(found, {});
-  struct Cost {
-    uint64_t self = 0, total = 0;
-  };
-  std::mutex mutex;  // guards what follows
-  SymbolTable symbols;
-  std::vector<Cost> costs;
-  uint64_t whole = 0, samples = 0;
-  const auto take = [&](size_t, const store::FunctionTrie& functions, const store::StackSums& sums) -> Status {
-    store::ScopedCharge charge(engine.budget());
-    RETURN_IF_ERROR(charge.Add(functions.size() * NodeSums::kBytesPerNode));
-    ASSIGN_OR_RETURN(const NodeSums totals, NodeSums::Totals(functions, sums));
-    const std::vector<uint64_t>& values = header.samples_only() ? totals.samples : totals.value;
-    std::vector<Cost> mine(functions.symbols().size());
-    std::vector<bool> used(mine.size());
-    for (uint32_t node = 1; node < functions.size(); ++node) {
-      if (!totals.used(node)) continue;
-      Cost& cost = mine[functions.symbol(node)];
-      used[functions.symbol(node)] = true;
-      uint64_t below = 0;
-      for (uint32_t child = totals.first_child[node]; child != 0; child = totals.next_sibling[child]) {
-        below = SaturatingAdd(below, values[child]);
-      }
-      cost.self = SaturatingAdd(cost.self, values[node] - std::min(values[node], below));
-      // A function that calls itself counts a sample once.
-      if (!functions.recursive(node)) cost.total = SaturatingAdd(cost.total, values[node]);
-    }
-    const std::lock_guard lock(mutex);
-    whole = SaturatingAdd(whole, values[0]);
-    for (size_t i = 1; i < mine.size(); ++i) {
-      if (!used[i]) continue;
-      const uint32_t id = symbols.Id(functions.symbols()[i]);
-      if (id >= costs.size()) costs.resize(size_t{id} + 1);
-      costs[id].self = SaturatingAdd(costs[id].self, mine[i].self);
-      costs[id].total = SaturatingAdd(costs[id].total, mine[i].total);
-    }
-    return OkStatus();
-  };
-  RETURN_IF_ERROR(SumParts(engine, parts, range, &header, &samples, take));
-  RETURN_IF_ERROR(header.Finish(engine, found, range, samples, &top.header));
-
-  // Names of as many as are shown, and of those that tie with the last of them: names decide among equals.
-  const auto key = [&](uint32_t id) {
-    const Cost& cost = costs[id];
-    return order == TopOrder::kSelf ? std::pair(cost.self, cost.total) : std::pair(cost.total, cost.self);
-  };
-  std::vector<uint32_t> ids(costs.size());
-  for (uint32_t id = 0; id < ids.size(); ++id) ids[id] = id;
-  if (n != 0 && ids.size() > n) {
-    const auto last = ids.begin() + static_cast<std::ptrdiff_t>(n) - 1;
-    std::nth_element(ids.begin(), last, ids.end(), [&](uint32_t a, uint32_t b) { return key(a) > key(b); });
-    const auto lowest = key(*last);
-    std::erase_if(ids, [&](uint32_t id) { return key(id) < lowest; });
-  }
-  std::vector<store::Symbol> shown;
-  for (const uint32_t id : ids) shown.push_back(symbols.symbol(id));
-  ASSIGN_OR_RETURN(std::vector<FlameGraph::Function> functions, Describe(engine.reader(), shown));
-  TopTable& table = top.table;
-  table.total = ToSigned(whole);
-  table.functions = costs.size();
-  for (size_t i = 0; i < ids.size(); ++i) {
-    FlameGraph::Function& function = functions[i];
-    if (!function.build_id.empty() && shown[i].name == 0) top.build_ids.push_back(std::move(function.build_id));
-    FunctionCost& row = table.rows.emplace_back();
-    row.name = std::move(function.name);
-    row.module = std::move(function.module);
-    row.file = std::move(function.file);
-    row.kind = function.kind;
-    row.self = ToSigned(costs[ids[i]].self);
-    row.total = ToSigned(costs[ids[i]].total);
-    if (table.total != 0) {
-      row.self_percent = 100.0 * static_cast<double>(row.self) / static_cast<double>(table.total);
-      row.total_percent = 100.0 * static_cast<double>(row.total) / static_cast<double>(table.total);
-    }
-  }
-  SortTop(order, &table.rows);
-  if (n != 0 && table.rows.size() > n) table.rows.resize(n);
-  std::sort(top.build_ids.begin(), top.build_ids.end());
-  top.build_ids.erase(std::unique(top.build_ids.begin(), top.build_ids.end()), top.build_ids.end());
-  return top;
 }
 
 }  // namespace pyrometer::query

@@ -2,7 +2,7 @@
 // those boxes that are shown.
 //
 //   ASSIGN_OR_RETURN(profile::FlameGraph flame, MergeFlame(engine, selector, range, {.max_nodes = 20'000}));
-//   ASSIGN_OR_RETURN(MergedTop top, MergeTop(engine, selector, range, 100));
+//   ASSIGN_OR_RETURN(MergedTop top, MergeTop(engine, selector, range, {.rows = 100}));
 //
 // How: per service, sums per stack become sums per node of its trie of functions (store/function_trie.h), and those
 // become totals in one pass from the last node to the first; services at the same time on several cores. Then the tries
@@ -38,6 +38,8 @@ struct FlameMergeOptions {
   std::vector<std::string> root_labels;
   // Boxes shown, the largest ones by total; those that stand for others not counted. 0 = all.
   size_t max_nodes = 0;
+  // Boxes below this share of the whole stand under (smaller) too, as in FlameTreeOptions. 0 = none.
+  double min_share = 0;
   // Names from the root (exclusive) to the box that is looked at: its subtree is shown, boxes on the way to it, and
   // what lies beside the way in one sum each. Empty: everything. Nothing of that name: no box but the way as far as it
   // goes.
@@ -48,13 +50,25 @@ struct FlameMergeOptions {
 StatusOr<profile::FlameGraph> MergeFlame(const Engine& engine, const Selector& selector, TimeRange range,
                                          const FlameMergeOptions& options = {});
 
-struct MergedTop {
-  profile::Profile header;  // as FlameGraph::header
-  TopTable table;
-  std::vector<std::string> build_ids;  // of rows without a name, distinct
+// The same of stacks that are at hand; `max_nodes` and `focus` are of no effect. For profiles with one or two value
+// types.
+profile::FlameGraph FlameOf(const profile::Profile& profile, const FlameMergeOptions& options);
+
+struct TopMergeOptions {
+  size_t rows = 0;  // 0 = all
+  TopOrder order = TopOrder::kSelf;
+  // A table for each combination of these labels' values. Empty: one for everything.
+  std::vector<std::string> by;
 };
-// As TopFunctions of the same: `n` rows, 0 = all.
-StatusOr<MergedTop> MergeTop(const Engine& engine, const Selector& selector, TimeRange range, size_t n,
-                             TopOrder order = TopOrder::kSelf);
+struct MergedTop {
+  profile::Profile header;                 // as FlameGraph::header
+  int64_t samples = 0;                     // that were added up
+  int64_t value = 0;                       // as FlameGraph::Node
+  std::vector<profile::LabelledTop> tops;  // the most expensive first; without `by` always one
+  std::vector<std::string> build_ids;      // of rows without a name, distinct
+};
+// As TopFunctions and TopByLabels of the same.
+StatusOr<MergedTop> MergeTop(const Engine& engine, const Selector& selector, TimeRange range,
+                             const TopMergeOptions& options = {});
 
 }  // namespace pyrometer::query

@@ -127,16 +127,26 @@ TopTable TopFunctions(const profile::Profile& profile, size_t n, TopOrder order,
   }
 
   result.functions = result.rows.size();
-  if (result.total != 0) {
-    const auto whole = static_cast<double>(result.total);
-    for (FunctionCost& row : result.rows) {
-      row.self_percent = 100.0 * static_cast<double>(row.self) / whole;
-      row.total_percent = 100.0 * static_cast<double>(row.total) / whole;
-    }
-  }
+  result.SetPercents();
   SortTop(order, &result.rows);
   if (n != 0 && result.rows.size() > n) result.rows.resize(n);
   return result;
+}
+
+std::vector<profile::LabelledTop> TopByLabels(const profile::Profile& profile, size_t n, TopOrder order) {
+  std::vector<profile::LabelledTop> tops;
+  for (profile::LabelSetId id = 0; id < profile.dictionary.label_set_count(); ++id) {
+    const profile::Profile slice = profile::Slice(profile, id);
+    if (slice.sample_count() > 0) tops.push_back({profile.dictionary.label_set(id), TopFunctions(slice, n, order)});
+  }
+  SortTops(&tops);
+  return tops;
+}
+
+void SortTops(std::vector<profile::LabelledTop>* tops) {
+  std::sort(tops->begin(), tops->end(), [](const profile::LabelledTop& a, const profile::LabelledTop& b) {
+    return a.table.total != b.table.total ? a.table.total > b.table.total : a.labels < b.labels;
+  });
 }
 
 }  // namespace pyrometer::query

@@ -4,8 +4,10 @@
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
+#include <unordered_map>
 #include <utility>
 
+#include "userspace/base/strings.h"
 #include "userspace/store/chunk.h"
 
 namespace pyrometer::query {
@@ -128,6 +130,45 @@ uint32_t SymbolTable::Id(const store::Symbol& symbol) {
   symbols_.push_back(symbol);
   slots_[slot] = static_cast<uint32_t>(symbols_.size());
   return slots_[slot] - 1;
+}
+
+namespace {
+
+// What a box without a name shows; as profile::Dictionary::FrameName.
+std::string PlaceName(std::string_view module, profile::FrameKind kind, uint64_t address) {
+  if (kind == profile::FrameKind::kJit) return "[jit]";
+  if (module.empty()) return "[unknown]";
+  return StrFormat("%s+0x%x", module.substr(module.rfind('/') == std::string_view::npos ? 0 : module.rfind('/') + 1),
+                   address);
+}
+
+}  // namespace
+
+StatusOr<std::vector<profile::FlameGraph::Function>> Describe(const store::StoreReader& reader,
+                                                              const std::vector<store::Symbol>& symbols) {
+  std::vector<uint32_t> ids;
+  for (const store::Symbol& symbol : symbols) {
+    ids.insert(ids.end(), {symbol.name, symbol.module, symbol.file, symbol.build_id});
+  }
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  ASSIGN_OR_RETURN(const std::vector<std::string> texts, reader.Texts(ids));
+  std::unordered_map<uint32_t, const std::string*> text_of;
+  text_of.reserve(ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) text_of.emplace(ids[i], &texts[i]);
+  const auto text = [&](uint32_t id) -> const std::string& { return *text_of.at(id); };
+  std::vector<profile::FlameGraph::Function> functions;
+  functions.reserve(symbols.size());
+  for (const store::Symbol& symbol : symbols) {
+    profile::FlameGraph::Function& function = functions.emplace_back();
+    function.module = text(symbol.module);
+    function.name = symbol.name != 0 ? text(symbol.name) : PlaceName(function.module, symbol.kind, symbol.address);
+    function.file = text(symbol.file);
+    function.line = symbol.line;
+    function.kind = symbol.kind;
+    function.build_id = text(symbol.build_id);
+  }
+  return functions;
 }
 
 }  // namespace pyrometer::query

@@ -8,6 +8,7 @@
 #include <functional>
 #include <vector>
 
+#include "userspace/profile/flame_graph.h"
 #include "userspace/query/merge_header.h"
 #include "userspace/query/selection.h"
 #include "userspace/store/function_trie.h"
@@ -64,5 +65,9 @@ class SymbolTable {
   std::vector<store::Symbol> symbols_;
   std::vector<uint32_t> slots_;  // id + 1; power of two
 };
+
+// What they are called and where they are; names are read from the store at once.
+StatusOr<std::vector<profile::FlameGraph::Function>> Describe(const store::StoreReader& reader,
+                                                              const std::vector<store::Symbol>& symbols);
 
 }  // namespace pyrometer::query

@@ -265,6 +265,40 @@ MergeProfileRequest ReadMergeProfileRequest(const v1::MergeProfileRequest& wire)
           .max_ns = wire.max_ns()};
 }
 
+void WriteMergeFlameRequest(const MergeFlameRequest& request, v1::MergeFlameRequest* wire) {
+  wire->set_query(ToUtf8(request.query));
+  wire->set_from_ns(request.from_ns);
+  wire->set_to_ns(request.to_ns);
+  WriteTexts(request.by, wire->mutable_by());
+  wire->set_min_share(request.min_share);
+}
+
+MergeFlameRequest ReadMergeFlameRequest(const v1::MergeFlameRequest& wire) {
+  return {.query = wire.query(),
+          .from_ns = wire.from_ns(),
+          .to_ns = wire.to_ns(),
+          .by = {wire.by().begin(), wire.by().end()},
+          .min_share = wire.min_share()};
+}
+
+void WriteMergeTopRequest(const MergeTopRequest& request, v1::MergeTopRequest* wire) {
+  wire->set_query(ToUtf8(request.query));
+  wire->set_from_ns(request.from_ns);
+  wire->set_to_ns(request.to_ns);
+  WriteTexts(request.by, wire->mutable_by());
+  wire->set_rows(request.rows);
+  wire->set_by_total(request.order == profile::TopOrder::kTotal);
+}
+
+MergeTopRequest ReadMergeTopRequest(const v1::MergeTopRequest& wire) {
+  return {.query = wire.query(),
+          .from_ns = wire.from_ns(),
+          .to_ns = wire.to_ns(),
+          .by = {wire.by().begin(), wire.by().end()},
+          .rows = wire.rows(),
+          .order = wire.by_total() ? profile::TopOrder::kTotal : profile::TopOrder::kSelf};
+}
+
 void WriteTimeSeriesRequest(const TimeSeriesRequest& request, v1::TimeSeriesRequest* wire) {
   wire->set_query(ToUtf8(request.query));
   wire->set_from_ns(request.from_ns);

@@ -37,6 +37,10 @@ StoreStatus ReadStoreStatus(const v1::StatusReply& wire);
 
 void WriteMergeProfileRequest(const MergeProfileRequest& request, v1::MergeProfileRequest* wire);
 MergeProfileRequest ReadMergeProfileRequest(const v1::MergeProfileRequest& wire);
+void WriteMergeFlameRequest(const MergeFlameRequest& request, v1::MergeFlameRequest* wire);
+MergeFlameRequest ReadMergeFlameRequest(const v1::MergeFlameRequest& wire);
+void WriteMergeTopRequest(const MergeTopRequest& request, v1::MergeTopRequest* wire);
+MergeTopRequest ReadMergeTopRequest(const v1::MergeTopRequest& wire);
 void WriteTimeSeriesRequest(const TimeSeriesRequest& request, v1::TimeSeriesRequest* wire);
 TimeSeriesRequest ReadTimeSeriesRequest(const v1::TimeSeriesRequest& wire);
 void WriteTimeSeriesReply(const TimeSeriesReply& reply, v1::TimeSeriesReply* wire);

@@ -17,6 +17,7 @@
 #include "userspace/rpc/convert.h"
 #include "userspace/rpc/grpc_status.h"
 #include "userspace/rpc/ingest_service.h"
+#include "userspace/rpc/top_codec.h"
 
 namespace pyrometer::rpc {
 namespace {
@@ -45,9 +46,23 @@ class QueryService : public v1::Query::Service {
     return Answer(context, [&](const Caller& caller) -> Status {
       ASSIGN_OR_RETURN(const profile::Profile profile,
                        api_.MergeProfile(Mine(caller, ReadMergeProfileRequest(*request))));
-      return EncodeProfile(profile, [&](const v1::ProfileChunk& chunk) -> Status {
-        return writer->Write(chunk) ? OkStatus() : CancelledError("the client went away");
-      });
+      return EncodeProfile(profile, [&](const v1::ProfileChunk& chunk) { return Send(chunk, writer); });
+    });
+  }
+
+  grpc::Status MergeFlame(grpc::ServerContext* context, const v1::MergeFlameRequest* request,
+                          grpc::ServerWriter<v1::ProfileChunk>* writer) override {
+    return Answer(context, [&](const Caller& caller) -> Status {
+      ASSIGN_OR_RETURN(const profile::Profile profile, api_.MergeFlame(Mine(caller, ReadMergeFlameRequest(*request))));
+      return EncodeProfile(profile, [&](const v1::ProfileChunk& chunk) { return Send(chunk, writer); });
+    });
+  }
+
+  grpc::Status MergeTop(grpc::ServerContext* context, const v1::MergeTopRequest* request,
+                        grpc::ServerWriter<v1::TopChunk>* writer) override {
+    return Answer(context, [&](const Caller& caller) -> Status {
+      ASSIGN_OR_RETURN(const MergeTopReply reply, api_.MergeTop(Mine(caller, ReadMergeTopRequest(*request))));
+      return EncodeTop(reply, [&](const v1::TopChunk& chunk) { return Send(chunk, writer); });
     });
   }
 
@@ -190,6 +205,11 @@ class QueryService : public v1::Query::Service {
                                                   : std::string_view(named->second.data(), named->second.size()));
     if (!tenant.ok()) return ToGrpc(tenant.status());
     return ToGrpc(body(Caller{*grant, *tenant}));
+  }
+
+  template <typename Chunk>
+  static Status Send(const Chunk& chunk, grpc::ServerWriter<Chunk>* writer) {
+    return writer->Write(chunk) ? OkStatus() : CancelledError("the client went away");
   }
 
   template <typename Reply>

@@ -27,6 +27,10 @@ class QueryApi {
   virtual StatusOr<StoreStatus> GetStatus() = 0;
   // Nothing that matches gives an empty profile.
   virtual StatusOr<profile::Profile> MergeProfile(const MergeProfileRequest& request) = 0;
+  // What is shown of the same, worked out where the data is: a fleet's answer is as large as what it shows. A stack per
+  // box, with a frame per function; what is too small is called "(12 smaller)". Numbers are those of MergeProfile.
+  virtual StatusOr<profile::Profile> MergeFlame(const MergeFlameRequest& request) = 0;
+  virtual StatusOr<MergeTopReply> MergeTop(const MergeTopRequest& request) = 0;
   virtual StatusOr<TimeSeriesReply> TimeSeries(const TimeSeriesRequest& request) = 0;
   virtual StatusOr<std::vector<LabelledHistogram>> Histograms(const HistogramsRequest& request) = 0;
   virtual StatusOr<std::vector<CallExample>> Exemplars(const ExemplarsRequest& request) = 0;

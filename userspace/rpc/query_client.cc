@@ -11,6 +11,7 @@
 #include "userspace/rpc/batch_codec.h"
 #include "userspace/rpc/convert.h"
 #include "userspace/rpc/grpc_status.h"
+#include "userspace/rpc/top_codec.h"
 #include "userspace/rpc/wire_tables.h"
 
 namespace pyrometer::rpc {
@@ -41,24 +42,26 @@ class GrpcQueryClient : public QueryClient {
   }
 
   StatusOr<profile::Profile> MergeProfile(const MergeProfileRequest& request) override {
-    grpc::ClientContext context;
-    Prepare(&context, options_.timeout_ns);
     v1::MergeProfileRequest wire;
     WriteMergeProfileRequest(request, &wire);
-    const auto reader = stub_->MergeProfile(&context, wire);
     ProfileDecoder decoder;
-    v1::ProfileChunk chunk;
-    Status malformed;
-    while (reader->Read(&chunk)) {
-      if (!malformed.ok()) continue;
-      malformed = decoder.Add(chunk);
-      if (!malformed.ok()) context.TryCancel();
-    }
-    const grpc::Status status = reader->Finish();
-    if (!malformed.ok()) {
-      return DataLossError(StrFormat("the store at %s sent a malformed profile: %s", target_, Message(malformed)));
-    }
-    RETURN_IF_ERROR(FromGrpc(status, context, target_));
+    RETURN_IF_ERROR(Receive<v1::ProfileChunk>(&v1::Query::Stub::MergeProfile, wire, &decoder));
+    return decoder.Finish();
+  }
+
+  StatusOr<profile::Profile> MergeFlame(const MergeFlameRequest& request) override {
+    v1::MergeFlameRequest wire;
+    WriteMergeFlameRequest(request, &wire);
+    ProfileDecoder decoder;
+    RETURN_IF_ERROR(Receive<v1::ProfileChunk>(&v1::Query::Stub::MergeFlame, wire, &decoder));
+    return decoder.Finish();
+  }
+
+  StatusOr<MergeTopReply> MergeTop(const MergeTopRequest& request) override {
+    v1::MergeTopRequest wire;
+    WriteMergeTopRequest(request, &wire);
+    TopDecoder decoder;
+    RETURN_IF_ERROR(Receive<v1::TopChunk>(&v1::Query::Stub::MergeTop, wire, &decoder));
     return decoder.Finish();
   }
 
@@ -170,6 +173,26 @@ class GrpcQueryClient : public QueryClient {
   void Prepare(grpc::ClientContext* context, uint64_t timeout_ns) {
     SetTimeout(context, timeout_ns);
     AddToken(context, token_, options_.tenant);
+  }
+
+  // An answer in pieces.
+  template <typename Chunk, typename Method, typename Request, typename Decoder>
+  Status Receive(Method method, const Request& request, Decoder* decoder) {
+    grpc::ClientContext context;
+    Prepare(&context, options_.timeout_ns);
+    const auto reader = (stub_.get()->*method)(&context, request);
+    Chunk chunk;
+    Status malformed;
+    while (reader->Read(&chunk)) {
+      if (!malformed.ok()) continue;
+      malformed = decoder->Add(chunk);
+      if (!malformed.ok()) context.TryCancel();
+    }
+    const grpc::Status status = reader->Finish();
+    if (!malformed.ok()) {
+      return DataLossError(StrFormat("the store at %s sent a malformed answer: %s", target_, Message(malformed)));
+    }
+    return FromGrpc(status, context, target_);
   }
 
   template <typename Method, typename Request, typename Reply>

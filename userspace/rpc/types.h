@@ -12,8 +12,10 @@
 #include <vector>
 
 #include "userspace/profile/batch.h"
+#include "userspace/profile/function_costs.h"
 #include "userspace/profile/histogram.h"
 #include "userspace/profile/label_set.h"
+#include "userspace/profile/profile.h"
 
 namespace pyrometer::rpc {
 
@@ -144,6 +146,31 @@ struct MergeProfileRequest {
   // For histogram types: exemplars of this duration only. max_ns 0 = no upper bound.
   uint64_t min_ns = 0;
   uint64_t max_ns = 0;
+};
+
+struct MergeFlameRequest {
+  std::string query;
+  int64_t from_ns = 0;
+  int64_t to_ns = 0;
+  std::vector<std::string> by;  // their values are the first levels
+  std::string tenant;           // "" = the default tenant; travels beside the request
+  double min_share = 0;         // boxes below this share of the whole are summed up beside their siblings
+};
+
+struct MergeTopRequest {
+  std::string query;
+  int64_t from_ns = 0;
+  int64_t to_ns = 0;
+  std::vector<std::string> by;  // a table for each combination of their values
+  std::string tenant;           // "" = the default tenant; travels beside the request
+  size_t rows = 0;              // of each table; 0 = all
+  profile::TopOrder order = profile::TopOrder::kSelf;
+};
+
+struct MergeTopReply {
+  // Types, times and accounting; one sample, without a stack, that has the totals. No sample: nothing matches.
+  profile::Profile whole;
+  std::vector<profile::LabelledTop> tops;  // the most expensive first; without `by` one
 };
 
 struct TimeSeriesRequest {

@@ -26,6 +26,7 @@ constexpr Route kRoutes[] = {
     {"GET", "/api/v1/label-values", GetLabelValues},
     {"GET", "/api/v1/series", GetSeries},
     {"GET", "/api/v1/flame", GetFlame},
+    {"POST", "/api/v1/flame", GetFlame},
     {"GET", "/api/v1/top", GetTop},
     {"GET", "/api/v1/function", GetFunction},
     {"GET", "/api/v1/export", GetExport},
@@ -91,12 +92,23 @@ StatusOr<std::string> TenantOf(const HttpRequest& request, const rpc::Grant& gra
 }  // namespace
 
 StatusOr<store::TimeRange> ReadRange(const ApiContext& context, const HttpRequest& request) {
-  const int64_t now = context.now();
+  // Replies say their range in milliseconds: who asks for it again gets the same windows.
+  const int64_t now = context.now() / static_cast<int64_t>(kNsPerMs) * static_cast<int64_t>(kNsPerMs);
   store::TimeRange range;
   ASSIGN_OR_RETURN(range.from_ns, request.Time("from", now, "-15m"));
   ASSIGN_OR_RETURN(range.to_ns, request.Time("to", now, "now"));
   if (range.from_ns > range.to_ns) return InvalidArgumentError("the range ends (to) before it begins (from)");
   return range;
+}
+
+Status CheckJsonBody(const HttpRequest& request) {
+  // Pages of other sites can send forms and text without asking first, but not JSON.
+  std::string_view type = request.Header("content-type");
+  type = StripWhitespace(type.substr(0, type.find(';')));
+  if (type != "application/json") {
+    return InvalidArgumentError("send the body as JSON, with Content-Type: application/json");
+  }
+  return OkStatus();
 }
 
 StatusOr<query::Selector> ReadSelector(const HttpRequest& request, std::string_view default_type) {

@@ -74,6 +74,8 @@ inline constexpr uint64_t kDefaultStepNs = 10 * kNsPerSecond;  // one window of 
 
 // `from` and `to`; INVALID_ARGUMENT when the range is reversed.
 StatusOr<store::TimeRange> ReadRange(const ApiContext& context, const HttpRequest& request);
+// INVALID_ARGUMENT unless the body is said to be JSON.
+Status CheckJsonBody(const HttpRequest& request);
 // `query`; when it is absent, every series of `default_type`.
 StatusOr<query::Selector> ReadSelector(const HttpRequest& request, std::string_view default_type);
 OrderedJson LabelsJson(const profile::LabelSet& labels);

@@ -429,12 +429,7 @@ StatusOr<HttpReply> ListSessionsCall(const ApiContext& context, const HttpReques
 }
 
 StatusOr<HttpReply> StartSessionCall(const ApiContext& context, const HttpRequest& request) {
-  // Pages of other sites can send forms and text without asking first, but not JSON.
-  std::string_view type = request.Header("content-type");
-  type = StripWhitespace(type.substr(0, type.find(';')));
-  if (type != "application/json") {
-    return InvalidArgumentError("send the session as JSON, with Content-Type: application/json");
-  }
+  RETURN_IF_ERROR(CheckJsonBody(request));
   ASSIGN_OR_RETURN(rpc::SessionSpec spec, ParseSessionSpec(request.body));
   spec.tenant = context.engine->tenant();
   ASSIGN_OR_RETURN(const rpc::SessionInfo info, context.questions->StartSession(spec));

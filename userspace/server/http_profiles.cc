@@ -1,6 +1,5 @@
 // Calls that answer with values over time, flame graphs, tables and files.
 #include <ctime>
-#include <set>
 #include <utility>
 
 #include "ui-export/formats/format.h"
@@ -32,11 +31,28 @@ StatusOr<profile::Profile> ReadStacks(const ApiContext& context, const HttpReque
   return profile;
 }
 
-// Names from the root, one per line: names of functions may hold anything else.
+// {"focus":["main","work"]}
+StatusOr<std::vector<std::string>> FocusOfBody(const HttpRequest& request) {
+  RETURN_IF_ERROR(CheckJsonBody(request));
+  const Json body = Json::parse(request.body, nullptr, false);
+  const auto malformed = [] { return InvalidArgumentError("expected a body of {\"focus\":[\"NAME\",…]}"); };
+  if (!body.is_object() || body.size() != 1 || !body.contains("focus") || !body["focus"].is_array()) return malformed();
+  std::vector<std::string> focus;
+  for (const Json& name : body["focus"]) {
+    if (!name.is_string()) return malformed();
+    focus.push_back(name.get<std::string>());
+  }
+  return focus;
+}
+
+// Names from the root; one per line, or in a body where an address would be too long for them.
 StatusOr<std::vector<std::string>> ReadFocus(const HttpRequest& request) {
   std::vector<std::string> focus;
-  if (request.Param("focus").empty()) return focus;
-  for (const std::string_view name : Split(request.Param("focus"), '\n')) focus.emplace_back(name);
+  if (request.method == "POST") {
+    ASSIGN_OR_RETURN(focus, FocusOfBody(request));
+  } else if (!request.Param("focus").empty()) {
+    for (const std::string_view name : Split(request.Param("focus"), '\n')) focus.emplace_back(name);
+  }
   if (focus.size() > kMaxFocus) {
     return InvalidArgumentError(StrFormat("focus: %d names, at most %d are taken", focus.size(), kMaxFocus));
   }
@@ -103,12 +119,7 @@ StatusOr<HttpReply> GetFlame(const ApiContext& context, const HttpRequest& reque
     ASSIGN_OR_RETURN(const profile::FlameGraph flame,
                      query::MergeFlame(*context.engine, selector, range,
                                        {.root_labels = by, .max_nodes = max_nodes, .focus = focus}));
-    if (const LateSymbols* symbols = context.questions->symbols(); symbols != nullptr) {
-      std::set<std::string> distinct;
-      for (const profile::FlameGraph::Function& function : flame.functions) distinct.insert(function.build_id);
-      const std::vector<std::string> build_ids(distinct.begin(), distinct.end());
-      symbols->Want(build_ids);
-    }
+    if (context.questions->symbols() != nullptr) context.questions->symbols()->Want(flame);
     return TextReply(200, "application/json", formats::ViewerJson(flame, selector.ToString()));
   }
   if (!focus.empty()) return InvalidArgumentError("focus: only for types of samples");
@@ -121,13 +132,13 @@ StatusOr<HttpReply> GetFlame(const ApiContext& context, const HttpRequest& reque
 StatusOr<HttpReply> GetTop(const ApiContext& context, const HttpRequest& request) {
   ASSIGN_OR_RETURN(const query::Selector selector, ReadSelector(request, profile::kTypeCpu));
   ASSIGN_OR_RETURN(const uint64_t limit, request.Uint("limit", 100, kMaxTopRows));
-  query::TopTable table;
+  profile::TopTable table;
   std::string unit;
   if (TypeInfo(selector.type).kind == TypeKind::kProfile) {
     ASSIGN_OR_RETURN(const store::TimeRange range, ReadRange(context, request));
-    ASSIGN_OR_RETURN(query::MergedTop top, query::MergeTop(*context.engine, selector, range, limit));
+    ASSIGN_OR_RETURN(query::MergedTop top, query::MergeTop(*context.engine, selector, range, {.rows = limit}));
     if (context.questions->symbols() != nullptr) context.questions->symbols()->Want(top.build_ids);
-    table = std::move(top.table);
+    table = std::move(top.tops.front().table);
     unit = top.header.value_types[top.header.default_value].unit;
   } else {
     ASSIGN_OR_RETURN(const profile::Profile profile, ReadStacks(context, request, selector, {}));
@@ -135,7 +146,7 @@ StatusOr<HttpReply> GetTop(const ApiContext& context, const HttpRequest& request
     unit = profile.value_types[profile.default_value].unit;
   }
   OrderedJson functions = OrderedJson::array();
-  for (const query::FunctionCost& row : table.rows) {
+  for (const profile::FunctionCost& row : table.rows) {
     functions.push_back({{"name", row.name},
                          {"file", row.file},
                          {"module", row.module},

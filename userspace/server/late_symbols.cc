@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "userspace/base/file.h"
@@ -203,6 +204,12 @@ std::vector<LateSymbols::Line> LateSymbols::Find(std::string_view build_id, ElfA
   return lines;
 }
 
+void LateSymbols::Want(const profile::FlameGraph& flame) const {
+  std::set<std::string> distinct;
+  for (const profile::FlameGraph::Function& function : flame.functions) distinct.insert(function.build_id);
+  Want(std::vector<std::string>(distinct.begin(), distinct.end()));
+}
+
 void LateSymbols::Name(profile::Profile* profile) {
   {
     const std::lock_guard lock(mutex_);
@@ -249,15 +256,7 @@ void LateSymbols::Name(profile::Profile* profile) {
     const profile::StackNode node = dictionary.stack(id);
     stacks[id] = dictionary.InternStack(stacks[node.parent], renamed[node.frame]);
   }
-  profile::Profile named;
-  named.value_types = profile->value_types;
-  named.default_value = profile->default_value;
-  named.period_type = profile->period_type;
-  named.period = profile->period;
-  named.time_ns = profile->time_ns;
-  named.duration_ns = profile->duration_ns;
-  named.comments = profile->comments;
-  named.accounting = profile->accounting;
+  profile::Profile named = profile::CopyHeader(*profile);
   for (size_t i = 0; i < profile->sample_count(); ++i) {
     named.Add(profile->sample(i).labels, stacks[profile->sample(i).stack], profile->values(i));
   }

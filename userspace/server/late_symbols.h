@@ -28,6 +28,7 @@
 #include "userspace/base/owned.h"
 #include "userspace/base/status.h"
 #include "userspace/base/types.h"
+#include "userspace/profile/flame_graph.h"
 #include "userspace/profile/profile.h"
 #include "userspace/store/reader.h"
 #include "userspace/symbolize/symbolizer.h"
@@ -65,6 +66,7 @@ class LateSymbols : public store::LateNames {
   void Name(profile::Profile* profile);
   // Tells `want` of those that are not there.
   void Want(std::span<const std::string> build_ids) const;
+  void Want(const profile::FlameGraph& flame) const;
 
   uint64_t generation() const override;
   std::vector<Line> Find(std::string_view build_id, ElfAddress address, bool has_name) override;

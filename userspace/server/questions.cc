@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "userspace/base/strings.h"
 #include "userspace/base/version.h"
+#include "userspace/query/flame_merge.h"
 #include "userspace/query/selector.h"
 #include "userspace/server/profile_types.h"
 
@@ -34,14 +36,7 @@ StatusOr<profile::Profile> StacksOf(const query::Engine& engine, const query::Se
           engine.ExemplarProfile(selector, range, min_ns, max_ns == 0 ? std::numeric_limits<uint64_t>::max() : max_ns));
       if (by.empty()) return std::move(result.profile);
       // The engine keeps labels with each exemplar, not on the profile's samples.
-      profile::Profile labelled;
-      labelled.value_types = result.profile.value_types;
-      labelled.default_value = result.profile.default_value;
-      labelled.period_type = result.profile.period_type;
-      labelled.time_ns = result.profile.time_ns;
-      labelled.duration_ns = result.profile.duration_ns;
-      labelled.comments = result.profile.comments;
-      labelled.accounting = result.profile.accounting;
+      profile::Profile labelled = profile::CopyHeader(result.profile);
       labelled.dictionary = std::move(result.profile.dictionary);
       for (const query::ExemplarRow& row : result.exemplars) {
         const profile::LabelSetId labels = labelled.dictionary.InternLabelSet(row.labels.Only(by));
@@ -75,14 +70,59 @@ StatusOr<rpc::StoreStatus> Questions::GetStatus() {
                           .memory_bytes = stats.memory_bytes};
 }
 
-StatusOr<profile::Profile> Questions::MergeProfile(const rpc::MergeProfileRequest& request) {
-  ASSIGN_OR_RETURN(const query::Selector selector, query::ParseSelector(request.query, profile::kTypeCpu));
+template <typename Request>
+StatusOr<Questions::Merge> Questions::Begin(const Request& request) {
+  ASSIGN_OR_RETURN(query::Selector selector, query::ParseSelector(request.query, profile::kTypeCpu));
   ASSIGN_OR_RETURN(const store::TimeRange range, Range(request.from_ns, request.to_ns));
-  ASSIGN_OR_RETURN(const std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
-  ASSIGN_OR_RETURN(profile::Profile profile, StacksOf(engine_.For(request.tenant, pass->budget()), selector, range,
-                                                      request.by, request.min_ns, request.max_ns));
+  ASSIGN_OR_RETURN(std::unique_ptr<QuestionGate::Pass> pass, gate_.Enter());
+  query::Engine engine = engine_.For(request.tenant, pass->budget());
+  engine.set_late_names(symbols_);
+  return Merge{std::move(selector), range, std::move(pass), engine};
+}
+
+StatusOr<profile::Profile> Questions::MergeProfile(const rpc::MergeProfileRequest& request) {
+  ASSIGN_OR_RETURN(const Merge merge, Begin(request));
+  ASSIGN_OR_RETURN(profile::Profile profile,
+                   StacksOf(merge.engine, merge.selector, merge.range, request.by, request.min_ns, request.max_ns));
   if (symbols_ != nullptr) symbols_->Name(&profile);
   return profile;
+}
+
+StatusOr<profile::Profile> Questions::MergeFlame(const rpc::MergeFlameRequest& request) {
+  ASSIGN_OR_RETURN(const Merge merge, Begin(request));
+  const query::FlameMergeOptions options{.root_labels = request.by, .min_share = request.min_share};
+  if (TypeInfo(merge.selector.type).kind != TypeKind::kProfile) {
+    // Exemplars: some hundred stacks.
+    ASSIGN_OR_RETURN(profile::Profile profile, StacksOf(merge.engine, merge.selector, merge.range, request.by, 0, 0));
+    if (symbols_ != nullptr) symbols_->Name(&profile);
+    return profile::ToProfile(query::FlameOf(profile, options));
+  }
+  ASSIGN_OR_RETURN(const profile::FlameGraph flame,
+                   query::MergeFlame(merge.engine, merge.selector, merge.range, options));
+  if (symbols_ != nullptr) symbols_->Want(flame);
+  return profile::ToProfile(flame);
+}
+
+StatusOr<rpc::MergeTopReply> Questions::MergeTop(const rpc::MergeTopRequest& request) {
+  ASSIGN_OR_RETURN(const Merge merge, Begin(request));
+  // The header, with one sample that has the totals.
+  const auto totals_of = [](const profile::Profile& header, int64_t samples, int64_t value) {
+    profile::Profile totals = profile::CopyHeader(header);
+    const int64_t both[] = {samples, value};
+    if (samples != 0) totals.Add(0, profile::kEmptyStack, std::span(both, totals.value_types.size()));
+    return totals;
+  };
+  if (TypeInfo(merge.selector.type).kind != TypeKind::kProfile) {
+    ASSIGN_OR_RETURN(profile::Profile profile, StacksOf(merge.engine, merge.selector, merge.range, request.by, 0, 0));
+    if (symbols_ != nullptr) symbols_->Name(&profile);
+    return rpc::MergeTopReply{totals_of(profile, profile.Total(0), profile.Total(1)),
+                              query::TopByLabels(profile, request.rows, request.order)};
+  }
+  ASSIGN_OR_RETURN(query::MergedTop top,
+                   query::MergeTop(merge.engine, merge.selector, merge.range,
+                                   {.rows = request.rows, .order = request.order, .by = request.by}));
+  if (symbols_ != nullptr) symbols_->Want(top.build_ids);
+  return rpc::MergeTopReply{totals_of(top.header, top.samples, top.value), std::move(top.tops)};
 }
 
 StatusOr<rpc::SymbolUpload> Questions::UploadSymbols(const std::string& name,

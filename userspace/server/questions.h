@@ -3,10 +3,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "userspace/query/engine.h"
+#include "userspace/query/selector.h"
 #include "userspace/rpc/query_api.h"
 #include "userspace/server/agent_registry.h"
 #include "userspace/server/late_symbols.h"
@@ -24,6 +26,8 @@ class Questions : public rpc::QueryApi {
 
   StatusOr<rpc::StoreStatus> GetStatus() override;
   StatusOr<profile::Profile> MergeProfile(const rpc::MergeProfileRequest& request) override;
+  StatusOr<profile::Profile> MergeFlame(const rpc::MergeFlameRequest& request) override;
+  StatusOr<rpc::MergeTopReply> MergeTop(const rpc::MergeTopRequest& request) override;
   StatusOr<rpc::TimeSeriesReply> TimeSeries(const rpc::TimeSeriesRequest& request) override;
   StatusOr<rpc::SymbolUpload> UploadSymbols(const std::string& name,
                                             const std::function<StatusOr<std::string>()>& next) override;
@@ -43,6 +47,15 @@ class Questions : public rpc::QueryApi {
   LateSymbols* symbols() const { return symbols_; }
 
  private:
+  // What a merge is asked about, and the engine for it.
+  struct Merge {
+    query::Selector selector;
+    store::TimeRange range;
+    std::unique_ptr<QuestionGate::Pass> pass;
+    query::Engine engine;
+  };
+  template <typename Request>
+  StatusOr<Merge> Begin(const Request& request);
   StatusOr<store::TimeRange> Range(int64_t from_ns, int64_t to_ns) const;
 
   LateSymbols* symbols_ = nullptr;

@@ -14,20 +14,6 @@ namespace {
 using profile::Profile;
 using profile::StackId;
 
-// All but the samples.
-Profile CopyHeader(const Profile& from) {
-  Profile to;
-  to.value_types = from.value_types;
-  to.default_value = from.default_value;
-  to.period_type = from.period_type;
-  to.period = from.period;
-  to.time_ns = from.time_ns;
-  to.duration_ns = from.duration_ns;
-  to.comments = from.comments;
-  to.accounting = from.accounting;
-  return to;
-}
-
 profile::FrameId SyntheticFrame(profile::Dictionary* dictionary, std::string_view name) {
   const profile::FunctionId function = dictionary->InternFunction({.name = dictionary->InternString(name)});
   return dictionary->InternFrame({.kind = profile::FrameKind::kSynthetic, .lines = {{.function = function}}});
@@ -36,7 +22,7 @@ profile::FrameId SyntheticFrame(profile::Dictionary* dictionary, std::string_vie
 }  // namespace
 
 Profile RootAtLabels(const Profile& profile, const std::vector<std::string>& labels) {
-  Profile rooted = CopyHeader(profile);
+  Profile rooted = profile::CopyHeader(profile);
   profile::DictionaryMapper mapper(profile.dictionary, &rooted.dictionary);
   std::vector<StackId> root_of_labels(profile.dictionary.label_set_count(), 0);
   std::vector<bool> have_root(profile.dictionary.label_set_count(), false);
@@ -89,7 +75,7 @@ Profile LimitNodes(Profile profile, size_t max_nodes) {
   for (size_t i = 0; i < max_nodes; ++i) kept[order[i]] = true;
   kept[profile::kEmptyStack] = true;
 
-  Profile limited = CopyHeader(profile);
+  Profile limited = profile::CopyHeader(profile);
   profile::DictionaryMapper mapper(profile.dictionary, &limited.dictionary);
   const profile::FrameId smaller = SyntheticFrame(&limited.dictionary, "(smaller)");
   for (size_t i = 0; i < profile.sample_count(); ++i) {

@@ -122,11 +122,68 @@ TEST_F(FlameMerge, IsWhatTheStacksSay) {
   for (const TopOrder order : {TopOrder::kSelf, TopOrder::kTotal}) {
     const profile::Profile profile = Value(engine().MergeProfile(cpu_, {}));
     for (const size_t n : {size_t{0}, size_t{1}, size_t{5}, size_t{1000}}) {
-      const MergedTop top = Value(MergeTop(engine(), cpu_, {}, n, order));
-      EXPECT_EQ(RowsOf(top.table), RowsOf(TopFunctions(profile, n, order)));
+      const MergedTop top = Value(MergeTop(engine(), cpu_, {}, {.rows = n, .order = order}));
+      EXPECT_EQ(RowsOf(top.tops.at(0).table), RowsOf(TopFunctions(profile, n, order)));
     }
-    EXPECT_EQ(Value(MergeTop(engine(), cpu_, {}, 0)).build_ids, (std::vector<std::string>{"aa", "bb"}));
+    EXPECT_EQ(Value(MergeTop(engine(), cpu_, {})).build_ids, (std::vector<std::string>{"aa", "bb"}));
   }
+}
+
+// What is shown, by way and name; what stands for others by their number.
+std::multimap<std::string, std::pair<int64_t, int64_t>> Shown(const FlameTree& tree) {
+  std::multimap<std::string, std::pair<int64_t, int64_t>> shown;
+  std::vector<std::string> ways(tree.size());
+  for (size_t i = 0; i < tree.size(); ++i) {
+    if (i > 0) ways[i] = ways[tree.parent[i]] + "/" + tree.names[tree.name[i]];
+    shown.emplace(ways[i], std::pair(tree.self[i], tree.total[i]));
+  }
+  return shown;
+}
+
+TEST_F(FlameMerge, WhatATerminalShows) {
+  for (const std::vector<std::string>& by : {std::vector<std::string>{}, {"service"}, {"pod"}}) {
+    const profile::Profile profile = Value(engine().MergeProfile(cpu_, {}, {.group_by = by}));
+    for (const double share : {0.0, 0.003, 0.05, 0.3}) {
+      SCOPED_TRACE(share);
+      const auto expected = Shown(BuildFlameTree(profile, 1, {.root_labels = by, .min_share = share}));
+      const FlameMergeOptions options{.root_labels = by, .min_share = share};
+      const profile::Profile merged = profile::ToProfile(Value(MergeFlame(engine(), cpu_, {}, options)));
+      EXPECT_EQ(Shown(BuildFlameTree(merged, 1)), expected);
+      EXPECT_EQ(merged.Total(0), profile.Total(0));
+      EXPECT_EQ(merged.comments, profile.comments);
+      // The same of stacks at hand.
+      const profile::Profile folded = profile::ToProfile(FlameOf(profile, options));
+      EXPECT_EQ(Shown(BuildFlameTree(folded, 1)), expected);
+      EXPECT_EQ(folded.Total(0), profile.Total(0));
+      if (share == 0) {
+        EXPECT_EQ(Shown(BuildFlameTree(folded, 0)), Shown(BuildFlameTree(profile, 0, {.root_labels = by})));
+      }
+    }
+  }
+}
+
+TEST_F(FlameMerge, TablesByLabel) {
+  for (const std::vector<std::string>& by : {std::vector<std::string>{"service"}, {"service", "pod"}, {"absent"}}) {
+    const profile::Profile profile = Value(engine().MergeProfile(cpu_, {}, {.group_by = by}));
+    for (const size_t n : {size_t{0}, size_t{3}}) {
+      const MergedTop top = Value(MergeTop(engine(), cpu_, {}, {.rows = n, .order = TopOrder::kTotal, .by = by}));
+      const std::vector<profile::LabelledTop> expected = TopByLabels(profile, n, TopOrder::kTotal);
+      ASSERT_EQ(top.tops.size(), expected.size());
+      ASSERT_GE(top.tops.size(), 1u);
+      for (size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_EQ(top.tops[i].labels, expected[i].labels);
+        EXPECT_EQ(RowsOf(top.tops[i].table), RowsOf(expected[i].table));
+        EXPECT_EQ(top.tops[i].table.total, expected[i].table.total);
+        EXPECT_EQ(top.tops[i].table.functions, expected[i].table.functions);
+      }
+      EXPECT_EQ(top.samples, profile.Total(0));
+      EXPECT_EQ(top.value, profile.Total(1));
+    }
+  }
+  const MergedTop nothing = Value(MergeTop(engine(), Value(ParseSelector("cpu{service=\"nobody\"}")), {}));
+  EXPECT_EQ(nothing.samples, 0);
+  ASSERT_EQ(nothing.tops.size(), 1u);
+  EXPECT_TRUE(nothing.tops[0].table.rows.empty());
 }
 
 TEST_F(FlameMerge, FilesAndLinesAreThoseOfTheFunction) {
@@ -256,7 +313,7 @@ TEST_F(FlameMerge, LateNamesAreShownAndNotStored) {
   engine.set_late_names(&late);
   const auto names = [&] {
     std::set<std::string> set;
-    for (const FunctionCost& row : Value(MergeTop(engine, cpu_, {}, 0)).table.rows) set.insert(row.name);
+    for (const FunctionCost& row : Value(MergeTop(engine, cpu_, {})).tops.at(0).table.rows) set.insert(row.name);
     return set;
   };
   const Boxes plain = BoxesOf(Value(MergeFlame(engine, cpu_, {})), 1);
@@ -279,7 +336,8 @@ TEST_F(FlameMerge, LateNamesAreShownAndNotStored) {
 TEST_F(FlameMerge, StaysWithinTheMemoryOfAQuestion) {
   store::ReadBudget little({.memory_bytes = 1000});
   EXPECT_EQ(MergeFlame(engine().For("", &little), cpu_, {}).status().code(), StatusCode::kResourceExhausted);
-  EXPECT_EQ(MergeTop(engine().For("", &little), cpu_, {}, 10).status().code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(MergeTop(engine().For("", &little), cpu_, {}, {.rows = 10}).status().code(),
+            StatusCode::kResourceExhausted);
   store::ReadBudget enough({.memory_bytes = 4u << 20});
   EXPECT_TRUE(MergeFlame(engine().For("", &enough), cpu_, {}).ok());
   EXPECT_LT(enough.charged(), 1u << 20);

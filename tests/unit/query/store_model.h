@@ -326,11 +326,20 @@ inline void Compare(Model* model, const Engine& engine) {
     }
     for (const TopOrder order : {TopOrder::kSelf, TopOrder::kTotal}) {
       for (const size_t n : {size_t{0}, size_t{3}}) {
-        const TopTable top = Value(MergeTop(engine, cpu, range, n, order)).table;
+        const TopTable top = Value(MergeTop(engine, cpu, range, {.rows = n, .order = order})).tops.at(0).table;
         const TopTable expected_top = TopFunctions(merged, n, order);
         ASSERT_EQ(RowsOf(top), RowsOf(expected_top));
         ASSERT_EQ(top.total, expected_top.total);
         ASSERT_EQ(top.functions, expected_top.functions);
+        const std::vector<profile::LabelledTop> tops =
+            Value(MergeTop(engine, cpu, range, {.rows = n, .order = order, .by = by})).tops;
+        const std::vector<profile::LabelledTop> expected_tops = TopByLabels(merged, n, order);
+        if (by.empty()) continue;
+        ASSERT_EQ(tops.size(), expected_tops.size());
+        for (size_t i = 0; i < tops.size(); ++i) {
+          ASSERT_EQ(tops[i].labels, expected_tops[i].labels);
+          ASSERT_EQ(RowsOf(tops[i].table), RowsOf(expected_tops[i].table));
+        }
       }
     }
     const SumTotals totals = Value(engine.Totals(cpu, range));

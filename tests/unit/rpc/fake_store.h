@@ -87,6 +87,16 @@ class FakeQuery : public QueryApi {
     if (!fail.ok()) return fail;
     return profile;
   }
+  StatusOr<profile::Profile> MergeFlame(const MergeFlameRequest& request) override {
+    last_flame = request;
+    if (!fail.ok()) return fail;
+    return profile;
+  }
+  StatusOr<MergeTopReply> MergeTop(const MergeTopRequest& request) override {
+    last_top = request;
+    if (!fail.ok()) return fail;
+    return top;
+  }
   StatusOr<TimeSeriesReply> TimeSeries(const TimeSeriesRequest& request) override {
     last_series = request;
     if (!fail.ok()) return fail;
@@ -141,7 +151,10 @@ class FakeQuery : public QueryApi {
   std::vector<LabelledHistogram> histograms;
   std::vector<CallExample> exemplars;
   std::vector<NodeInfo> nodes;
+  MergeTopReply top;
   MergeProfileRequest last_merge;
+  MergeFlameRequest last_flame;
+  MergeTopRequest last_top;
   TimeSeriesRequest last_series;
   HistogramsRequest last_histograms;
   ExemplarsRequest last_exemplars;

@@ -57,6 +57,37 @@ TEST(QueryClientTest, EveryQuestion) {
   EXPECT_EQ(store.query.last_merge.min_ns, 3u);
   EXPECT_EQ(store.query.last_merge.max_ns, 4u);
 
+  const StatusOr<profile::Profile> flame = (*client)->MergeFlame(
+      {.query = "cpu", .from_ns = 11, .to_ns = 21, .by = {"a", "b"}, .tenant = "", .min_share = 0.25});
+  ASSERT_TRUE(flame.ok()) << flame.status();
+  EXPECT_EQ(ProfileText(*flame), ProfileText(store.query.profile));
+  const MergeFlameRequest& flamed = store.query.last_flame;
+  EXPECT_EQ(std::tuple(flamed.query, flamed.from_ns, flamed.to_ns, flamed.min_share), std::tuple("cpu", 11, 21, 0.25));
+  EXPECT_THAT(flamed.by, ElementsAre("a", "b"));
+
+  store.query.top.whole = profile::CopyHeader(store.query.profile);
+  store.query.top.whole.Add(0, profile::kEmptyStack, std::vector<int64_t>(store.query.profile.value_types.size(), 9));
+  store.query.top.tops = {{.labels = labels,
+                           .table = {.rows = {{.name = "f", .kind = profile::FrameKind::kJit, .self = 1, .total = 4}},
+                                     .total = 8,
+                                     .functions = 7}}};
+  const StatusOr<MergeTopReply> top = (*client)->MergeTop({.query = "cpu",
+                                                           .from_ns = 12,
+                                                           .to_ns = 22,
+                                                           .by = {"c"},
+                                                           .tenant = "",
+                                                           .rows = 5,
+                                                           .order = profile::TopOrder::kTotal});
+  ASSERT_TRUE(top.ok()) << top.status();
+  EXPECT_EQ(ProfileText(top->whole), ProfileText(store.query.top.whole));
+  ASSERT_EQ(top->tops.size(), 1u);
+  EXPECT_EQ(top->tops[0].labels, labels);
+  EXPECT_EQ(top->tops[0].table.rows.at(0).total_percent, 50);
+  const MergeTopRequest& topped = store.query.last_top;
+  EXPECT_EQ(std::tuple(topped.query, topped.from_ns, topped.to_ns, topped.rows, topped.order),
+            std::tuple("cpu", 12, 22, 5u, profile::TopOrder::kTotal));
+  EXPECT_THAT(topped.by, ElementsAre("c"));
+
   const StatusOr<TimeSeriesReply> series =
       (*client)->TimeSeries({.query = "q", .from_ns = 1, .to_ns = 2, .step_ns = 3, .by = {"x", "y"}});
   ASSERT_TRUE(series.ok()) << series.status();

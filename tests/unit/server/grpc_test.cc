@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "tests/unit/server/live_store.h"
+#include "userspace/query/flame_tree.h"
 
 namespace pyrometer::server {
 namespace {
@@ -48,6 +49,57 @@ TEST(LiveGrpcTest, WhatAgentsSendCanBeAsked) {
   EXPECT_EQ(profile->accounting.taken, 345u);
   EXPECT_EQ(profile->accounting.delivered, 330u);
   EXPECT_EQ(profile->accounting.dropped.at("ring full"), 15u);
+
+  // What is shown of it, as the stacks have it.
+  const auto top = client->MergeTop({.query = "cpu", .from_ns = from, .to_ns = to});
+  ASSERT_TRUE(top.ok()) << top.status();
+  EXPECT_EQ(top->whole.accounting, profile->accounting);
+  EXPECT_EQ(top->whole.Total(0), 330);
+  EXPECT_EQ(top->whole.Total(1), profile->Total(1));
+  const auto names = [](const profile::TopTable& table) {
+    std::string text;
+    for (const profile::FunctionCost& row : table.rows) {
+      text += StrFormat("%s %d %d\n", row.name, row.self, row.total);
+    }
+    return text;
+  };
+  ASSERT_EQ(top->tops.size(), 1u);
+  EXPECT_EQ(names(top->tops[0].table), names(query::TopFunctions(*profile, 0)));
+  const auto tops = client->MergeTop({.query = "cpu", .from_ns = from, .to_ns = to, .by = {"container.name"}});
+  ASSERT_TRUE(tops.ok()) << tops.status();
+  const std::vector<profile::LabelledTop> expected = query::TopByLabels(*profile, 0, profile::TopOrder::kSelf);
+  ASSERT_EQ(tops->tops.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(tops->tops[i].labels, expected[i].labels);
+    EXPECT_EQ(names(tops->tops[i].table), names(expected[i].table));
+  }
+  const auto tree_text = [](const query::FlameTree& tree) {
+    std::string text;
+    for (size_t i = 0; i < tree.size(); ++i) {
+      text += StrFormat("%d %s %d %d\n", tree.depth[i], tree.names[tree.name[i]], tree.self[i], tree.total[i]);
+    }
+    return text;
+  };
+  for (const std::string type : {"cpu", "syscall_latency"}) {
+    const auto stacks = client->MergeProfile({.query = type, .from_ns = from, .to_ns = to, .by = {"container.name"}});
+    const auto flame = client->MergeFlame(
+        {.query = type, .from_ns = from, .to_ns = to, .by = {"container.name"}, .tenant = "", .min_share = 0.2});
+    ASSERT_TRUE(stacks.ok() && flame.ok()) << flame.status();
+    EXPECT_EQ(tree_text(query::BuildFlameTree(*flame, 1)),
+              tree_text(query::BuildFlameTree(*stacks, 1, {.root_labels = {"container.name"}, .min_share = 0.2})));
+    const auto table = client->MergeTop({.query = type, .from_ns = from, .to_ns = to});
+    ASSERT_TRUE(table.ok()) << table.status();
+    EXPECT_EQ(names(table->tops.at(0).table), names(query::TopFunctions(*stacks, 0)));
+    EXPECT_EQ(table->whole.Total(1), stacks->Total(1));
+  }
+  for (const std::string type : {"cpu", "syscall_latency"}) {
+    EXPECT_EQ(client->MergeTop({.query = type, .from_ns = 1, .to_ns = 2})->whole.sample_count(), 0u);
+    EXPECT_EQ(client->MergeFlame({.query = type, .from_ns = 1, .to_ns = 2})->sample_count(), 0u);
+  }
+  EXPECT_EQ(client->MergeTop({.query = "tcp_connections", .from_ns = from, .to_ns = to}).status().code(),
+            StatusCode::kInvalidArgument);
+  EXPECT_EQ(client->MergeFlame({.query = "cpu{", .from_ns = from, .to_ns = to}).status().code(),
+            StatusCode::kInvalidArgument);
 
   const auto exemplars =
       client->MergeProfile({.query = "syscall_latency", .from_ns = from, .to_ns = to, .min_ns = 10'000'000});

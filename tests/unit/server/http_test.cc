@@ -225,6 +225,23 @@ TEST_F(HttpTest, Flame) {
   EXPECT_EQ(below, (std::map<std::string, int64_t>{{"(outside the focus)", 30}, {"hot_a", 180}, {"hot_b", 120}}));
   EXPECT_EQ(all, 330);
   EXPECT_EQ(Error("/api/v1/flame?query=syscall_latency&focus=x", 400)["code"], "invalid_argument");
+  // Names that are too long for an address come in a body.
+  const auto in_body = [&](const std::string& body, const std::string& type = "application/json") {
+    return Ask(
+        store_->http_port(),
+        {.method = "POST", .path = "/api/v1/flame?by=service", .body = body, .headers = {{"Content-Type", type}}});
+  };
+  const json same = in_body(R"({"focus":["shop","main","work"]})").Json();
+  EXPECT_EQ(same["samples"], focus["samples"]);
+  EXPECT_EQ(same["strings"], focus["strings"]);
+  for (const char* body : {"", "[]", "{", R"({"focus":"shop"})", R"({"focus":[1]})", R"({"focus":[],"more":1})"}) {
+    EXPECT_EQ(in_body(body).status, 400) << body;
+  }
+  EXPECT_EQ(in_body(R"({"focus":["shop"]})", "text/plain").status, 400);
+  // The range that was asked, so that it can be asked again to the window.
+  const json range = focus["range"];
+  EXPECT_EQ(range[1].get<int64_t>() - range[0].get<int64_t>(), 15 * 60 * 1000);
+  EXPECT_EQ(GetJson("/api/v1/flame?from=" + range[0].dump() + "&to=" + range[1].dump())["range"], range);
   EXPECT_EQ(Error("/api/v1/flame?query=tcp_connections", 400)["code"], "invalid_argument");
 }
 

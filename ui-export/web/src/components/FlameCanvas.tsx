@@ -17,6 +17,7 @@ export interface FlameCanvasProps {
   up: boolean;
   label: string; // for screen readers
   missReasons?: Record<string, number>;
+  explain?: (node: number) => string; // what more there is to say of a frame
   onSearchKey?: () => void;
 }
 
@@ -229,7 +230,7 @@ export function FlameCanvas(props: FlameCanvasProps): JSX.Element {
       <span className="sr-only" aria-live="polite">{spoken}</span>
       {hover >= 0 && hover < graph.fn.length && (
         <div ref={tip} className="tip frame-tip">
-          <FrameTip graph={graph} node={hover} zoom={zoom} missReasons={props.missReasons} />
+          <FrameTip graph={graph} node={hover} zoom={zoom} missReasons={props.missReasons} explanation={props.explain?.(hover) ?? ''} />
         </div>
       )}
       {focus >= 0 && focus < graph.fn.length && hover < 0 && (

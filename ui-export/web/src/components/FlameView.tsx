@@ -1,9 +1,10 @@
 // Flame graph, table, search, legend and accounting: the whole working place, used by the page and by the viewer.
-import { useDeferredValue, useEffect, useMemo, useRef, useState, type ReactNode } from 'react';
+import { useDeferredValue, useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState, type ReactNode } from 'react';
 import {
   buildGraph, calleesOf, callersOf, Kind, pathTo, resolveZoom, topFunctions, zoomPath, type FlameGraph, type FlameSource, type TopRow,
 } from '../lib/flame';
 import { categoryOf, fillsOf, kCategories, kCategoryInfo, kDark, kLight, type Category } from '../lib/colors';
+import { askFocus, Finer, isSmaller } from '../lib/finer';
 import { makeSearch, matchedShare, matchFunctions } from '../lib/search';
 import { baseName, count, duration, percent, shortName, value } from '../lib/format';
 import { explainReason, isComplete } from '../lib/reasons';
@@ -24,12 +25,14 @@ export function FlameView(props: {
   source: FlameSource;
   labels: readonly string[]; // that can be grouped by
   by: string; // grouped by now, comma separated
+  path?: string | null; // the question of the API that `source` answers: what is zoomed in to is asked again, finer
   groupHere: boolean; // true: group by label in this page (viewer); false: the store did it
   what: string; // said to screen readers
   extra?: ReactNode; // at the right end of the tool bar
 }): JSX.Element {
-  const { source } = props;
   const [url, go] = useUrl();
+  const finer = useFiner(props.source, props.path ?? '', url.zoom);
+  const source = finer.shown;
   const by = useMemo(() => (props.by ? props.by.split(',') : []), [props.by]);
   const groupHere = props.groupHere;
   const wantedType = source.types.findIndex((t) => t.type === url.type);
@@ -84,7 +87,15 @@ export function FlameView(props: {
   const dark = useDark();
 
   const display = url.display;
-  const setZoom = (node: number): void => go({ zoom: zoomPath(graph, node) });
+  // What stands for others is no place of its own: its caller is, and shows them when they have come.
+  const setZoom = (node: number): void => go({ zoom: zoomPath(graph, standsForSmaller(graph, node) ? graph.parent[node]! : node) });
+  const explain = (node: number): string => {
+    if (!standsForSmaller(graph, node)) return '';
+    const caller = pathTo(graph, graph.parent[node]!).slice(1).map((at) => graph.fns.name[graph.fn[at]!]!);
+    if (!source.range || !props.path) return 'Boxes too small to be shown, in one sum.';
+    return finer.isFinest(caller) ? 'Boxes too small to be shown, in one sum. Narrow the selector or the range to see them.'
+      : 'Boxes too small to be shown at this size, in one sum. Click to see them.';
+  };
   const table = (
     <FunctionTable
       graph={graph} rows={rows} whole={graph.total[zoom]!} matches={matches} chosen={chosen} picked={picked}
@@ -147,14 +158,20 @@ export function FlameView(props: {
 
       {display === 'sandwich' && chosen >= 0
         ? <ChosenLine graph={graph} row={rows.find((r) => r.fn === chosen)} onBack={() => go({ display: 'both' })} />
-        : <Crumbs graph={graph} zoom={zoom} chosen={chosen} onZoom={setZoom} onUnchoose={() => go({ fn: '' })} sandwich={display === 'sandwich'} />}
+        : <Crumbs graph={graph} zoom={zoom} chosen={chosen} onZoom={setZoom} onUnchoose={() => go({ fn: '' })} sandwich={display === 'sandwich'} loading={finer.loading} />}
 
       {source.notices.length > 0 && <div className="notice" role="status">{source.notices.join(' ')}</div>}
+      {finer.error && (
+        <div className="notice with-button" role="alert">
+          <span>The smaller boxes below {shortName(graph.fns.name[graph.fn[zoom]!]!)} did not come: {finer.error.message}</span>
+          <button type="button" className="button small" onClick={() => finer.retry()}>Try again</button>
+        </div>
+      )}
       <div className={`flame-body show-${display}`}>
         {(display === 'both' || display === 'graph') && (
           <FlameCanvas
             graph={graph} zoom={zoom} onZoom={setZoom} matches={matches} emphasis={emphasis} up={url.up}
-            label={`${props.what}: flame graph`} missReasons={source.accounting.missReasons}
+            label={`${props.what}: flame graph`} missReasons={source.accounting.missReasons} explain={explain}
             onPick={(node) => setPicked((p) => ({ fn: graph.fn[node]!, count: p.count + 1 }))}
           />
         )}
@@ -183,6 +200,21 @@ export function FlameView(props: {
       </div>
     </section>
   );
+}
+
+function standsForSmaller(graph: FlameGraph, node: number): boolean {
+  return isSmaller(graph.fns.name[graph.fn[node]!]!, graph.fns.kind[graph.fn[node]!]!);
+}
+
+// `main`, as fine as it has come where the reader zoomed in to. Without a path (a file, a sum of examples) that is all.
+function useFiner(main: FlameSource, path: string, zoom: string): Pick<Finer, 'loading' | 'error' | 'isFinest' | 'retry'> & { shown: FlameSource } {
+  const [, redraw] = useReducer((n: number) => n + 1, 0);
+  const finer = useRef<Finer | null>(null);
+  finer.current ??= new Finer(askFocus, redraw);
+  const f = finer.current;
+  useLayoutEffect(() => f.set(main, path, zoom), [f, main, path, zoom]);
+  useEffect(() => () => f.stop(), [f]);
+  return { shown: f.shown ?? main, loading: f.loading, error: f.error, isFinest: (focus) => f.isFinest(focus), retry: () => f.retry() };
 }
 
 // A function in the address: its name, and its module where another function has the same name.
@@ -248,7 +280,7 @@ function legendShares(graph: FlameGraph, zoom: number): Share[] {
 }
 
 function Crumbs(props: {
-  graph: FlameGraph; zoom: number; chosen: number; sandwich: boolean; onZoom: (node: number) => void; onUnchoose: () => void;
+  graph: FlameGraph; zoom: number; chosen: number; sandwich: boolean; loading: boolean; onZoom: (node: number) => void; onUnchoose: () => void;
 }): JSX.Element {
   const { graph, zoom, chosen } = props;
   const path = pathTo(graph, zoom);
@@ -269,6 +301,7 @@ function Crumbs(props: {
         </span>
         {zoom > 0 && <button type="button" className="button small" onClick={() => props.onZoom(0)}>Reset zoom <kbd>Esc</kbd></button>}
       </nav>
+      <span className="crumb-wait" role="status">{props.loading && <><i className="dot" /> Asking for smaller boxes…</>}</span>
       {chosen >= 0 && !props.sandwich && (
         <span className="chosen-note">
           Standing out: <b title={graph.fns.name[chosen]}>{shortName(graph.fns.name[chosen]!)}</b>

@@ -4,7 +4,7 @@ import { categoryOf, kCategoryInfo } from '../lib/colors';
 import { baseName, percent, short, value } from '../lib/format';
 import { explainReason, isNameless } from '../lib/reasons';
 
-export function FrameTip(props: { graph: FlameGraph; node: number; zoom: number; missReasons?: Record<string, number> }): JSX.Element {
+export function FrameTip(props: { graph: FlameGraph; node: number; zoom: number; missReasons?: Record<string, number>; explanation: string }): JSX.Element {
   const { graph, node, zoom } = props;
   const f = graph.fn[node]!;
   const { fns } = graph;
@@ -17,7 +17,7 @@ export function FrameTip(props: { graph: FlameGraph; node: number; zoom: number;
     <>
       <div className="tip-name">{fns.name[f] || '(no name)'}</div>
       <div className="tip-sub">
-        <span className={`chip cat-${category}`}>{isLabel ? fns.module[f] : node === 0 ? 'everything measured' : kCategoryInfo[category].label}</span>
+        <span className={`chip cat-${category}`}>{props.explanation ? 'in one sum' : isLabel ? fns.module[f] : node === 0 ? 'everything measured' : kCategoryInfo[category].label}</span>
         {!isLabel && fns.module[f] && <span title={fns.module[f]}>{baseName(fns.module[f]!)}</span>}
         {fns.inlined[f] === 1 && <span>inlined</span>}
       </div>
@@ -38,6 +38,7 @@ export function FrameTip(props: { graph: FlameGraph; node: number; zoom: number;
         </tbody>
       </table>
       {where && <div className="tip-file">{where}</div>}
+      {props.explanation && <div className="tip-why">{props.explanation}</div>}
       {(category === 'unknown' || (category !== 'other' && isNameless(fns.name[f]!))) && (
         <div className="tip-why">
           No function name was found for this address.{reasons.length > 0 && ' In this profile names are missing because:'}

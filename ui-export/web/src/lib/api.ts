@@ -7,6 +7,10 @@ export class ApiError extends Error {
   }
 }
 
+export function asApiError(e: unknown): ApiError {
+  return e instanceof ApiError ? e : new ApiError(e instanceof Error ? e.message : String(e), 0, 'client', null);
+}
+
 const kTokenKey = 'pyrometer-token';
 let needToken = false;
 const tokenListeners = new Set<() => void>();
@@ -85,6 +89,7 @@ export async function download(path: string, fallbackName: string): Promise<void
 
 export interface Loaded<T> {
   data: T | undefined; // the last good answer to this question, also while it is asked again
+  answers: string | null; // the path that data answers: that of an older question while a new one is asked
   error: ApiError | undefined; // why the last attempt failed
   loading: boolean;
   loadedMs: number; // when data arrived
@@ -94,6 +99,7 @@ export interface Loaded<T> {
 interface Slot<T> {
   path: string | null;
   data: T | undefined;
+  answers: string | null;
   error: ApiError | undefined;
   loading: boolean;
   loadedMs: number;
@@ -103,7 +109,7 @@ interface Slot<T> {
 // says which questions may show each other's answer while waiting: with equal scope the old picture stays up.
 export function useApi<T>(path: string | null, options: { refreshMs?: number; scope?: string; convert?: (json: unknown) => T } = {}): Loaded<T> {
   const { refreshMs = 0, scope = path ?? '' } = options;
-  const slot = useRef<Slot<T> & { scope: string }>({ path: null, data: undefined, error: undefined, loading: false, loadedMs: 0, scope });
+  const slot = useRef<Slot<T> & { scope: string }>({ path: null, data: undefined, answers: null, error: undefined, loading: false, loadedMs: 0, scope });
   const convert = useRef(options.convert);
   convert.current = options.convert;
   const [round, ask] = useReducer((n: number) => n + 1, 0);
@@ -127,11 +133,12 @@ export function useApi<T>(path: string | null, options: { refreshMs?: number; sc
       try {
         const json = await api<unknown>(path, { signal: abort.signal });
         s.data = convert.current ? convert.current(json) : (json as T);
+        s.answers = path;
         s.error = undefined;
         s.loadedMs = Date.now();
       } catch (e) {
         if (abort.signal.aborted) return;
-        s.error = e instanceof ApiError ? e : new ApiError(e instanceof Error ? e.message : String(e), 0, 'client', null);
+        s.error = asApiError(e);
       }
       s.loading = false;
       redraw();
@@ -151,7 +158,7 @@ export function useApi<T>(path: string | null, options: { refreshMs?: number; sc
     };
   }, [path, refreshMs, round, s]);
 
-  return { data: s.data, error: s.error, loading: s.loading, loadedMs: s.loadedMs, reload: ask };
+  return { data: s.data, answers: s.answers, error: s.error, loading: s.loading, loadedMs: s.loadedMs, reload: ask };
 }
 
 // ---- replies ----

@@ -29,6 +29,7 @@ export interface FlameSource {
   title: string;
   timeMs: number; // 0 when unknown
   durationNs: number; // 0 when unknown
+  range: [fromMs: number, toMs: number] | null; // what the store was asked; null where no part of it can be asked again
   period: number;
   types: ValueType[];
   defaultType: number;
@@ -94,6 +95,11 @@ function counts(value: unknown): Record<string, number> {
 function num(value: unknown): number {
   const n = typeof value === 'string' ? Number(value) : value;
   return typeof n === 'number' && Number.isFinite(n) ? n : 0;
+}
+
+function readRange(value: unknown): [number, number] | null {
+  if (!Array.isArray(value) || value.length !== 2 || !value.every((v) => typeof v === 'number' && Number.isFinite(v))) return null;
+  return [value[0] as number, value[1] as number];
 }
 
 export function parseFlame(json: unknown): FlameSource {
@@ -176,6 +182,7 @@ export function parseFlame(json: unknown): FlameSource {
     title: String(top.title ?? ''),
     timeMs: num(profile.timeNs) / 1e6,
     durationNs: num(profile.durationNs),
+    range: readRange(top.range),
     period: num(profile.period),
     types,
     defaultType: Number.isInteger(defaultType) && defaultType >= 0 && defaultType < types.length ? defaultType : 0,
@@ -542,7 +549,12 @@ export function resolveZoom(graph: FlameGraph, path: string): number {
 
 function stepOf(graph: FlameGraph, node: number): string {
   const f = graph.fn[node]!;
-  return hashText(`${graph.fns.name[f]}\u0000${graph.fns.module[f]}\u0000${graph.fns.kind[f]}`);
+  return zoomStep(graph.fns.name[f]!, graph.fns.module[f]!, graph.fns.kind[f]!);
+}
+
+// One step of a zoom path.
+export function zoomStep(name: string, module: string, kind: number): string {
+  return hashText(`${name}\u0000${module}\u0000${kind}`);
 }
 
 function hashText(text: string): string {

@@ -34,7 +34,7 @@ export function FlamePage(props: { status: Status | undefined }): JSX.Element {
       />
       {flame.error && flame.error.status !== 400 && flame.error.status !== 401 && <ErrorBox error={flame.error} onRetry={flame.reload} stale={source !== undefined} />}
       {empty ? <div className="panel fill"><Waiting status={props.status} what="samples" filtered={url.q !== ''} onClear={() => go({ q: '' })} /></div>
-        : source ? <FlameView source={source} labels={labels.data?.labels ?? []} by={by} groupHere={false} what={`CPU time of ${asked.query}`} />
+        : source ? <FlameView source={source} path={flame.answers} labels={labels.data?.labels ?? []} by={by} groupHere={false} what={`CPU time of ${asked.query}`} />
           : <div className="panel fill">{flame.error ? null : <Skeleton rows={12} />}</div>}
     </>
   );

@@ -119,7 +119,7 @@ function WaitFlame(props: { asked: ReturnType<typeof useAsked>; query: string; r
       </header>
       {flame.error && flame.error.status !== 401 && <ErrorBox error={flame.error} onRetry={flame.reload} stale={flame.data !== undefined} />}
       {flame.data && flame.data.sampleNode.length > 0
-        ? <div className="wait-flame-body"><FlameView source={flame.data} labels={labels.data?.labels ?? []} by={by} groupHere={false} what={`Waiting time of ${query}`} /></div>
+        ? <div className="wait-flame-body"><FlameView source={flame.data} path={flame.answers} labels={labels.data?.labels ?? []} by={by} groupHere={false} what={`Waiting time of ${query}`} /></div>
         : flame.data ? <p className="faint pad">No stack of a wait was kept in this part of the range{url.idle ? '' : '; threads only idled. Choose All to see where'}.</p>
           : flame.error ? null : <Skeleton rows={8} />}
     </section>

@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { extname, join, relative } from 'node:path';
+import { cut } from './cut.mjs';
 import * as data from './data.mjs';
 
 const kMime = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
@@ -29,10 +30,21 @@ function readTree(root, at = root, into = new Map()) {
   return into;
 }
 
+const kShown = 1500;
+let hugeTree;
+
+async function bodyOf(req) {
+  let body = '';
+  for await (const piece of req) body += piece;
+  return body;
+}
+
 export async function startMock({ dist, token = '', fresh = false, offline = false } = {}) {
   const files = readTree(dist);
   let big;
-  const state = { fresh, offline, token, calls: [], sessions: [], started: Date.now() - (fresh ? 2000 : 3_600_000) };
+  // Made once per process: 40,000 boxes, of which an answer shows kShown.
+  const huge = () => (hugeTree ??= data.bigFlame('cpu{service="huge"}', 40_000));
+  const state = { fresh, offline, token, calls: [], sessions: [], focus: { delayMs: 0, error: '', answered: [] }, huge, started: Date.now() - (fresh ? 2000 : 3_600_000) };
   const server = createServer((req, res) => {
     const url = new URL(req.url, 'http://localhost');
     const now = Date.now();
@@ -109,8 +121,22 @@ export async function startMock({ dist, token = '', fresh = false, offline = fal
           res.end(big);
           return undefined;
         }
-        if (query.startsWith('off_cpu')) return reply(200, data.waitFlame(query));
-        return reply(200, data.flame(query, url.searchParams.get('by') ?? ''));
+        const range = [from, to];
+        if (wanted.some(([n, v]) => n === 'service' && v === 'huge')) {
+          void (async () => {
+            const names = url.searchParams.get('focus');
+            const focus = req.method === 'POST' ? JSON.parse(await bodyOf(req)).focus : names ? names.split('\n') : [];
+            const { delayMs, error } = state.focus;
+            if (focus.length > 0) await new Promise((resolve) => setTimeout(resolve, delayMs));
+            if (res.destroyed) return; // nobody waits for it any more
+            if (focus.length > 0 && error) return fail(504, error);
+            if (focus.length > 0) state.focus.answered.push({ focus, range });
+            reply(200, { ...cut(huge(), kShown, focus), title: query, range });
+          })();
+          return undefined;
+        }
+        if (query.startsWith('off_cpu')) return reply(200, { ...data.waitFlame(query), range });
+        return reply(200, { ...data.flame(query, url.searchParams.get('by') ?? ''), range });
       }
       case 'histograms': {
         if (query.startsWith('tcp_rtt')) return reply(200, { unit: 'nanoseconds', histograms: [data.peerHistogram(Object.fromEntries(wanted))] });

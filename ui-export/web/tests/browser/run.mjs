@@ -13,6 +13,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { chromium } from 'playwright-core';
 import { bigFlame, flame } from './data.mjs';
 import { startMock } from './mock.mjs';
+import { zoomChecks } from './zoom.mjs';
 
 const web = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const dist = process.env.PYROMETER_DIST ?? join(web, 'dist');
@@ -393,6 +394,8 @@ await check('selector: completion, marked errors, empty result', async () => {
   await graphReady(page);
   await done(page);
 });
+
+await zoomChecks({ check, open, done, graphReady, address, textIs, countIs, shot, until, dist });
 
 await check('system calls: what has not returned', async () => {
   const page = await open('?view=syscalls', { mock, width: 1400, height: 900 });

@@ -1,0 +1,1 @@
+export function cut<T>(doc: T, maxNodes: number, focus?: string[]): T;
