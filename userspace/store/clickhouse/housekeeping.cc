@@ -471,9 +471,9 @@ Status ClusterHousekeeper::DropOld() {
     const auto drop = [&](Table table, const std::string& before, bool text) -> Status {
       ASSIGN_OR_RETURN(const auto partitions, PartitionsBefore(shard, "parts WHERE 1", table, before));
       for (const std::string& partition : partitions) {
-        RETURN_IF_ERROR(cluster_.Execute(
-            shard, StrFormat(text ? "ALTER TABLE %s DROP PARTITION '%s'" : "ALTER TABLE %s DROP PARTITION %s",
-                             cluster_.Local(table), partition)));
+        const std::string name = text ? StrFormat("'%s'", partition) : partition;
+        RETURN_IF_ERROR(
+            cluster_.Execute(shard, StrFormat("ALTER TABLE %s DROP PARTITION %s", cluster_.Local(table), name)));
       }
       return OkStatus();
     };
