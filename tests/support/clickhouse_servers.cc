@@ -4,16 +4,18 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <set>
+#include <random>
 #include <thread>
 
 #include "userspace/base/clock.h"
@@ -34,20 +36,33 @@ std::string FindProgram(const std::string& name) {
   return "";
 }
 
+// A port that nobody else takes while this process lives, also while the server that has it is down: below those that
+// the kernel gives to connections by itself, and bound to a name of this machine that tells other tests that it is
+// taken.
 uint16_t FreePort() {
-  static std::set<uint16_t> given;
-  for (;;) {
+  constexpr uint16_t kFirst = 20'000, kEnd = 32'000;
+  static std::vector<UniqueFd> taken;
+  static std::mt19937 random(std::random_device{}());
+  for (int tries = 0; tries < 1000; ++tries) {
+    const auto port = static_cast<uint16_t>(kFirst + random() % (kEnd - kFirst));
+    UniqueFd name(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un path = {};
+    path.sun_family = AF_UNIX;
+    // The first byte stays 0: a name without a file.
+    const std::string text = StrFormat("pyrometer-test-port-%d", port);
+    text.copy(path.sun_path + 1, sizeof(path.sun_path) - 1);
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
+    if (!name || bind(name.get(), reinterpret_cast<sockaddr*>(&path), size) != 0) continue;
     const UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in address = {};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof(address);
-    if (!fd || bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0 ||
-        getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-      return 0;
-    }
-    if (given.insert(ntohs(address.sin_port)).second) return ntohs(address.sin_port);
+    address.sin_port = htons(port);
+    if (!fd || bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) continue;
+    taken.push_back(std::move(name));
+    return port;
   }
+  return 0;
 }
 
 pid_t Spawn(const std::vector<std::string>& arguments, const std::string& output) {
@@ -64,6 +79,14 @@ pid_t Spawn(const std::vector<std::string>& arguments, const std::string& output
   args.push_back(nullptr);
   execv(args[0], args.data());
   _exit(127);
+}
+
+// The end of a server's log of errors.
+std::string ComplaintsOf(const std::string& folder) {
+  constexpr size_t kMostBytes = 4000;
+  std::ifstream errors(folder + "/errors");
+  const std::string all(std::istreambuf_iterator<char>(errors), {});
+  return all.size() <= kMostBytes ? all : all.substr(all.size() - kMostBytes);
 }
 
 void End(pid_t* process) {
@@ -107,6 +130,7 @@ ClickHouseServers::ClickHouseServers(int shards, int replicas)
                         .http = FreePort(),
                         .tcp = FreePort(),
                         .interserver = FreePort(),
+                        .https = FreePort(),
                         .folder = StrFormat("%s/%d", folder_, i)});
   }
 }
@@ -162,11 +186,23 @@ void ClickHouseServers::WriteConfig(const Server& server) const {
         "<session_timeout_ms>4000</session_timeout_ms></zookeeper>",
         zookeeper_port_);
   }
+  if (!certificate_.empty()) {
+    config << StrFormat(
+        "<https_port>%d</https_port><openSSL><server><certificateFile>%s</certificateFile><privateKeyFile>%s"
+        "</privateKeyFile><verificationMode>none</verificationMode><loadDefaultCAFile>false</loadDefaultCAFile>"
+        "<disableProtocols>sslv2,sslv3,tlsv1,tlsv1_1</disableProtocols></server></openSSL>",
+        server.https, certificate_, key_);
+  }
   config << "</yandex>";
   std::ofstream(server.folder + "/users.xml")
       << "<yandex><profiles><default><max_memory_usage>2000000000</max_memory_usage></default></profiles><users>"
          "<default><password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile>"
          "<quota>default</quota></default></users><quotas><default></default></quotas></yandex>";
+}
+
+void ClickHouseServers::UseTls(std::string certificate, std::string key) {
+  certificate_ = std::move(certificate);
+  key_ = std::move(key);
 }
 
 std::string ClickHouseServers::Start() {
@@ -202,10 +238,10 @@ std::string ClickHouseServers::AwaitAnswer(const Server& server) const {
     if (waitpid(server.process, nullptr, WNOHANG) != 0) break;
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
-  std::ifstream errors(server.folder + "/errors");
-  return StrFormat("a ClickHouse server did not start (%s): %s", answer,
-                   std::string(std::istreambuf_iterator<char>(errors), {}).substr(0, 2000));
+  return StrFormat("a ClickHouse server did not start (%s): %s", answer, ComplaintsOf(server.folder));
 }
+
+std::string ClickHouseServers::Complaints(size_t server) const { return ComplaintsOf(servers_[server].folder); }
 
 std::string ClickHouseServers::Url(const std::string& database, const std::string& more) const {
   std::string url = "clickhouse://";

@@ -31,6 +31,9 @@ class ClickHouseServers {
   static std::string WhyNot(bool with_zookeeper);
   // Whether tests take their time.
   static bool Whole();
+  // Before Start: HTTPS too, with a certificate and its key (PEM).
+  void UseTls(std::string certificate, std::string key);
+  uint16_t https_port(size_t server) const { return servers_[server].https; }
   // "", or what went wrong.
   std::string Start();
 
@@ -44,20 +47,22 @@ class ClickHouseServers {
   // How parts are compressed that are written from the next Restart on, "lz4" (as it comes) or "zstd": this release
   // knows it only as a server's setting.
   void SetCompression(const std::string& method);
+  // What a server complained of, the newest; for the report of a test that failed.
+  std::string Complaints(size_t server) const;
   // The answer to a statement, as text; with "error: " before it when it is none.
   std::string Ask(size_t server, const std::string& sql) const;
 
  private:
   struct Server {
     int shard = 0;
-    uint16_t http = 0, tcp = 0, interserver = 0;
+    uint16_t http = 0, tcp = 0, interserver = 0, https = 0;
     std::string folder;
     pid_t process = -1;
   };
   void WriteConfig(const Server& server) const;
   std::string AwaitAnswer(const Server& server) const;
 
-  std::string folder_;
+  std::string folder_, certificate_, key_;
   bool replicated_ = false;
   bool clustered_ = false;
   std::string compression_ = "lz4";

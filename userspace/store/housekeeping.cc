@@ -688,25 +688,11 @@ Status Housekeeper::UpdateCutoffs() {
       return HourOf(now_ns_ - static_cast<int64_t>(age_ns));
     };
     RetentionTable::Cutoffs& cutoff = cutoffs[tenant];
-    TenantRecord record = store_.tenants_.Record(tenant);
-    cutoff.windows = std::max(hour_before(limits.retention_ns), record.kept_since_hour);
-    if (limits.retention_bytes > 0) {
-      // Oldest hours go first, never the one that is being written.
-      std::map<uint32_t, int64_t> bytes = store_.tenants_.Bytes(tenant);
-      bytes.erase(bytes.begin(), bytes.lower_bound(cutoff.windows));
-      int64_t total = 0;
-      for (const auto& [hour, size] : bytes) total += size;
-      uint32_t kept = cutoff.windows;
-      while (total > static_cast<int64_t>(limits.retention_bytes) && bytes.size() > 1) {
-        total -= bytes.begin()->second;
-        kept = bytes.begin()->first + 1;
-        bytes.erase(bytes.begin());
-      }
-      if (kept > record.kept_since_hour && kept > hour_before(limits.retention_ns)) {
-        store_.tenants_.SetKeptSince(tenant, kept);
-        RETURN_IF_ERROR(Put(&batch, Family::kMeta, TenantKey(tenant), EncodeTenant(store_.tenants_.Record(tenant))));
-        cutoff.windows = kept;
-      }
+    cutoff.windows = std::max(hour_before(limits.retention_ns), store_.tenants_.Record(tenant).kept_since_hour);
+    if (const uint32_t kept = store_.tenants_.KeptForBytes(tenant, cutoff.windows); kept > cutoff.windows) {
+      store_.tenants_.SetKeptSince(tenant, kept);
+      RETURN_IF_ERROR(Put(&batch, Family::kMeta, TenantKey(tenant), EncodeTenant(store_.tenants_.Record(tenant))));
+      cutoff.windows = kept;
     }
     store_.tenants_.ForgetBytes(tenant, cutoff.windows);
     const uint32_t rollups = hour_before(limits.rollup_retention_ns);

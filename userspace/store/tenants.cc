@@ -231,6 +231,29 @@ std::map<uint32_t, int64_t> TenantTable::Bytes(TenantId id) const {
   return states_[id]->bytes;
 }
 
+int64_t TenantTable::BytesOf(TenantId id, uint32_t hour) const {
+  const std::lock_guard lock(mutex_);
+  const auto& bytes = states_[id]->bytes;
+  const auto found = bytes.find(hour);
+  return found == bytes.end() ? 0 : found->second;
+}
+
+uint32_t TenantTable::KeptForBytes(TenantId id, uint32_t since) const {
+  const std::lock_guard lock(mutex_);
+  const State& state = *states_[id];
+  if (state.limits.retention_bytes == 0) return since;
+  const auto bytes_of = [](int64_t bytes) { return static_cast<uint64_t>(std::max<int64_t>(bytes, 0)); };
+  uint64_t total = 0;
+  for (auto at = state.bytes.lower_bound(since); at != state.bytes.end(); ++at) total += bytes_of(at->second);
+  uint32_t kept = since;
+  for (auto at = state.bytes.lower_bound(since); at != state.bytes.end(); ++at) {
+    if (total <= state.limits.retention_bytes || std::next(at) == state.bytes.end()) break;
+    total -= bytes_of(at->second);
+    kept = at->first + 1;
+  }
+  return kept;
+}
+
 void TenantTable::ForgetBytes(TenantId id, uint32_t before_hour) {
   const std::lock_guard lock(mutex_);
   auto& bytes = states_[id]->bytes;

@@ -77,6 +77,10 @@ class TenantTable {
   // Bytes of windows per hour; for retention by bytes.
   void AddBytes(TenantId id, uint32_t hour, int64_t bytes);
   std::map<uint32_t, int64_t> Bytes(TenantId id) const;
+  int64_t BytesOf(TenantId id, uint32_t hour) const;
+  // The first hour from `since` on that may stay when the tenant's windows are to fit its retention_bytes: oldest hours
+  // go first, never the newest that has any.
+  uint32_t KeptForBytes(TenantId id, uint32_t since) const;
   void ForgetBytes(TenantId id, uint32_t before_hour);
 
  private:

@@ -1,10 +1,7 @@
 // The writing half of ClickHouseStore.
 #include "userspace/store/clickhouse/clickhouse_store.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <random>
 
 #include "userspace/base/strings.h"
 #include "userspace/store/clickhouse/clickhouse.h"
@@ -20,6 +17,7 @@ constexpr uint64_t kMaxGroupBytes = 64u << 20;
 // In Family::kMeta: what a group will have inserted; rows of a batch that was never acknowledged.
 constexpr char kIntentLetter = 'G';
 constexpr char kPartialLetter = 'P';
+constexpr char kHourBytesLetter = 'B';
 
 std::string IntentKey(uint64_t number) {
   std::string key(1, kIntentLetter);
@@ -41,29 +39,15 @@ std::string PartialKey(TenantId tenant, NameId agent, uint64_t sequence, uint32_
   return key;
 }
 
-std::string OwnerName() {
-  std::random_device random;
-  std::string bytes;
-  for (int i = 0; i < 2; ++i) PutBigEndian32(random(), &bytes);
-  char host[256] = "";
-  gethostname(host, sizeof(host) - 1);
-  return StrFormat("%s of process %d on %s", HexEncode(bytes), getpid(), host);
-}
-
 }  // namespace
+
+std::string HourBytesKey(TenantId tenant, uint32_t hour) { return LetterKey(kHourBytesLetter, {tenant, hour}); }
 
 StatusOr<std::unique_ptr<Store>> Open(std::string_view url_text, const std::string& folder, StoreOptions options) {
   ASSIGN_OR_RETURN(const Url url, ParseUrl(url_text));
-  bool by_bytes = options.limits.retention_bytes != 0;
-  for (const auto& [name, limits] : options.tenant_limits) by_bytes = by_bytes || limits.retention_bytes != 0;
-  if (by_bytes) {
-    return FailedPreconditionError(
-        "--retention-bytes is for the store in a folder; with --backend clickhouse use --retention, and ClickHouse's "
-        "own means to bound its disks");
-  }
   ASSIGN_OR_RETURN(std::unique_ptr<Cluster> cluster, Cluster::Connect(url));
   RETURN_IF_ERROR(cluster->CreateTables());
-  RecordTable records(cluster.get(), OwnerName());
+  RecordTable records(cluster.get());
   uint64_t newest = 0;
   ASSIGN_OR_RETURN(std::unique_ptr<Database> database, records.Open(folder, options, &newest));
   auto store =
@@ -90,8 +74,54 @@ Status ClickHouseStore::Load() {
   const uint64_t next = next_ordinal_.load();
   RETURN_IF_ERROR(StoreBase::Load());
   next_ordinal_ = std::max(next, next_ordinal_.load());
+  RETURN_IF_ERROR(LoadBytes());
   UpdateCutoffs(options_.now());
   return OkStatus();
+}
+
+Status ClickHouseStore::LoadBytes() {
+  // What the hours that are not taken up said, in older tables.
+  for (TenantId tenant = 1; tenant <= tenants_.size(); ++tenant) tenants_.ForgetBytes(tenant, UINT32_MAX);
+  if (records_.tables_version() < kTablesVersion) return CountBytes();
+  return database_->Scan(
+      Family::kMeta, std::string(1, kHourBytesLetter), std::string(1, kHourBytesLetter + 1),
+      [&](std::string_view key, std::string_view value) -> StatusOr<bool> {
+        Decoder place(key.substr(1)), in(value);
+        const TenantId tenant = place.BigEndian32();
+        const uint32_t hour = place.BigEndian32();
+        const uint64_t bytes = in.Varint();
+        if (!place.ok() || !place.done() || !in.ok() || !in.done() || tenant == 0 || tenant > tenants_.size()) {
+          return DataLossError("damaged record of the bytes of a tenant's hour");
+        }
+        tenants_.AddBytes(tenant, hour, static_cast<int64_t>(bytes));
+        return true;
+      });
+}
+
+Status ClickHouseStore::CountBytes() {
+  Records records;
+  {
+    ASSIGN_OR_RETURN(
+        const Rows rows,
+        cluster_->Select(StrFormat("SELECT tenant, toUInt32(intDiv(time_ns, %d)) AS hour, toUInt64(sum(%s)) FROM %s "
+                                   "GROUP BY tenant, hour FORMAT RowBinary",
+                                   kHourNs, Cluster::PointBytes(), cluster_->All(Table::kPoints)),
+                         nullptr));
+    RowReader in(rows.bytes());
+    while (!in.done()) {
+      const TenantId tenant = in.U32();
+      const uint32_t hour = in.U32();
+      const uint64_t bytes = in.U64();
+      if (!in.ok()) return InternalError("ClickHouse: malformed answer");
+      if (tenant == 0 || tenant > tenants_.size()) return DataLossError("rows in ClickHouse of an unknown tenant");
+      if (hour < tenants_.Record(tenant).kept_since_hour) continue;
+      tenants_.AddBytes(tenant, hour, static_cast<int64_t>(bytes));
+      PutVarint(bytes, &records[{Family::kMeta, HourBytesKey(tenant, hour)}].emplace());
+    }
+  }
+  records_.PutTables(&records);
+  const std::lock_guard lock(commit_mutex_);
+  return WriteRecords(records);
 }
 
 // ---- groups -----------------------------------------------------------------------------------------------
@@ -137,14 +167,10 @@ void ClickHouseStore::TakePending(uint64_t* epoch) {
 }
 
 Status ClickHouseStore::TryGroup(const std::vector<Request*>& group) {
+  RETURN_IF_ERROR(LookWhoOwns());
   if (unfinished_) RETURN_IF_ERROR(Finish());
-  RETURN_IF_ERROR(lost_);
   uint64_t epoch = 0;
   TakePending(&epoch);
-  if (const Status owner = records_.CheckOwner(); !owner.ok()) {
-    if (owner.code() == StatusCode::kFailedPrecondition) lost_ = owner;
-    return owner;
-  }
 
   Unfinished made;
   made.number = NextNumber();
@@ -192,16 +218,17 @@ Status ClickHouseStore::TryGroup(const std::vector<Request*>& group) {
     agent.batches += 1;
     agent.gaps += gap;
     agent.samples += staged.samples;
+    const uint32_t kept_since = tenants_.Record(staged.tenant).kept_since_hour;
     for (const auto& [place, fresh] : staged.hours) {
       const auto [entry, added] = made.hours.try_emplace(place);
       if (added) {
         if (const auto known = fresh_.find(place); known != fresh_.end()) entry->second = known->second;
       }
       entry->second.points += fresh.points;
-      entry->second.bytes += fresh.bytes;
       entry->second.arrived_ns = now_ns;
       made.fresh_points += fresh.points;
-      made.bytes[staged.tenant][place.first] += fresh.bytes;
+      // What is hidden already counts no more.
+      if (place.first >= kept_since) made.bytes[staged.tenant][place.first] += fresh.bytes;
     }
     usage[staged.tenant].Plus(staged.usage);
     made.counters.batches += 1;
@@ -226,6 +253,13 @@ Status ClickHouseStore::TryGroup(const std::vector<Request*>& group) {
   for (const auto& [place, record] : made.hours) {
     // Once is enough: what counts after a restart is that there is something.
     if (!fresh_.contains(place)) put(Family::kMeta, FreshKey(place.first, place.second), EncodeFresh(record));
+  }
+  for (const auto& [tenant, hours] : made.bytes) {
+    for (const auto& [hour, bytes] : hours) {
+      std::string value;
+      PutVarint(static_cast<uint64_t>(tenants_.BytesOf(tenant, hour)) + bytes, &value);
+      put(Family::kMeta, HourBytesKey(tenant, hour), std::move(value));
+    }
   }
   put(Family::kMeta, kCountersKey, EncodeCounters(made.counters));
   for (const Origin& origin : made.origins) {
@@ -314,9 +348,21 @@ Status ClickHouseStore::InsertBlock(const Block& block, uint64_t number) const {
                           is_there);
 }
 
+Status ClickHouseStore::LookWhoOwns() {
+  const Status look = records_.owner().Look(Owner::kLookAgeNs);
+  if (!disowned_ && !records_.owner().lost().ok()) {
+    // Whoever has the database now has found the intent, and decides.
+    unfinished_.reset();
+    disowned_ = true;
+    RETURN_IF_ERROR(records_.Disown(database_.get()));
+  }
+  return look;
+}
+
 Status ClickHouseStore::Finish() {
   Unfinished& group = *unfinished_;
   const auto unfinished = [&](const Status& status) {
+    if (!records_.owner().lost().ok()) return LookWhoOwns();
     return status.code() == StatusCode::kUnavailable ? status : UnavailableError(Message(status));
   };
   for (Block& block : group.blocks) {
@@ -327,6 +373,8 @@ Status ClickHouseStore::Finish() {
   }
   const uint64_t number = NextNumber();
   if (const Status written = records_.Write(number, group.records); !written.ok()) return unfinished(written);
+  // Only what the next owner is sure to find may be acknowledged.
+  if (const Status owner = records_.owner().Look(); !owner.ok()) return unfinished(owner);
   rocksdb::WriteBatch batch;
   RETURN_IF_ERROR(ToWriteBatch(*database_, group.records, &batch));
   RETURN_IF_ERROR(records_.WriteLocally(database_.get(), number, &batch));
@@ -358,8 +406,8 @@ Status ClickHouseStore::Finish() {
 }
 
 Status ClickHouseStore::WriteRecords(const Records& records) {
+  RETURN_IF_ERROR(LookWhoOwns());
   if (unfinished_) RETURN_IF_ERROR(Finish());
-  RETURN_IF_ERROR(records_.CheckOwner());
   const uint64_t number = NextNumber();
   Records all = records;
   counters_.next_ordinal = next_ordinal_.load();
@@ -415,8 +463,6 @@ Status ClickHouseStore::Recover() {
                                     intents.emplace(key, value);
                                     return true;
                                   }));
-  // What a process that is gone sent may still be on its way into the tables.
-  if (!intents.empty()) RETURN_IF_ERROR(cluster_->AwaitInserts());
   for (const auto& [key, value] : intents) {
     Decoder in(value);
     std::vector<Block> blocks(in.Count(3));

@@ -23,6 +23,9 @@
 
 namespace pyrometer::store::clickhouse {
 
+// In Family::kMeta: bytes of the rows of a tenant's hour; what is hidden has none.
+std::string HourBytesKey(TenantId tenant, uint32_t hour);
+
 class ClickHouseStore : public StoreBase {
  public:
   ClickHouseStore(std::unique_ptr<Database> database, const StoreOptions& options, std::unique_ptr<Cluster> cluster,
@@ -96,6 +99,11 @@ class ClickHouseStore : public StoreBase {
   StatusOr<std::set<Origin>> PresentOrigins(uint32_t day, const std::set<Origin>& wanted, std::string_view table,
                                             const std::function<StatusOr<Rows>(const std::string&)>& select) const;
   Status Recover();
+  Status LoadBytes();
+  // Of tables that were made before bytes were counted: from the rows themselves.
+  Status CountBytes();
+  // An error when another store has taken over; the group at hand is that one's affair then.
+  Status LookWhoOwns();
 
   // What is too old.
   void UpdateCutoffs(int64_t now_ns);
@@ -112,10 +120,11 @@ class ClickHouseStore : public StoreBase {
   Unsent unsent_;
   std::optional<Unfinished> unfinished_;
   std::map<Origin, std::set<Place>> partial_;  // rows of batches that were never acknowledged
-  Status lost_ = OkStatus();                   // another store has taken over
+  bool disowned_ = false;                      // another store has taken over, and the copy is no copy any more
   int64_t next_redo_ns_ = 0;                   // of RedoFunctions; guarded by housekeeping_mutex_
   // Days before which a tenant's windows were deleted since opening; guarded by housekeeping_mutex_.
   std::map<TenantId, uint32_t> deleted_before_day_;
+  uint32_t cleared_before_day_ = 0;  // of offsets; the same
 
   mutable std::mutex disk_mutex_;
   mutable uint64_t disk_bytes_ = 0;

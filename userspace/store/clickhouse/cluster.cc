@@ -22,9 +22,11 @@ constexpr uint64_t kDdlTimeoutNs = 120 * kNsPerSecond;
 // A server that could not be reached is not tried first for so long.
 constexpr uint64_t kAwayNs = 2 * kNsPerSecond;
 constexpr auto kRetryPause = std::chrono::milliseconds(200);
-// After a server answered again, what it had taken from the network before has begun.
+// After a server answered again, what it had taken from the network before has begun; and what another store was about
+// to send after it looked who owns the database (Owner::kLookAgeNs) has been sent.
 constexpr auto kBeginPause = std::chrono::milliseconds(500);
 constexpr uint64_t kMaxQueryBytes = 256u << 20;
+constexpr std::string_view kInsertIdPrefix = "pyrometer";
 
 // Rows are wide: fewer of them per mark.
 constexpr uint32_t kPointGranularity = 256;
@@ -36,15 +38,6 @@ std::string Quote(std::string_view text) {
     out.push_back(c);
   }
   return out + "'";
-}
-
-StatusOr<std::vector<std::string>> Column(const HttpClient& http, std::string_view sql) {
-  ASSIGN_OR_RETURN(const std::string bytes, http.Select(sql, {}, nullptr, kAskTimeoutNs));
-  RowReader in(bytes);
-  std::vector<std::string> values;
-  while (!in.done()) values.emplace_back(in.String());
-  if (!in.ok()) return InternalError(StrFormat("ClickHouse %s: malformed answer", http.address().Text()));
-  return values;
 }
 
 struct ColumnSpec {
@@ -114,6 +107,17 @@ constexpr ColumnSpec kRecordColumns[] = {
 
 }  // namespace
 
+uint64_t Cluster::AskTimeoutNs() const { return std::max(kAskTimeoutNs, url_.patience_ns); }
+
+StatusOr<std::vector<std::string>> Cluster::Column(const HttpClient& http, std::string_view sql) const {
+  ASSIGN_OR_RETURN(const std::string bytes, http.Select(sql, {}, nullptr, AskTimeoutNs()));
+  RowReader in(bytes);
+  std::vector<std::string> values;
+  while (!in.done()) values.emplace_back(in.String());
+  if (!in.ok()) return InternalError(StrFormat("ClickHouse %s: malformed answer", http.address().Text()));
+  return values;
+}
+
 std::string Cluster::Local(Table table) const {
   return StrFormat("%s.%s", url_.database, kTableNames[static_cast<size_t>(table)]);
 }
@@ -144,7 +148,7 @@ StatusOr<std::unique_ptr<Cluster>> Cluster::Connect(const Url& url) {
                      first->http.Select(StrFormat("SELECT toUInt64(uniqExact(shard_num)), count() FROM system.clusters "
                                                   "WHERE cluster = %s FORMAT RowBinary",
                                                   Quote(url.cluster)),
-                                        {}, nullptr, kAskTimeoutNs));
+                                        {}, nullptr, cluster->AskTimeoutNs()));
     RowReader in(bytes);
     cluster->shards_ = static_cast<uint32_t>(in.U64());
     const uint64_t members = in.U64();
@@ -212,7 +216,7 @@ Status Cluster::Ask(Server* server) {
       server->http.Select(StrFormat("SELECT DISTINCT shard_num FROM system.clusters WHERE cluster = %s AND "
                                     "is_local FORMAT RowBinary",
                                     Quote(url_.cluster)),
-                          {}, nullptr, kAskTimeoutNs));
+                          {}, nullptr, AskTimeoutNs()));
   if (bytes.empty()) {
     return FailedPreconditionError(
         StrFormat("ClickHouse %s is in no cluster '%s': its <remote_servers> must have one of that name with itself in "
@@ -277,6 +281,8 @@ std::string Cluster::Ddl(const Server& server, Table table) const {
   // Newer servers can write through to the disk before they say that they have it.
   setting("fsync_after_insert", "1");
   setting("fsync_part_directory", "1");
+  // What is sent again may be sent again days later, when a server is back. A week is what 18.16 has by itself.
+  if (replicated_) setting("replicated_deduplication_window_seconds", "604800");
   return sql;
 }
 
@@ -370,7 +376,7 @@ StatusOr<Rows> Cluster::SelectSettled(uint32_t shard, Table table, std::string_v
             StrFormat("SELECT is_readonly, inserts_in_queue, log_pointer, log_max_index FROM system.replicas WHERE "
                       "database = '%s' AND table = '%s' FORMAT RowBinary",
                       url_.database, kTableNames[static_cast<size_t>(table)]),
-            {}, nullptr, kAskTimeoutNs);
+            {}, nullptr, AskTimeoutNs());
         if (!state.ok()) {
           failed = state.status();
           continue;
@@ -385,7 +391,7 @@ StatusOr<Rows> Cluster::SelectSettled(uint32_t shard, Table table, std::string_v
           const auto entries = server->http.Select(
               StrFormat("SELECT count() FROM system.zookeeper WHERE path = '/pyrometer/%s/%d/%s/log' FORMAT RowBinary",
                         url_.database, shard, kTableNames[static_cast<size_t>(table)]),
-              {}, nullptr, kAskTimeoutNs);
+              {}, nullptr, AskTimeoutNs());
           if (!entries.ok()) {
             failed = entries.status();
             continue;
@@ -412,10 +418,85 @@ StatusOr<Rows> Cluster::SelectSettled(uint32_t shard, Table table, std::string_v
   return failed;
 }
 
+StatusOr<Rows> Cluster::SelectSome(uint32_t shard, std::string_view sql) const {
+  Status failed = UnavailableError(StrFormat("no ClickHouse server of shard %d answers", shard));
+  bool answered = false;
+  for (Server* server : ServersOf(shard)) {
+    StatusOr<std::string> bytes = server->http.Select(sql, QuestionSettings(*server), nullptr, AskTimeoutNs());
+    Saw(server, bytes.status());
+    if (bytes.ok() && !bytes->empty()) return Rows(*std::move(bytes), nullptr);
+    answered = answered || bytes.ok();
+    if (bytes.ok()) continue;
+    failed = bytes.status();
+    if (failed.code() != StatusCode::kUnavailable) return failed;
+  }
+  if (!answered) return failed;
+  return Rows("", nullptr);
+}
+
+Status Cluster::AwaitAnswer(uint32_t shard, std::string_view sql, std::string_view expected) const {
+  const uint64_t until_ns = MonotonicNowNs() + url_.patience_ns;
+  for (Server* server : ServersOf(shard)) {
+    for (;;) {
+      const StatusOr<std::string> answer = server->http.Select(sql, QuestionSettings(*server), nullptr, AskTimeoutNs());
+      Saw(server, answer.status());
+      if (answer.status().code() == StatusCode::kUnavailable) break;
+      RETURN_IF_ERROR(answer.status());
+      if (answer->empty() || *answer == expected) break;
+      if (MonotonicNowNs() >= until_ns) {
+        return UnavailableError(
+            StrFormat("ClickHouse %s has not got what other replicas of its shard took for longer than %s: look what "
+                      "is with it in its system.replicas, or stop it",
+                      server->http.address().Text(), FormatDurationNs(url_.patience_ns)));
+      }
+      std::this_thread::sleep_for(kRetryPause);
+    }
+  }
+  return OkStatus();
+}
+
+std::string Cluster::HearsOthers(Table table) const {
+  return StrFormat("(SELECT count() FROM system.replicas WHERE database = '%s' AND table = '%s' AND is_readonly) = 0",
+                   url_.database, kTableNames[static_cast<size_t>(table)]);
+}
+
+std::string Cluster::PointBytes() {
+  // Of a length: a varint.
+  const auto varint = [](const std::string& n) {
+    return StrFormat("1 + (%s > 127) + (%s > 16383) + (%s > 2097151)", n, n, n);
+  };
+  uint64_t fixed = 0;
+  std::string sql;
+  for (const ColumnSpec& column : kPointColumns) {
+    std::string_view type = column.type;
+    const bool is_array = type.starts_with("Array(");
+    if (is_array) type = type.substr(6, type.size() - 7);
+    if (type == "String") {
+      sql += StrFormat(" + arraySum(arrayMap(x -> length(x) + %s, %s))", varint("length(x)"), column.name);
+    }
+    const uint64_t bytes = type == "String"                         ? 0
+                           : type.ends_with("64")                   ? 8
+                           : type.ends_with("32")                   ? 4
+                           : type.ends_with("16") || type == "Date" ? 2
+                                                                    : 1;
+    if (!is_array) {
+      fixed += bytes;
+      continue;
+    }
+    const std::string length = StrFormat("length(%s)", column.name);
+    sql += StrFormat(" + %d * %s + %s", bytes, length, varint(length));
+  }
+  return std::to_string(fixed) + sql;
+}
+
 Status Cluster::Execute(uint32_t shard, std::string_view sql) const {
   Status failed = UnavailableError(StrFormat("no ClickHouse server of shard %d answers", shard));
   for (Server* server : ServersOf(shard)) {
-    failed = server->http.Execute(sql, {}, kDdlTimeoutNs);
+    Settings settings;
+    // A day may be larger than what one may drop by default (50 GB); where only the server's configuration can say that
+    // it may, its error tells how.
+    if (server->settings.contains("max_partition_size_to_drop")) settings = {{"max_partition_size_to_drop", "0"}};
+    failed = server->http.Execute(sql, settings, kDdlTimeoutNs);
     if (failed.code() != StatusCode::kUnavailable) break;
   }
   return failed;
@@ -429,19 +510,22 @@ Status Cluster::InsertAt(Server* server, Table table, std::string_view columns, 
   };
   // One insert is one block is one part: all of it is there or nothing.
   add("max_insert_block_size", "1000000000");
+  add("max_insert_block_size_bytes", "0");
   add("min_insert_block_size_rows", "1000000000");
   add("min_insert_block_size_bytes", "4000000000");
+  add("input_format_parallel_parsing", "0");
   add("async_insert", "0");
+  // The same block sent again is recognised on replicas, whatever a profile says.
+  add("insert_deduplicate", "1");
+  add("deduplicate_insert", "enable");
   if (replicated_ && url_.quorum > 1) add("insert_quorum", std::to_string(url_.quorum));
   return server->http.Insert(StrFormat("INSERT INTO %s (%s) FORMAT RowBinary", Local(table), columns), rows, settings,
-                             std::max<uint64_t>(url_.patience_ns, kNsPerSecond));
+                             std::max<uint64_t>(url_.patience_ns, kNsPerSecond), may_send_);
 }
 
 Status Cluster::AwaitEnd(Server* server, const std::string& query_id) const {
   const std::string sql =
       StrFormat("SELECT query_id FROM system.processes WHERE position(query_id, '%s') = 1 FORMAT RowBinary", query_id);
-  RETURN_IF_ERROR(Column(server->http, sql).status());
-  std::this_thread::sleep_for(kBeginPause);
   const uint64_t until_ns = MonotonicNowNs() + url_.patience_ns;
   for (;;) {
     ASSIGN_OR_RETURN(const auto running, Column(server->http, sql));
@@ -455,12 +539,13 @@ Status Cluster::AwaitEnd(Server* server, const std::string& query_id) const {
 }
 
 std::string Cluster::InsertId(Table table, const std::string& what) const {
-  return StrFormat("pyrometer-%s-%s", Local(table), what);
+  return StrFormat("%s-%s-%s", kInsertIdPrefix, Local(table), what);
 }
 
 Status Cluster::AwaitInserts() const {
+  std::this_thread::sleep_for(kBeginPause);
   for (Server* server : ServersOf(0)) {
-    const Status ended = AwaitEnd(server, InsertId(Table::kPoints, ""));
+    const Status ended = AwaitEnd(server, StrFormat("%s-%s.", kInsertIdPrefix, url_.database));
     Saw(server, ended);
     // One that cannot be reached works on nothing for long: its tables are written to by way of others then.
     if (!ended.ok() && !Column(server->http, "SELECT version() FORMAT RowBinary").ok()) continue;
@@ -478,6 +563,9 @@ Status Cluster::Insert(uint32_t shard, Table table, std::string_view columns, st
     for (Server* server : ServersOf(shard)) {
       if (tried && !replicated_ && is_there != nullptr) {
         // The table takes the same rows twice. So first nobody may be at it any more, and they must not be there.
+        failed = Column(server->http, "SELECT version() FORMAT RowBinary").status();
+        if (!failed.ok()) continue;
+        std::this_thread::sleep_for(kBeginPause);
         failed = AwaitEnd(server, id);
         if (!failed.ok()) continue;
         const StatusOr<bool> there = is_there();
@@ -490,7 +578,10 @@ Status Cluster::Insert(uint32_t shard, Table table, std::string_view columns, st
       failed = InsertAt(server, table, columns, rows, id);
       Saw(server, failed);
       if (failed.ok()) return OkStatus();
-      if (failed.code() == StatusCode::kPermissionDenied || failed.code() == StatusCode::kNotFound) return failed;
+      if (failed.code() == StatusCode::kPermissionDenied || failed.code() == StatusCode::kNotFound ||
+          failed.code() == StatusCode::kFailedPrecondition) {
+        return failed;
+      }
     }
     std::this_thread::sleep_for(kRetryPause);
   } while (MonotonicNowNs() < until_ns);
@@ -506,7 +597,7 @@ StatusOr<uint64_t> Cluster::DiskBytes() const {
           StrFormat("SELECT toUInt64(sum(bytes_on_disk)) FROM system.parts WHERE active AND database = '%s' FORMAT "
                     "RowBinary",
                     url_.database),
-          {}, nullptr, kAskTimeoutNs);
+          {}, nullptr, AskTimeoutNs());
       failed = bytes.status();
       if (!failed.ok()) continue;
       RowReader in(*bytes);

@@ -29,8 +29,10 @@
 
 namespace pyrometer::store::clickhouse {
 
-// Version of the tables that this program makes (and the only one that it reads).
-inline constexpr uint32_t kTablesVersion = 2;
+// Version of the tables that this program makes.
+inline constexpr uint32_t kTablesVersion = 3;
+// The oldest that it reads: opening them makes them of its own version.
+inline constexpr uint32_t kOldestTablesVersion = 2;
 
 // Rows of an answer; what they take of a question's memory is given back with them.
 class Rows {
@@ -83,6 +85,14 @@ class Cluster {
   StatusOr<Rows> SelectShard(uint32_t shard, std::string_view sql, ReadBudget* budget = nullptr) const;
   // Of one of a shard that has everything that was ever inserted there: waits for it a while; UNAVAILABLE then.
   StatusOr<Rows> SelectSettled(uint32_t shard, Table table, std::string_view sql) const;
+  // Of the first of a shard whose answer is not empty.
+  StatusOr<Rows> SelectSome(uint32_t shard, std::string_view sql) const;
+  // Until every server of a shard that can be reached answers this, or nothing; UNAVAILABLE after `patience_ns`.
+  Status AwaitAnswer(uint32_t shard, std::string_view sql, std::string_view expected) const;
+  // The condition that a replica hears what others take.
+  std::string HearsOthers(Table table) const;
+  // Bytes of a row of points as it was inserted, in SQL.
+  static std::string PointBytes();
   // On one server of the shard.
   Status Execute(uint32_t shard, std::string_view sql) const;
 
@@ -95,7 +105,9 @@ class Cluster {
   Status Insert(uint32_t shard, Table table, std::string_view columns, std::string_view rows, const std::string& id,
                 const std::function<StatusOr<bool>()>& is_there) const;
 
-  // Waits until no server that answers works on an insert into points any more, of whatever process.
+  // `may_send` is asked before each insert from now on, and before each further try of it; its error is the insert's.
+  void SetGuard(std::function<Status()> may_send) { may_send_ = std::move(may_send); }
+  // Waits until no server that answers works any more on an insert that was sent until now, of whatever process.
   Status AwaitInserts() const;
 
   // Bytes of the database on disk, one replica of each shard.
@@ -127,12 +139,16 @@ class Cluster {
   Settings QuestionSettings(const Server& server) const;
   Status InsertAt(Server* server, Table table, std::string_view columns, std::string_view rows,
                   const std::string& query_id) const;
+  // What is asked of a server in passing.
+  uint64_t AskTimeoutNs() const;
+  StatusOr<std::vector<std::string>> Column(const HttpClient& http, std::string_view sql) const;
   // Waits until the server does not work on inserts any more whose id begins so.
   Status AwaitEnd(Server* server, const std::string& query_id) const;
 
   const Url url_;
   uint32_t shards_ = 1;
   bool replicated_ = false;
+  std::function<Status()> may_send_;
   std::mutex mutex_;                              // one LookForServers at a time
   std::vector<std::unique_ptr<Server>> servers_;  // after Connect: in the order of shards, then as the URL names them
 };

@@ -17,6 +17,7 @@ constexpr std::string_view kFunctionColumnNames = "day, trie, type, name, hour, 
 constexpr int64_t kQuietNs = 60 * static_cast<int64_t>(kNsPerSecond);
 // Rows of functions that go into one insert.
 constexpr uint64_t kMaxFunctionBytes = 16u << 20;
+// The last one tells whether all are cleared.
 constexpr std::string_view kOffsetColumns[] = {"offset_leaves", "offset_counts", "offsets_ms"};
 
 // "2026-11-26"; "202611".
@@ -43,6 +44,10 @@ uint32_t ClusterHousekeeper::HourBefore(uint64_t age_ns) const {
 
 StatusOr<HousekeepingResult> ClusterHousekeeper::Run() {
   cluster_.LookForServers();
+  {
+    const std::lock_guard lock(store_.commit_mutex_);
+    RETURN_IF_ERROR(store_.LookWhoOwns());
+  }
   RETURN_IF_ERROR(TakeUpHours());
   RETURN_IF_ERROR(RedoFunctions());
   RETURN_IF_ERROR(SumOldHours());
@@ -166,7 +171,7 @@ Status ClusterHousekeeper::PutFunctions(uint32_t hour, TrieId trie, std::string*
   for (const auto& [type, of_type] : by_type) {
     ASSIGN_OR_RETURN(const NameId type_id, store_.name_reader_.Find(type));
     RowSum sum(UINT32_MAX);
-    RETURN_IF_ERROR(store_.SumRows(Table::kPoints, StrFormat("%s AND %s", where, In("grp", of_type)), nullptr, &sum));
+    RETURN_IF_ERROR(store_.SumRows(table, StrFormat("%s AND %s", where, In("grp", of_type)), nullptr, &sum));
     const StackSums sums = sum.Finish();
     ASSIGN_OR_RETURN(const std::shared_ptr<FunctionTrie> functions, store_.Functions(trie));
     const std::shared_lock lock(functions->mutex);
@@ -260,9 +265,12 @@ Status ClusterHousekeeper::RedoFunctions() {
 // ---- retention --------------------------------------------------------------------------------------------
 
 Status ClusterHousekeeper::SumOldHours() {
+  // For its bytes an hour goes when it is over: what comes later would be missing in its sums.
+  const uint32_t over = HourBefore(kHourGraceNs);
   for (TenantId tenant = 1; tenant <= store_.tenants_.size(); ++tenant) {
     const uint32_t kept = store_.tenants_.Record(tenant).kept_since_hour;
-    const uint32_t wanted = HourBefore(store_.tenants_.Limits(tenant).retention_ns);
+    const uint32_t by_age = std::max(kept, HourBefore(store_.tenants_.Limits(tenant).retention_ns));
+    const uint32_t wanted = std::max(by_age, std::min(over, store_.tenants_.KeptForBytes(tenant, by_age)));
     if (wanted <= kept) continue;
     std::vector<uint32_t> hours;
     {
@@ -288,9 +296,15 @@ Status ClusterHousekeeper::SumOldHours() {
     }
     if (until <= kept) continue;
     const std::lock_guard lock(store_.commit_mutex_);
+    if (store_.unfinished_) RETURN_IF_ERROR(store_.Finish());  // it may add to the same records
     TenantRecord record = store_.tenants_.Record(tenant);
     record.kept_since_hour = until;
-    RETURN_IF_ERROR(store_.WriteRecords({{{Family::kMeta, TenantKey(tenant)}, EncodeTenant(record)}}));
+    Records records = {{{Family::kMeta, TenantKey(tenant)}, EncodeTenant(record)}};
+    for (const auto& [hour, bytes] : store_.tenants_.Bytes(tenant)) {
+      if (hour >= until) break;
+      records[{Family::kMeta, HourBytesKey(tenant, hour)}] = std::nullopt;
+    }
+    RETURN_IF_ERROR(store_.WriteRecords(records));
     store_.tenants_.SetKeptSince(tenant, until);
   }
   return OkStatus();
@@ -435,14 +449,17 @@ Status ClusterHousekeeper::SumOldHour(TenantId tenant, uint32_t hour, uint32_t s
                          is_there);
 }
 
-StatusOr<std::vector<std::string>> ClusterHousekeeper::PartitionsBefore(uint32_t shard, std::string_view what,
-                                                                        Table table, std::string_view before) const {
+StatusOr<std::vector<std::string>> ClusterHousekeeper::PartitionsBefore(uint32_t shard, Table table,
+                                                                        std::string_view before) const {
   const std::string local = cluster_.Local(table);
-  ASSIGN_OR_RETURN(const Rows found,
-                   cluster_.SelectShard(
-                       shard, StrFormat("SELECT DISTINCT partition FROM system.%s AND active AND database = '%s' AND "
-                                        "table = '%s' AND partition < '%s' FORMAT RowBinary",
-                                        what, cluster_.url().database, local.substr(local.find('.') + 1), before)));
+  return Names(shard,
+               StrFormat("SELECT DISTINCT partition FROM system.parts WHERE active AND database = '%s' AND table "
+                         "= '%s' AND partition < '%s' FORMAT RowBinary",
+                         cluster_.url().database, local.substr(local.find('.') + 1), before));
+}
+
+StatusOr<std::vector<std::string>> ClusterHousekeeper::Names(uint32_t shard, const std::string& sql) const {
+  ASSIGN_OR_RETURN(const Rows found, cluster_.SelectShard(shard, sql));
   std::vector<std::string> partitions;
   RowReader in(found.bytes());
   while (!in.done()) partitions.emplace_back(in.String());
@@ -469,7 +486,7 @@ Status ClusterHousekeeper::DropOld() {
   if (cutoffs.size() < 2) return OkStatus();
   for (uint32_t shard = 1; shard <= cluster_.shards(); ++shard) {
     const auto drop = [&](Table table, const std::string& before, bool text) -> Status {
-      ASSIGN_OR_RETURN(const auto partitions, PartitionsBefore(shard, "parts WHERE 1", table, before));
+      ASSIGN_OR_RETURN(const auto partitions, PartitionsBefore(shard, table, before));
       for (const std::string& partition : partitions) {
         const std::string name = text ? StrFormat("'%s'", partition) : partition;
         RETURN_IF_ERROR(
@@ -481,12 +498,16 @@ Status ClusterHousekeeper::DropOld() {
     const std::string month = DayText(oldest.rollups / kHoursPerDay, "%Y%m");
     RETURN_IF_ERROR(drop(Table::kRollups, month, false));
     RETURN_IF_ERROR(drop(Table::kFunctions, month, false));
-    // When samples were taken is kept for shorter than the samples.
-    ASSIGN_OR_RETURN(
-        const auto partitions,
-        PartitionsBefore(shard, "parts_columns WHERE column = 'offsets_ms' AND column_data_uncompressed_bytes > 0",
-                         Table::kPoints, DayText(oldest.offsets / kHoursPerDay, "%Y-%m-%d")));
-    for (const std::string& partition : partitions) {
+    // When samples were taken is kept for shorter than the samples. Sizes of columns would tell where there are some,
+    // but newer servers do not know them of small parts: so, once a day, the rows are asked.
+    const uint32_t offsets_day = oldest.offsets / kHoursPerDay;
+    std::vector<std::string> days;
+    if (offsets_day > store_.cleared_before_day_) {
+      ASSIGN_OR_RETURN(days, Names(shard, StrFormat("SELECT DISTINCT toString(day) FROM %s WHERE day < toDate(%d) AND "
+                                                    "notEmpty(offsets_ms) FORMAT RowBinary",
+                                                    cluster_.Local(Table::kPoints), offsets_day)));
+    }
+    for (const std::string& partition : days) {
       for (const std::string_view column : kOffsetColumns) {
         RETURN_IF_ERROR(cluster_.Execute(shard, StrFormat("ALTER TABLE %s CLEAR COLUMN %s IN PARTITION '%s'",
                                                           cluster_.Local(Table::kPoints), column, partition)));
@@ -505,6 +526,7 @@ Status ClusterHousekeeper::DropOld() {
   for (size_t tenant = 1; tenant < cutoffs.size(); ++tenant) {
     store_.deleted_before_day_[static_cast<TenantId>(tenant)] = cutoffs[tenant].windows / kHoursPerDay;
   }
+  store_.cleared_before_day_ = oldest.offsets / kHoursPerDay;
   return moved ? RemoveSeries() : OkStatus();
 }
 

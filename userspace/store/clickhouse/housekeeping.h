@@ -34,8 +34,9 @@ class ClusterHousekeeper {
   Status SumOldHour(TenantId tenant, uint32_t hour, uint32_t shard);
   Status DropOld();
   Status RemoveSeries();
-  StatusOr<std::vector<std::string>> PartitionsBefore(uint32_t shard, std::string_view what, Table table,
-                                                      std::string_view before) const;
+  StatusOr<std::vector<std::string>> PartitionsBefore(uint32_t shard, Table table, std::string_view before) const;
+  // Of an answer of one column.
+  StatusOr<std::vector<std::string>> Names(uint32_t shard, const std::string& sql) const;
   uint32_t HourBefore(uint64_t age_ns) const;
 
   ClickHouseStore& store_;

@@ -55,6 +55,8 @@ Status FromServer(const Address& address, std::string_view text) {
     case 60:  // UNKNOWN_TABLE
     case 81:  // UNKNOWN_DATABASE
       return NotFoundError(message);
+    case 359:  // TABLE_SIZE_EXCEEDS_MAX_DROP_SIZE_LIMIT
+      return FailedPreconditionError(message);
     case 159:  // TIMEOUT_EXCEEDED
     case 160:  // TOO_SLOW
       return DeadlineExceededError(message);
@@ -80,6 +82,7 @@ Status FromServer(const Address& address, std::string_view text) {
     case 279:  // ALL_CONNECTION_TRIES_FAILED
     case 285:  // TOO_FEW_LIVE_REPLICAS
     case 286:  // UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+    case 439:  // CANNOT_SCHEDULE_TASK: it has no thread left
     case 319:  // UNKNOWN_STATUS_OF_INSERT
     case 999:  // KEEPER_EXCEPTION
       return UnavailableError(message);
@@ -101,6 +104,7 @@ struct HttpClient::Call {
   std::string_view rows;  // of an insert; its statement then stands in the URL
   bool is_insert = false;
   const Settings* settings = nullptr;
+  const std::function<Status()>* may_send = nullptr;
   ReadBudget* budget = nullptr;
   uint64_t timeout_ns = 0;
   std::string answer;
@@ -148,6 +152,12 @@ Status HttpClient::Run(Call* call) const {
       return made.status();
     }
     compressed = *std::move(made);
+    if (call->may_send != nullptr && *call->may_send != nullptr) {
+      if (Status may = (*call->may_send)(); !may.ok()) {
+        Give(handle);
+        return may;
+      }
+    }
   }
   const std::string_view body = call->is_insert ? std::string_view(compressed) : call->sql;
 
@@ -189,11 +199,19 @@ Status HttpClient::Run(Call* call) const {
     curl_easy_setopt(handle, CURLOPT_FRESH_CONNECT, 1L);
     curl_easy_setopt(handle, CURLOPT_FORBID_REUSE, 1L);
   }
-  if (!url_.ca_file.empty()) curl_easy_setopt(handle, CURLOPT_CAINFO, url_.ca_file.c_str());
+  curl_easy_setopt(handle, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+  if (!url_.ca_file.empty()) {
+    // That authority and no other.
+    curl_easy_setopt(handle, CURLOPT_CAINFO, url_.ca_file.c_str());
+    curl_easy_setopt(handle, CURLOPT_CAPATH, static_cast<char*>(nullptr));
+  }
+  char details[CURL_ERROR_SIZE] = "";
+  curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, details);
   const CURLcode code = curl_easy_perform(handle);
   long http_status = 0;
   curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &http_status);
   curl_slist_free_all(headers);
+  curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, static_cast<char*>(nullptr));
   Give(handle);
 
   if (!call->failed.ok()) return call->failed;
@@ -201,12 +219,33 @@ Status HttpClient::Run(Call* call) const {
     return UnavailableError(
         StrFormat("ClickHouse %s did not answer within %s", address_.Text(), FormatDurationNs(call->timeout_ns)));
   }
-  if (code != CURLE_OK) {
-    return UnavailableError(StrFormat("ClickHouse %s: %s; is it running, and is this the port of its HTTP interface?",
-                                      address_.Text(), curl_easy_strerror(code)));
-  }
+  if (code != CURLE_OK) return FromCurl(code, details);
   if (http_status != 200) return FromServer(address_, call->answer);
   return OkStatus();
+}
+
+Status HttpClient::FromCurl(int code, std::string_view details) const {
+  const std::string what =
+      StrFormat("ClickHouse %s: %s", address_.Text(),
+                details.empty() ? curl_easy_strerror(static_cast<CURLcode>(code)) : ToUtf8(details));
+  switch (code) {
+    case CURLE_PEER_FAILED_VERIFICATION:
+      // Another server, or one in between: trying again does not help, and nothing was sent.
+      return FailedPreconditionError(StrFormat(
+          "%s: its certificate must be for the name in --backend (%s) and signed by an authority in %s", what,
+          address_.host,
+          url_.ca_file.empty() ? "the system's list; name another with ca-file=FILE" : "ca-file=" + url_.ca_file));
+    case CURLE_SSL_CACERT_BADFILE:
+      return InvalidArgumentError(StrFormat("%s: ca-file is to name a file with certificates in PEM", what));
+    case CURLE_SSL_CONNECT_ERROR:
+      return UnavailableError(StrFormat("%s; with tls=1 the port is that of its HTTPS interface (<https_port>)", what));
+    default: {
+      const bool closed = code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR;
+      return UnavailableError(StrFormat("%s; is it running, and is this the port of its %s interface?%s", what,
+                                        url_.tls ? "HTTPS" : "HTTP",
+                                        closed && !url_.tls ? " That of HTTPS needs tls=1" : ""));
+    }
+  }
 }
 
 StatusOr<std::string> HttpClient::Select(std::string_view sql, const Settings& settings, ReadBudget* budget,
@@ -226,9 +265,14 @@ Status HttpClient::Execute(std::string_view sql, const Settings& settings, uint6
   return Run(&call);
 }
 
-Status HttpClient::Insert(std::string_view sql, std::string_view rows, const Settings& settings,
-                          uint64_t timeout_ns) const {
-  Call call{.sql = sql, .rows = rows, .is_insert = true, .settings = &settings, .timeout_ns = timeout_ns};
+Status HttpClient::Insert(std::string_view sql, std::string_view rows, const Settings& settings, uint64_t timeout_ns,
+                          const std::function<Status()>& may_send) const {
+  Call call{.sql = sql,
+            .rows = rows,
+            .is_insert = true,
+            .settings = &settings,
+            .may_send = &may_send,
+            .timeout_ns = timeout_ns};
   return Run(&call);
 }
 

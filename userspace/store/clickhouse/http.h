@@ -6,14 +6,16 @@
 //
 // Errors: UNAVAILABLE (cannot be reached, closed the connection, is overloaded, read-only), DEADLINE_EXCEEDED,
 // CANCELLED (nobody waits any more), PERMISSION_DENIED (user, password), RESOURCE_EXHAUSTED (its memory or disk, the
-// question's), NOT_FOUND (no such table or database), INTERNAL with the server's words else. After any error of an
-// insert it may have been applied all the same.
+// question's), NOT_FOUND (no such table or database), FAILED_PRECONDITION (a certificate that is not to be trusted, a
+// partition too large to be dropped), INVALID_ARGUMENT (no such file of authorities), INTERNAL with the server's words
+// else. After any error of an insert it may have been applied all the same.
 //
 // Threads: all methods from any; each call has a connection of its own, kept for the next one. An insert never shares
 // one: a connection that dies would make the HTTP library send the rows again.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -40,13 +42,17 @@ class HttpClient {
                                uint64_t timeout_ns) const;
   // A statement without rows to send or to read.
   Status Execute(std::string_view sql, const Settings& settings, uint64_t timeout_ns) const;
-  Status Insert(std::string_view sql, std::string_view rows, const Settings& settings, uint64_t timeout_ns) const;
+  // `may_send`, if any, is asked when the rows are packed and the next thing is to send them; its error is the
+  // insert's.
+  Status Insert(std::string_view sql, std::string_view rows, const Settings& settings, uint64_t timeout_ns,
+                const std::function<Status()>& may_send = nullptr) const;
 
   const Address& address() const { return address_; }
 
  private:
   struct Call;
   Status Run(Call* call) const;
+  Status FromCurl(int code, std::string_view details) const;
   void* Take() const;
   void Give(void* handle) const;
 

@@ -13,9 +13,8 @@ namespace pyrometer::store::clickhouse {
 namespace {
 
 constexpr std::string_view kColumnNames = "family, key, version, deleted, value";
-// In Family::kMeta: of the tables; who writes; in the local copy only, which write it is of.
+// In Family::kMeta: of the tables; in the local copy only, which write it is of.
 constexpr std::string_view kTablesKey = "tables";
-constexpr std::string_view kOwnerKey = "owner";
 constexpr std::string_view kCopyKey = "copy";
 constexpr std::string_view kFormatKey = "format";  // of the local database; its own affair
 constexpr std::string_view kFolder = "/clickhouse";
@@ -153,7 +152,8 @@ Status RecordTable::Write(uint64_t number, const Records& records) const {
     if (rows.empty()) return OkStatus();
     const Status sent = cluster_.Insert(
         1, Table::kRecords, kColumnNames, rows,
-        cluster_.InsertId(Table::kRecords, StrFormat("%s-%d-%d", owner_.substr(0, 16), number, piece++)), nullptr);
+        cluster_.InsertId(Table::kRecords, StrFormat("%s-%d-%d", owner_->name().substr(0, 16), number, piece++)),
+        nullptr);
     rows.clear();
     return sent;
   };
@@ -184,19 +184,20 @@ Status RecordTable::WriteLocally(Database* database, uint64_t number, rocksdb::W
   return database->Write(batch, false);
 }
 
-Status RecordTable::CheckOwner() const {
-  ASSIGN_OR_RETURN(
-      const Rows rows,
-      cluster_.SelectShard(1, StrFormat("SELECT value FROM %s WHERE family = %d AND key = '%s' ORDER BY "
-                                        "version DESC LIMIT 1 FORMAT RowBinary",
-                                        cluster_.Local(Table::kRecords), static_cast<int>(Family::kMeta), kOwnerKey)));
-  RowReader in(rows.bytes());
-  const std::string_view owner = in.String();
-  if (in.ok() && owner == owner_) return OkStatus();
-  return FailedPreconditionError(
-      StrFormat("another pyrometer store (%s) has taken over the database %s of ClickHouse: stop one of the two, or "
-                "give each a database of its own",
-                ToUtf8(owner), cluster_.url().database));
+Status RecordTable::Disown(Database* database) const {
+  std::string copy;
+  PutString("", &copy);
+  PutVarint(0, &copy);
+  rocksdb::WriteBatch batch;
+  RETURN_IF_ERROR(database->FromRocks(batch.Put(database->family(Family::kMeta), ToSlice(kCopyKey), copy), "writing"));
+  return database->Write(&batch, true);
+}
+
+void RecordTable::PutTables(Records* records) const {
+  std::string value;
+  PutVarint(kTablesVersion, &value);
+  PutString(identity_, &value);
+  (*records)[{Family::kMeta, std::string(kTablesKey)}] = std::move(value);
 }
 
 Status RecordTable::ReadIdentity(bool* created) {
@@ -209,24 +210,23 @@ Status RecordTable::ReadIdentity(bool* created) {
   *created = rows.bytes().empty();
   if (*created) {
     identity_ = RandomIdentity();
-    std::string value;
-    PutVarint(kTablesVersion, &value);
-    PutString(identity_, &value);
-    return Write(1, {{{Family::kMeta, std::string(kTablesKey)}, value}});
+    Records records;
+    PutTables(&records);
+    return Write(1, records);
   }
   RowReader in(rows.bytes());
   Decoder value(in.String());
-  const uint64_t version = value.Varint();
+  tables_version_ = value.Varint();
   identity_ = std::string(value.String());
   if (!in.ok() || !value.ok()) {
     return DataLossError(
         StrFormat("the tables in the database %s of ClickHouse are damaged: no version", cluster_.url().database));
   }
-  if (version == kTablesVersion) return OkStatus();
+  if (tables_version_ >= kOldestTablesVersion && tables_version_ <= kTablesVersion) return OkStatus();
   return FailedPreconditionError(StrFormat(
-      "the tables in the database %s of ClickHouse are of version %d; this program reads version %d: run the pyrometer "
-      "that made them, or name another database in --backend",
-      cluster_.url().database, version, kTablesVersion));
+      "the tables in the database %s of ClickHouse are of version %d; this program reads versions %d to %d: run the "
+      "pyrometer that made them, or name another database in --backend",
+      cluster_.url().database, tables_version_, kOldestTablesVersion, kTablesVersion));
 }
 
 StatusOr<std::unique_ptr<Database>> RecordTable::Open(const std::string& folder, const StoreOptions& options,
@@ -244,7 +244,7 @@ StatusOr<std::unique_ptr<Database>> RecordTable::Open(const std::string& folder,
     have = in.Varint();
     if (!in.ok() || !in.done()) return DataLossError(StrFormat("data folder %s is damaged; empty it", path));
     if (identity != identity_) {
-      // Of another database, or of tables that are gone. Nothing in it is not in its own cluster.
+      // Of another database, of tables that are gone, or disowned. Nothing in it is not in its own cluster.
       database.reset();
       std::error_code error;
       std::filesystem::remove_all(path, error);
@@ -257,24 +257,23 @@ StatusOr<std::unique_ptr<Database>> RecordTable::Open(const std::string& folder,
                                                            StrFormat("SELECT max(version) FROM %s FORMAT RowBinary",
                                                                      cluster_.Local(Table::kRecords))));
   RowReader in(rows.bytes());
-  *newest = in.U64();
+  const uint64_t there = in.U64();
   if (!in.ok()) return InternalError("ClickHouse: malformed answer");
-  if (have > *newest) {
-    // The server lost its newest writes (a power cut). What names mean must not be lost with them.
-    *newest = have + 1;
-    RETURN_IF_ERROR(SendAll(*database, *newest));
-  } else {
-    RETURN_IF_ERROR(Fill(database.get(), have, *newest));
-  }
-  ++*newest;
-  RETURN_IF_ERROR(Write(*newest, {{{Family::kMeta, std::string(kOwnerKey)}, owner_}}));
+
+  // First the database is taken over, then read: so that nothing is missed that the former owner still acknowledges.
+  ASSIGN_OR_RETURN(const std::string former, owner_->Current());
+  *newest = std::max(have, there) + kTakeOverGap + std::random_device{}() % (kTakeOverGap / 2);
+  RETURN_IF_ERROR(Write(*newest, {{{Family::kMeta, std::string(kOwnerKey)}, owner_->name()}}));
+  RETURN_IF_ERROR(owner_->TakeOver(!former.empty()));
+  // When the server has lost its newest writes (a power cut), what names mean must not be lost with them.
+  if (have > there) RETURN_IF_ERROR(SendAll(*database, *newest - 1));
+  RETURN_IF_ERROR(Fill(database.get(), std::min(have, there), *newest - 1));
   rocksdb::WriteBatch batch;
   RETURN_IF_ERROR(WriteLocally(database.get(), *newest, &batch));
   return database;
 }
 
-Status RecordTable::Fill(Database* database, uint64_t after, uint64_t newest) const {
-  if (after >= newest) return OkStatus();
+Status RecordTable::Fill(Database* database, uint64_t after, uint64_t before) const {
   // Pieces that end between two writes.
   std::vector<std::pair<uint64_t, uint64_t>> sizes;
   {
@@ -283,8 +282,8 @@ Status RecordTable::Fill(Database* database, uint64_t after, uint64_t newest) co
         cluster_.SelectSettled(
             1, Table::kRecords,
             StrFormat("SELECT version, toUInt64(sum(length(key) + length(value) + 16)) FROM %s WHERE version > "
-                      "%d GROUP BY version ORDER BY version FORMAT RowBinary",
-                      cluster_.Local(Table::kRecords), after)));
+                      "%d AND version < %d GROUP BY version ORDER BY version FORMAT RowBinary",
+                      cluster_.Local(Table::kRecords), after, before)));
     RowReader in(rows.bytes());
     while (!in.done()) {
       const uint64_t version = in.U64();

@@ -17,6 +17,7 @@
 
 #include "userspace/base/status.h"
 #include "userspace/store/clickhouse/cluster.h"
+#include "userspace/store/clickhouse/owner.h"
 #include "userspace/store/database.h"
 
 namespace pyrometer::store::clickhouse {
@@ -34,27 +35,35 @@ StatusOr<Records> DecodeRecords(std::string_view bytes);
 
 class RecordTable {
  public:
-  RecordTable(Cluster* cluster, std::string owner) : cluster_(*cluster), owner_(std::move(owner)) {}
+  explicit RecordTable(Cluster* cluster) : cluster_(*cluster), owner_(std::make_unique<Owner>(cluster)) {}
 
-  // Opens the local database of `folder` and brings it up to date; takes the database over. `*newest`: number of the
-  // newest write.
+  // Takes the database over; opens its copy in `folder` and brings that up to date. `*newest`: number of the newest
+  // write.
   StatusOr<std::unique_ptr<Database>> Open(const std::string& folder, const StoreOptions& options, uint64_t* newest);
 
   // One write; numbers rise. Idempotent. After an error it may be there or not.
   Status Write(uint64_t number, const Records& records) const;
   // The same for the local copy, synced or not.
   Status WriteLocally(Database* database, uint64_t number, rocksdb::WriteBatch* batch) const;
-  // FAILED_PRECONDITION when another store has taken the database over.
-  Status CheckOwner() const;
+  Owner& owner() const { return *owner_; }
+  // The copy of a store that lost its database may have what nobody else has: the next one to open it fills it anew.
+  Status Disown(Database* database) const;
+
+  // That the tables were of when they were opened: kOldestTablesVersion to kTablesVersion.
+  uint64_t tables_version() const { return tables_version_; }
+  // Makes them of kTablesVersion.
+  void PutTables(Records* records) const;
 
  private:
   Status ReadIdentity(bool* created);
-  Status Fill(Database* database, uint64_t after, uint64_t newest) const;
+  // What was written with numbers between these two.
+  Status Fill(Database* database, uint64_t after, uint64_t before) const;
   Status SendAll(const Database& database, uint64_t number) const;
 
   Cluster& cluster_;
-  const std::string owner_;
+  std::unique_ptr<Owner> owner_;
   std::string identity_;
+  uint64_t tables_version_ = kTablesVersion;
 };
 
 }  // namespace pyrometer::store::clickhouse
