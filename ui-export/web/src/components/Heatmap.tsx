@@ -3,7 +3,7 @@ import { useLayoutEffect, useMemo, useRef, useState } from 'react';
 import type { Heatmap } from '../lib/api';
 import { clock, count, duration, span as roundDuration } from '../lib/format';
 import { decadeTicks, lowestShown } from '../lib/scale';
-import { ticks, type Range } from '../lib/time';
+import { ticks, wholeWindows, type Range } from '../lib/time';
 import { useDark } from './theme';
 
 const kHeight = 190, kBottom = 22, kTop = 6, kLeft = 52, kRight = 8;
@@ -104,7 +104,6 @@ export function HeatmapPlot(props: {
           if (!drag) return;
           setDrag(null);
           const small = Math.abs(drag.x1 - drag.x0) < 4 && Math.abs(drag.y1 - drag.y0) < 4;
-          const t0 = Math.floor(timeOf(Math.min(drag.x0, drag.x1)) / 10_000) * 10_000;
           if (small) {
             const cell = lookup(map, timeOf(drag.x0), valueOf(drag.y0), stepMs);
             // A click: that cell and everything slower within its column.
@@ -112,7 +111,7 @@ export function HeatmapPlot(props: {
           } else {
             props.onSelect({
               lowNs: Math.floor(valueOf(Math.max(drag.y0, drag.y1))), highNs: Math.ceil(valueOf(Math.min(drag.y0, drag.y1))),
-              fromMs: t0, toMs: Math.max(t0 + 10_000, Math.ceil(timeOf(Math.max(drag.x0, drag.x1)) / 10_000) * 10_000),
+              ...wholeWindows(timeOf(Math.min(drag.x0, drag.x1)), timeOf(Math.max(drag.x0, drag.x1))),
             });
           }
         }}
