@@ -8,6 +8,7 @@
 // FlameServiceHour/form      the same as a flame graph: what the page gets
 // SumFleetHour               stacks of all services' hour summed up, without names
 // FlameFleetHour/boxes       flame graph of all services' hour, the largest `boxes` boxes; 0 = all
+// FlameFleetHourOnePercent   the same, of boxes of 1 % and more: what a terminal gets
 // FlameFleetHourByService    the same with a level of services
 // TopFleetHour               its 100 most expensive functions
 // MergeFleetHour             every stack of it spelt out with names

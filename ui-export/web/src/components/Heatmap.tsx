@@ -3,7 +3,7 @@ import { useLayoutEffect, useMemo, useRef, useState } from 'react';
 import type { Heatmap } from '../lib/api';
 import { clock, count, duration, span as roundDuration } from '../lib/format';
 import { decadeTicks, lowestShown } from '../lib/scale';
-import { ticks, type Range } from '../lib/time';
+import { ticks, wholeWindows, type Range } from '../lib/time';
 import { useDark } from './theme';
 
 const kHeight = 190, kBottom = 22, kTop = 6, kLeft = 52, kRight = 8;
@@ -50,6 +50,7 @@ export function HeatmapPlot(props: {
   const timeOf = (px: number): number => range.fromMs + ((Math.min(Math.max(px, kLeft), kLeft + plotW) - kLeft) / plotW) * span;
   const valueOf = (py: number): number => low * Math.exp((1 - (Math.min(Math.max(py, kTop), kTop + plotH) - kTop) / plotH) * logSpan);
   const stepMs = map.stepNs / 1e6;
+  const slack = Math.exp((2 / plotH) * logSpan); // two pixels
 
   useLayoutEffect(() => {
     const c = canvas.current;
@@ -78,7 +79,7 @@ export function HeatmapPlot(props: {
     const r = box.current!.getBoundingClientRect();
     return { x: e.clientX - r.left, y: e.clientY - r.top };
   };
-  const near = hover && !drag ? lookup(map, timeOf(hover.x), valueOf(hover.y), stepMs) : null;
+  const near = hover && !drag ? lookup(map, timeOf(hover.x), valueOf(hover.y), stepMs, slack) : null;
   const brush = drag ? { a: Math.min(drag.x0, drag.x1), b: Math.max(drag.x0, drag.x1), c: Math.min(drag.y0, drag.y1), d: Math.max(drag.y0, drag.y1) }
     : props.selection ? {
       a: Math.max(kLeft, props.time ? x(props.time.fromMs) : kLeft), b: Math.min(kLeft + plotW, props.time ? x(props.time.toMs) : kLeft + plotW),
@@ -104,15 +105,14 @@ export function HeatmapPlot(props: {
           if (!drag) return;
           setDrag(null);
           const small = Math.abs(drag.x1 - drag.x0) < 4 && Math.abs(drag.y1 - drag.y0) < 4;
-          const t0 = Math.floor(timeOf(Math.min(drag.x0, drag.x1)) / 10_000) * 10_000;
           if (small) {
-            const cell = lookup(map, timeOf(drag.x0), valueOf(drag.y0), stepMs);
+            const cell = lookup(map, timeOf(drag.x0), valueOf(drag.y0), stepMs, slack);
             // A click: that cell and everything slower within its column.
             props.onSelect(cell ? { lowNs: cell.low, highNs: Math.ceil(high), fromMs: cell.t, toMs: cell.t + stepMs } : null);
           } else {
             props.onSelect({
               lowNs: Math.floor(valueOf(Math.max(drag.y0, drag.y1))), highNs: Math.ceil(valueOf(Math.min(drag.y0, drag.y1))),
-              fromMs: t0, toMs: Math.max(t0 + 10_000, Math.ceil(timeOf(Math.max(drag.x0, drag.x1)) / 10_000) * 10_000),
+              ...wholeWindows(timeOf(Math.min(drag.x0, drag.x1)), timeOf(Math.max(drag.x0, drag.x1))),
             });
           }
         }}
@@ -139,10 +139,16 @@ export function HeatmapPlot(props: {
   );
 }
 
-function lookup(map: Heatmap, t: number, v: number, stepMs: number): { t: number; low: number; high: number; n: number } | null {
-  for (const c of map.columns) {
-    if (t < c.t || t >= c.t + stepMs) continue;
-    for (const [low, high, n] of c.buckets) if (n > 0 && v >= low && v <= high) return { t: c.t, low, high, n };
+// The cell at a place, or the nearest one within `slack` (a factor): cells are drawn a little larger than they are.
+function lookup(map: Heatmap, t: number, v: number, stepMs: number, slack: number): { t: number; low: number; high: number; n: number } | null {
+  const column = map.columns.find((c) => t >= c.t && t < c.t + stepMs);
+  if (!column) return null;
+  let best: { t: number; low: number; high: number; n: number } | null = null, least = slack;
+  for (const [low, high, n] of column.buckets) {
+    const away = v < low ? low / v : v > high ? v / high : 1;
+    if (n <= 0 || away > least) continue;
+    best = { t: column.t, low, high, n };
+    least = away;
   }
-  return null;
+  return best;
 }

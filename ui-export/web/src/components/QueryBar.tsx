@@ -6,8 +6,9 @@ import { tryParse, withType } from '../lib/selector';
 import { parsePair, useUrl } from '../lib/url';
 import { clock, dateTime } from '../lib/format';
 import { SelectorInput } from './SelectorInput';
+import { SecondsMap } from './SecondsMap';
 import { Timeline } from './Timeline';
-import { Help } from './ui';
+import { Help, Segments } from './ui';
 
 export interface Asked {
   query: string; // with type
@@ -35,6 +36,7 @@ export const kRefreshMs = 10_000;
 
 export function QueryBar(props: {
   type: string; types: string[]; only?: boolean; storeError?: ApiError; counted: (v: number, stepNs: number) => string; unit: 'cores' | 'rate'; title: string; extra?: ReactNode;
+  seconds?: boolean; // samples of this type have a time within their second: that can be shown in place of the time line
 }): JSX.Element {
   const [url, go] = useUrl();
   const asked = useAsked(props.type, props.only ?? props.unit === 'rate');
@@ -47,6 +49,20 @@ export function QueryBar(props: {
   const range: Range = url.to === 'now' && series.loadedMs ? resolveRange(url.from, url.to, Math.max(series.loadedMs, roughNow)) : rough;
   const sel = parsePair(url.sel);
   const preset = url.to === 'now' ? url.from : '';
+  const choice = {
+    range, selection: sel ? { fromMs: sel[0], toMs: sel[1] } : null,
+    onSelect: (s: Range | null) => go({ sel: s ? `${Math.round(s.fromMs)}-${Math.round(s.toMs)}` : '' }),
+    onZoom: (s: Range) => go({ from: String(Math.round(s.fromMs)), to: String(Math.round(s.toMs)), sel: '', live: false }),
+    toggle: props.seconds ? (
+      <Segments
+        label="What the time line shows" value={url.seconds ? 'seconds' : 'sums'} onChange={(v) => go({ seconds: v === 'seconds' })}
+        options={[
+          { value: 'sums', label: 'Sums', title: 'How much, over time' },
+          { value: 'seconds', label: 'Within seconds', title: 'When within each second: shows bursts and rhythms that sums hide' },
+        ] as const}
+      />
+    ) : undefined,
+  };
   return (
     <div className="query">
       <div className="query-row">
@@ -77,12 +93,11 @@ export function QueryBar(props: {
         </button>
         {props.extra}
       </div>
-      <Timeline
-        title={props.title} range={range} reply={series.data} loading={series.loading && !series.data} stepMs={step * 1000} selection={sel ? { fromMs: sel[0], toMs: sel[1] } : null}
-        unit={props.unit} counted={props.counted}
-        onSelect={(s) => go({ sel: s ? `${Math.round(s.fromMs)}-${Math.round(s.toMs)}` : '' })}
-        onZoom={(s) => go({ from: String(Math.round(s.fromMs)), to: String(Math.round(s.toMs)), sel: '', live: false })}
-      />
+      {props.seconds && url.seconds
+        ? <SecondsMap query={asked.query} from={url.from} to={url.to} refreshMs={url.live && url.to === 'now' ? kRefreshMs : 0} {...choice} />
+        : <Timeline
+          title={props.title} reply={series.data} loading={series.loading && !series.data} stepMs={step * 1000} unit={props.unit} counted={props.counted} {...choice}
+        />}
       <span className="sr-only" aria-live="polite">
         {sel ? `Range ${dateTime(sel[0])} to ${clock(sel[1])}` : `Range ${url.from} to ${url.to}`}
       </span>

@@ -2,13 +2,13 @@
 import { useLayoutEffect, useMemo, useRef, useState } from 'react';
 import type { SeriesReply } from '../lib/api';
 import { clock, cores, dateTime, short, span as roundDuration } from '../lib/format';
-import { ticks, type Range } from '../lib/time';
+import { ticks, wholeWindows, type Range } from '../lib/time';
 
 const kHeight = 84, kAxis = 18, kTop = 8, kLeft = 46;
 
 export function Timeline(props: {
   title: string; range: Range; reply: SeriesReply | undefined; loading: boolean; stepMs: number; selection: Range | null; unit: 'cores' | 'rate';
-  counted: (v: number, stepNs: number) => string; onSelect: (range: Range | null) => void; onZoom: (range: Range) => void;
+  counted: (v: number, stepNs: number) => string; onSelect: (range: Range | null) => void; onZoom: (range: Range) => void; toggle?: JSX.Element;
 }): JSX.Element {
   const { range, reply, selection, stepMs } = props;
   const box = useRef<HTMLDivElement>(null);
@@ -61,9 +61,7 @@ export function Timeline(props: {
       props.onSelect(null);
       return;
     }
-    // Whole windows: the store answers in windows of 10 s anyway.
-    const from = Math.floor(time(a) / 10_000) * 10_000, to = Math.ceil(time(b) / 10_000) * 10_000;
-    props.onSelect({ fromMs: from, toMs: Math.max(to, from + 10_000) });
+    props.onSelect(wholeWindows(time(a), time(b)));
   };
   const near = hover === null ? undefined : points.reduce<{ t: number; v: number } | undefined>(
     (best, p) => (Math.abs(p.t + step / 2 - time(hover)) < Math.abs((best ? best.t : -1e15) + step / 2 - time(hover)) ? p : best), undefined);
@@ -135,20 +133,33 @@ export function Timeline(props: {
         )}
         {points.length === 0 && <div className="timeline-none">{props.loading ? '' : 'Nothing was measured in this range'}</div>}
       </div>
-      <div className="timeline-note">
-        <b>{props.title}</b>
-        <span>
-          {near ? `${clock(near.t)}: ${props.counted(near.v, step * 1e6)}`
-            : selection ? `${dateTime(selection.fromMs)} – ${clock(selection.toMs)} (${roundDuration((selection.toMs - selection.fromMs) * 1e6)})`
-              : 'drag to choose a part'}
+      <RangeNote
+        title={props.title} selection={selection} onSelect={props.onSelect} onZoom={props.onZoom} toggle={props.toggle}
+        text={near ? `${clock(near.t)}: ${props.counted(near.v, step * 1e6)}` : ''}
+      />
+    </div>
+  );
+}
+
+// Below a picture of a range: what the pointer is at, else what is chosen.
+export function RangeNote(props: {
+  title: string; text: string; selection: Range | null; onSelect: (range: Range | null) => void; onZoom: (range: Range) => void; toggle?: JSX.Element;
+}): JSX.Element {
+  const { selection } = props;
+  return (
+    <div className={`timeline-note ${props.toggle ? 'with-toggle' : ''}`}>
+      {props.toggle}
+      <b>{props.title}</b>
+      <span>
+        {props.text || (selection ? `${dateTime(selection.fromMs)} – ${clock(selection.toMs)} (${roundDuration((selection.toMs - selection.fromMs) * 1e6)})`
+          : 'drag to choose a part')}
+      </span>
+      {selection && (
+        <span className="timeline-actions">
+          <button type="button" className="button small" onClick={() => props.onZoom(selection)} title="Make this part the whole time line">Enlarge</button>
+          <button type="button" className="button small" onClick={() => props.onSelect(null)}>Whole range</button>
         </span>
-        {selection && (
-          <span className="timeline-actions">
-            <button type="button" className="button small" onClick={() => props.onZoom(selection)} title="Make this part the whole time line">Enlarge</button>
-            <button type="button" className="button small" onClick={() => props.onSelect(null)}>Whole range</button>
-          </span>
-        )}
-      </div>
+      )}
     </div>
   );
 }

@@ -240,6 +240,15 @@ export interface Heatmap {
   columns: { t: number; buckets: Bucket[] }[];
 }
 
+// When within each step samples were taken.
+export interface SubSecond {
+  stepNs: number;
+  cellNs: number;
+  samples: number;
+  timed: number; // of them; the others have no time
+  columns: { t: number; cells: number[] }[];
+}
+
 export interface Waker {
   comm: string; // '': an interrupt
   tid: number;

@@ -33,6 +33,12 @@ export function resolveRange(from: string, to: string, nowMs: number): Range {
   return fromMs < toMs ? { fromMs, toMs } : { fromMs: toMs - 900_000, toMs };
 }
 
+// The store answers in windows of 10 s: a part of a range is what they lie in.
+export function wholeWindows(fromMs: number, toMs: number): Range {
+  const from = Math.floor(fromMs / 10_000) * 10_000;
+  return { fromMs: from, toMs: Math.max(Math.ceil(toMs / 10_000) * 10_000, from + 10_000) };
+}
+
 // A step that gives about `points` points and is a round number of 10 s windows.
 export function stepFor(range: Range, points = 120): number {
   const wanted = (range.toMs - range.fromMs) / points / 1000;

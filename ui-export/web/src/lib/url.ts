@@ -30,12 +30,13 @@ export interface UrlState {
   typical: boolean; // system calls: examples drawn among all calls, not the slowest
   idle: boolean; // waits: also those of threads without work
   wakers: boolean; // waits: stacks go on into who ended them
+  seconds: boolean; // CPU: in place of the time line, what happened within each second
   theme: '' | 'light' | 'dark';
 }
 
 export const kDefaults: UrlState = {
   view: 'overview', q: '', from: '-15m', to: 'now', sel: '', live: true, by: '', zoom: '', search: '', display: 'both',
-  fn: '', type: '', up: false, order: 'value', row: '', slow: '', typical: false, idle: false, wakers: false, theme: '',
+  fn: '', type: '', up: false, order: 'value', row: '', slow: '', typical: false, idle: false, wakers: false, seconds: false, theme: '',
 };
 
 export function parseUrl(search: string): UrlState {
@@ -53,7 +54,7 @@ export function parseUrl(search: string): UrlState {
   if (parsePair(p.get('sel'))) state.sel = p.get('sel')!;
   if (parsePair(p.get('slow'))) state.slow = p.get('slow')!;
   state.live = p.get('live') !== '0';
-  for (const name of ['up', 'typical', 'idle', 'wakers'] as const) state[name] = p.get(name) === '1';
+  for (const name of ['up', 'typical', 'idle', 'wakers', 'seconds'] as const) state[name] = p.get(name) === '1';
   return state;
 }
 

@@ -27,7 +27,7 @@ export function FlamePage(props: { status: Status | undefined }): JSX.Element {
   return (
     <>
       <QueryBar
-        type="cpu" types={profileTypes.length ? profileTypes : ['cpu']} storeError={flame.error} unit="cores"
+        type="cpu" types={profileTypes.length ? profileTypes : ['cpu']} storeError={flame.error} unit="cores" seconds={type === 'cpu'}
         title={type === 'cpu' ? 'CPU in use (cores)' : `${type} per second`}
         counted={(v, step) => `${cores(v)} cores (${duration(v * step)} of CPU time)`}
         extra={<ExportMenu asked={asked} />}

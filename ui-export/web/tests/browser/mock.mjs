@@ -4,6 +4,7 @@ import { createServer } from 'node:http';
 import { extname, join, relative } from 'node:path';
 import { cut } from './cut.mjs';
 import * as data from './data.mjs';
+import { subSecond } from './seconds.mjs';
 
 const kMime = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
 
@@ -147,7 +148,11 @@ export async function startMock({ dist, token = '', fresh = false, offline = fal
         }
         return reply(200, { unit: 'nanoseconds', histograms: state.fresh ? [] : data.histograms(matches) });
       }
-      case 'heatmap': return reply(200, data.heatmap(from, to, step, query.startsWith('tcp_rtt') ? [[0.4e6, 0.3]] : [[30e3, 1], [9e6, 1]]));
+      case 'heatmap': {
+        const cell = Number((url.searchParams.get('cell') ?? '').replace('ms', ''));
+        if (cell > 0) return reply(200, subSecond(from, to, Number(url.searchParams.get('step').replace('ms', '')), cell, query));
+        return reply(200, data.heatmap(from, to, step, query.startsWith('tcp_rtt') ? [[0.4e6, 0.3]] : [[30e3, 1], [9e6, 1]]));
+      }
       case 'exemplars': return reply(200, data.exemplars(Number(url.searchParams.get('minNs')) || 1, Number(url.searchParams.get('maxNs')) || 1e9, now, url.searchParams.get('kind') === 'drawn'));
       case 'peers': return reply(200, state.fresh ? { peers: [] } : data.peers());
       case 'export':

@@ -13,6 +13,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { chromium } from 'playwright-core';
 import { bigFlame, flame } from './data.mjs';
 import { startMock } from './mock.mjs';
+import { secondsChecks } from './seconds.mjs';
 import { zoomChecks } from './zoom.mjs';
 
 const web = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
@@ -396,6 +397,7 @@ await check('selector: completion, marked errors, empty result', async () => {
 });
 
 await zoomChecks({ check, open, done, graphReady, address, textIs, countIs, shot, until, dist });
+await secondsChecks({ check, open, done, graphReady, address, textIs, shot, until, settled, mock });
 
 await check('system calls: what has not returned', async () => {
   const page = await open('?view=syscalls', { mock, width: 1400, height: 900 });

@@ -18,7 +18,7 @@ describe('the address', () => {
       const s: UrlState = {
         view: pick(['overview', 'flame', 'syscalls', 'waits', 'network', 'sessions', 'status']), q: pick(texts), from: pick(['-15m', '1764000000000', '-1h']), to: pick(['now', '1764000060000']),
         sel: pick(['', '1764000000000-1764000060000']), live: rnd() < 0.5, by: pick(['', 'service', 'a,b']), zoom: pick(['', '1abc.2def.0']), search: pick(texts), display: pick(['both', 'graph', 'table', 'sandwich']),
-        fn: pick(texts), type: pick(['', 'samples']), up: rnd() < 0.5, order: pick(['value', 'name']), row: pick(['', '{"syscall":"read"}']), slow: pick(['', '100-2000']), typical: rnd() < 0.5, idle: rnd() < 0.5, wakers: rnd() < 0.5, theme: pick(['', 'light', 'dark']),
+        fn: pick(texts), type: pick(['', 'samples']), up: rnd() < 0.5, order: pick(['value', 'name']), row: pick(['', '{"syscall":"read"}']), slow: pick(['', '100-2000']), typical: rnd() < 0.5, idle: rnd() < 0.5, wakers: rnd() < 0.5, seconds: rnd() < 0.5, theme: pick(['', 'light', 'dark']),
       };
       expect(parseUrl(formatUrl(s))).toEqual(s);
     }
