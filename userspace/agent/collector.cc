@@ -1,8 +1,5 @@
 #include "userspace/agent/collector.h"
 
-#include <time.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <utility>
@@ -11,7 +8,7 @@
 #include "userspace/agent/cpu_time.h"
 #include "userspace/agent/descriptor_name.h"
 #include "userspace/agent/tcp_sums.h"
-#include "userspace/base/file.h"
+#include "userspace/base/process_usage.h"
 #include "userspace/base/strings.h"
 #include "userspace/base/thread.h"
 #include "userspace/kernel/call_arguments.h"
@@ -29,20 +26,6 @@ constexpr uint64_t kWindowGraceNs = 300 * kNsPerMs;
 constexpr uint32_t kLeastFrequencyHz = 9;
 constexpr int kWindowsOverBudget = 3;
 constexpr int kNamingNice = 10;
-
-uint64_t ProcessCpuNs() {
-  timespec now;
-  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<uint64_t>(now.tv_nsec);
-}
-
-uint64_t ResidentBytes() {
-  auto statm = ReadFile("/proc/self/statm", 4096);
-  if (!statm.ok()) return 0;
-  const auto fields = Split(*statm, ' ');
-  const auto pages = fields.size() > 1 ? ParseUint64(fields[1]) : std::nullopt;
-  return pages.value_or(0) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-}
 
 // The name of a file is in /proc only, and for as long as it is open.
 std::string TextOf(const kernel::SlowCall& call) {

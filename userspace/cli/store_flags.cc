@@ -163,6 +163,7 @@ StatusOr<StoreSettings> ResolveStoreFlags(const StoreFlags& flags) {
   settings.store.memory_budget_bytes = memory - std::min(memory / 2, streams + questions);
   settings.server = flags.server;
   settings.server.stream_memory_bytes = streams;
+  settings.server.memory_bytes = memory;
   settings.server.query_memory_bytes = questions;
   const StatusOr<uint64_t> timeout = ParseDuration(flags.query_timeout);
   if (!timeout.ok()) return WithContext(timeout.status(), "--query-timeout");

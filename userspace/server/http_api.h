@@ -19,6 +19,7 @@
 #include "userspace/server/counters.h"
 #include "userspace/server/http_message.h"
 #include "userspace/server/latency_totals.h"
+#include "userspace/server/memory_watch.h"
 #include "userspace/server/question_gate.h"
 #include "userspace/server/questions.h"
 #include "userspace/server/session_manager.h"
@@ -39,6 +40,7 @@ struct ApiContext {
   std::string node;              // with "up"
   int64_t started_ns = 0;
   QuestionGate* gate = nullptr;
+  const MemoryWatch* memory_watch = nullptr;
   rpc::Grant grant = rpc::Grant::All();  // of the caller
 };
 

@@ -1,6 +1,7 @@
 // The store's own counters, and totals of what agents measured, as Prometheus text (exposition format 0.0.4).
 #include <string>
 
+#include "userspace/base/process_usage.h"
 #include "userspace/base/strings.h"
 #include "userspace/base/version.h"
 #include "userspace/server/http_api.h"
@@ -61,6 +62,11 @@ StatusOr<HttpReply> GetMetrics(const ApiContext& context, const HttpRequest&) {
   out.Seconds("pyrometer_http_seconds_total", counters.http_ns);
   out.Single("pyrometer_store_disk_bytes", "gauge", "Files of the data folder.", stats.disk_bytes);
   out.Single("pyrometer_store_memory_bytes", "gauge", "Caches, write buffers and tries in memory.", stats.memory_bytes);
+  out.Single("pyrometer_resident_bytes", "gauge", "Memory of this process.", ResidentBytes());
+  out.Single("pyrometer_memory_trims_total", "counter", "Times that free pages were given back because of --memory.",
+             context.memory_watch->trims());
+  out.Single("pyrometer_memory_caches_dropped_total", "counter", "Times that caches were emptied because of --memory.",
+             context.memory_watch->let_go());
   out.Single("pyrometer_store_series", "gauge", "Live series.", stats.series);
   out.Single("pyrometer_store_tries", "gauge", "Services that have stacks.", stats.tries);
   out.Single("pyrometer_store_stacks", "gauge", "Stack nodes of all services.", stats.stacks);

@@ -16,6 +16,7 @@
 #include "userspace/server/ingest.h"
 #include "userspace/server/late_symbols.h"
 #include "userspace/server/latency_totals.h"
+#include "userspace/server/memory_watch.h"
 #include "userspace/server/questions.h"
 #include "userspace/server/session_manager.h"
 #include "userspace/server/tls_check.h"
@@ -72,6 +73,7 @@ class RunningServer : public Server {
                .memory_bytes = options_.query_memory_bytes,
                .max_running = options_.max_questions}),
         questions_(engine, &gate_, &registry_, &sessions_, options_.now),
+        memory_watch_({.budget_bytes = options_.memory_bytes, .let_go = [store] { store->LetGoOfCaches(); }}),
         api_({.engine = engine,
               .questions = &questions_,
               .registry = &registry_,
@@ -83,7 +85,8 @@ class RunningServer : public Server {
               .mode = options_.mode,
               .node = options_.node,
               .started_ns = options_.now(),
-              .gate = &gate_}) {}
+              .gate = &gate_,
+              .memory_watch = &memory_watch_}) {}
   ~RunningServer() override { Shutdown(); }
 
   Status Run() {
@@ -153,6 +156,7 @@ class RunningServer : public Server {
   Ingest ingest_;
   QuestionGate gate_;
   Questions questions_;
+  MemoryWatch memory_watch_;
   HttpApi api_;
   std::unique_ptr<LateSymbols> symbols_;
   std::unique_ptr<Debuginfod> debuginfod_;

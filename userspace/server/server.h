@@ -54,6 +54,7 @@ struct Options {
   uint64_t query_memory_bytes = 128u << 20;       // flag --query-memory; of all questions together
   int max_questions = 8;                          // worked on at a time
   uint64_t stream_memory_bytes = 64u << 20;       // tables of the agents' streams; of --memory
+  uint64_t memory_bytes = 0;  // flag --memory; of the whole process, see memory_watch.h; 0 = no watch
   // Unix nanoseconds; tests set it.
   std::function<int64_t()> now = [] { return UnixNowNs(); };
 };

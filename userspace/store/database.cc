@@ -601,6 +601,12 @@ Status Database::Flush() {
   return FromRocks(db_->Flush(rocksdb::FlushOptions(), {handles_.begin(), handles_.end()}), "flushing");
 }
 
+void Database::LetGoOfCache() {
+  const size_t capacity = cache_->GetCapacity();
+  cache_->SetCapacity(0);
+  cache_->SetCapacity(capacity);
+}
+
 uint64_t Database::MemoryBytes() const {
   // Write buffers are charged to the cache, so its usage is both.
   return cache_->GetUsage();

@@ -128,6 +128,8 @@ class Database {
   // Everything in memory to files.
   Status Flush();
 
+  // Empties the block cache of what nobody reads at the moment.
+  void LetGoOfCache();
   // Bytes of block cache and write buffers in use.
   uint64_t MemoryBytes() const;
   uint64_t DiskBytes() const;

@@ -134,6 +134,9 @@ class Store : public StoreReader, public StoreWriter {
   // that the server keeps in the data folder are in it. While it runs, appends and questions go on.
   virtual StatusOr<BackupInfo> Backup(const std::string& folder) = 0;
 
+  // Forgets what can be read again: blocks of files, views of functions. Questions are slower after it.
+  virtual void LetGoOfCaches() = 0;
+
   // Bytes on disk when everything is in its final form (flushes and compacts all): for measuring.
   virtual Status Settle() = 0;
 };

@@ -348,6 +348,15 @@ void StoreBase::TrimCaches() {
     writer_bytes_ = definitions_.names.bytes() + definitions_.series.bytes();
   }
   tries_.Trim();
+  TrimFunctions(options_.memory_budget_bytes / 8);
+}
+
+void StoreBase::LetGoOfCaches() {
+  database_->LetGoOfCache();
+  TrimFunctions(0);
+}
+
+void StoreBase::TrimFunctions(uint64_t most_bytes) {
   const std::lock_guard lock(functions_mutex_);
   uint64_t total = 0;
   std::vector<std::pair<uint64_t, uint64_t>> by_use;
@@ -358,7 +367,7 @@ void StoreBase::TrimCaches() {
   }
   std::sort(by_use.begin(), by_use.end());
   for (const auto& [use, id] : by_use) {
-    if (total <= options_.memory_budget_bytes / 8) break;
+    if (total <= most_bytes) break;
     total -= functions_.at(id).functions->bytes();
     functions_.erase(id);
   }

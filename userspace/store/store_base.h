@@ -100,6 +100,7 @@ class StoreBase : public Store {
   StatusOr<std::vector<AgentInfo>> Agents() const override;
   StatusOr<std::vector<TenantInfo>> Tenants() const override;
   StatusOr<StoreStats> Stats() const override;
+  void LetGoOfCaches() override;
 
  protected:
   struct Request {
@@ -124,6 +125,8 @@ class StoreBase : public Store {
   // Waits for its turn in a group and until that group is on disk.
   void Commit(Request* request);
   void TrimCaches();
+  // Views of functions, least recently used first, until they take no more.
+  void TrimFunctions(uint64_t most_bytes);
   StatusOr<AppendResult> CheckSequence(const profile::BatchView& batch) const;
   Counters CountersNow() const;  // with DefinitionLog::mutex held
   Status LoadTrie(TrieId id, StackTrie* trie, const ReadView* view = nullptr) const;
