@@ -198,17 +198,17 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
     reply.mutable_welcome()->set_protocol(kProtocolVersion);
     reply.mutable_welcome()->set_version(WireText(welcome.version, kMaxIdBytes));
     reply.mutable_welcome()->set_last_sequence(welcome.last_sequence);
-    const uint64_t share = service_.TableShare();
-    keeps_tables_ = share != kNoTables;
-    reply.mutable_welcome()->set_max_table_bytes(share);
+    share_ = service_.TableShare();
+    reply.mutable_welcome()->set_max_table_bytes(share_);
     return Write(std::move(reply));
   }
 
   Status HandleBatch() {
     const uint64_t sequence = message_.batch().sequence();
     if (tables_are_gone_ && !message_.batch().reset_tables()) {
-      return UnavailableError("this stream was told to start new tables with every batch: connect again");
+      return UnavailableError("the tables of this stream were beyond its share, and are gone: connect again");
     }
+    tables_are_gone_ = false;
     const uint64_t generation = decoder_->generation();
     const StatusOr<DecodedBatch> batch = decoder_->DecodeInPlace(message_.batch());
     if (!batch.ok()) {
@@ -236,7 +236,10 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
   }
 
   Status CheckTables() {
-    if (!keeps_tables_) {
+    const uint64_t room = service_.TableRoom();
+    // Far beyond its share the agent starts new ones with its next batch.
+    if (share_ == kNoTables ||
+        (decoder_->bytes() > kTableShareTolerance * share_ && service_.table_bytes_ > room / 2)) {
       decoder_ = std::make_unique<StreamDecoder>(hello_.agent_id, hello_.node, hello_.tenant);
       stream_state.reset();
       stream_state_bytes = 0;
@@ -245,7 +248,6 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
     const uint64_t bytes = decoder_->bytes() + stream_state_bytes;
     service_.table_bytes_ += bytes - counted_bytes_;
     counted_bytes_ = bytes;
-    const uint64_t room = service_.TableRoom();
     if (service_.table_bytes_ <= room) return OkStatus();
     if (bytes <= kTableShareTolerance * std::max(kMinTableShare, service_.TableShare())) return OkStatus();
     return UnavailableError(
@@ -306,8 +308,8 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
   v1::AgentMessage message_;
   Hello hello_;
   std::unique_ptr<StreamDecoder> decoder_;
-  bool keeps_tables_ = true;
-  bool tables_are_gone_ = false;
+  uint64_t share_ = 0;            // that the agent was told
+  bool tables_are_gone_ = false;  // were let go after the last batch
   std::atomic<bool> connected_{false};
   uint64_t counted_bytes_ = 0;
 
