@@ -36,6 +36,7 @@ std::string LoadResult::Latency(double share) const {
 struct AgentLoad::Shared {
   const LoadOptions& options;
   BatchSource& source;
+  uint64_t began_ns = 0;
   std::vector<std::shared_ptr<grpc::Channel>> channels;
   std::atomic<bool> enough{false};  // no new batches
   std::atomic<uint64_t> batches{0}, samples{0}, reconnects{0};
@@ -71,13 +72,13 @@ class AgentLoad::Worker {
     changed_.notify_one();
   }
   // Of this worker's own thread.
-  void EnqueueLater(Agent* agent) { later_.emplace_back(MonotonicNowNs() + kReconnectAfterNs, agent); }
+  void EnqueueAt(uint64_t time_ns, Agent* agent) { later_.emplace(time_ns, agent); }
   Shared& shared() { return shared_; }
 
  private:
   Shared& shared_;
-  std::deque<std::pair<uint64_t, Agent*>> later_;  // and when
-  std::mutex mutex_;                               // guards the three after it
+  std::multimap<uint64_t, Agent*> later_;  // by when
+  std::mutex mutex_;                       // guards the three after it
   std::condition_variable changed_;
   std::deque<Agent*> ready_;
   bool stopping_ = false;
@@ -112,6 +113,11 @@ class AgentLoad::Agent : public LoadStream::Listener {
       return;
     }
     if (on_the_way_.size() >= static_cast<size_t>(shared_.options.in_flight)) return;
+    if (const uint64_t due_ns = shared_.began_ns + shared_.source.DueNs(next_); due_ns > MonotonicNowNs()) {
+      queued_ = true;
+      worker_.EnqueueAt(due_ns, this);
+      return;
+    }
     const uint64_t sequence = next_++;
     writing_ = true;
     lock.unlock();
@@ -201,7 +207,7 @@ class AgentLoad::Agent : public LoadStream::Listener {
       if (shared_.reconnects++ == 0) std::fprintf(stderr, "an agent connects again: %s\n", end_.ToString().c_str());
       reconnecting_ = true;
       queued_ = true;
-      worker_.EnqueueLater(this);
+      worker_.EnqueueAt(MonotonicNowNs() + kReconnectAfterNs, this);
       return;
     }
     shared_.Fail(end_);
@@ -241,8 +247,11 @@ void AgentLoad::Worker::Run() {
       }
     }
     if (agent != nullptr) agent->Work();
-    for (; !later_.empty() && later_.front().first <= MonotonicNowNs(); later_.pop_front())
-      later_.front().second->Work();
+    while (!later_.empty() && later_.begin()->first <= MonotonicNowNs()) {
+      agent = later_.begin()->second;
+      later_.erase(later_.begin());
+      agent->Work();
+    }
   }
 }
 
@@ -267,7 +276,7 @@ StatusOr<LoadResult> AgentLoad::Run(const std::function<void(const LoadResult&)>
     }
     worker->Add(agent);
   }
-  const uint64_t began = MonotonicNowNs();
+  const uint64_t began = shared.began_ns = MonotonicNowNs();
   std::vector<std::thread> threads;
   for (const auto& worker : workers) threads.emplace_back([&worker] { worker->Run(); });
 
@@ -302,6 +311,8 @@ StatusOr<LoadResult> AgentLoad::Run(const std::function<void(const LoadResult&)>
     before = std::move(now);
   };
   Status failed = OkStatus();
+  // Who replays at a certain speed may have nothing to send for long.
+  const uint64_t patience_ns = kStallNs + (source_.Last() == UINT64_MAX ? 0 : source_.DueNs(source_.Last()));
   for (;;) {
     {
       std::unique_lock lock(shared.mutex);
@@ -322,11 +333,11 @@ StatusOr<LoadResult> AgentLoad::Run(const std::function<void(const LoadResult&)>
       moved_at = at;
       moved_ns = now;
     }
-    if (now - moved_ns > kStallNs) {
+    if (now - moved_ns > patience_ns) {
       failed = DeadlineExceededError(StrFormat(
           "nothing moved for %s: %d batches are acknowledged; of %d agents %d never were welcomed, %d have not "
           "ended",
-          FormatDurationNs(kStallNs), shared.batches.load(), options_.agents, shared.to_welcome.load(),
+          FormatDurationNs(patience_ns), shared.batches.load(), options_.agents, shared.to_welcome.load(),
           shared.to_end.load()));
       break;
     }

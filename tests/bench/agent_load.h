@@ -31,6 +31,8 @@ class BatchSource {
   virtual const profile::Batch& Get(int agent, uint64_t sequence) = 0;
   // The last one; UINT64_MAX = there is always another.
   virtual uint64_t Last() const = 0;
+  // Not to be sent earlier than this long after the beginning.
+  virtual uint64_t DueNs(uint64_t) const { return 0; }
 };
 
 struct LoadOptions {

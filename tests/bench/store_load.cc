@@ -11,6 +11,11 @@
 // sent is made beforehand, so that the clients cost only encoding. Then everything is asked back and must agree to the
 // last sample. Prints rates, the acknowledgements' distribution, CPU of process (both ends) and memory.
 //
+// --replay FILE instead of the generator: a recording, a file of `pyrometer ci record` (.pyro, a window per run) or any
+// that `pyrometer convert` reads (one window), by each agent as its own: labels node and pod differ. Once, or with
+// --batches again and again; as fast as the store takes it, or with --speed N at N times the speed at which it was
+// recorded.
+//
 // --store: a store that runs elsewhere, with an empty folder. --minutes N: windows for that long, made as they are
 // sent, with a line per minute; scripts/store-soak does both and watches the store's memory. --deploy N: every pod is
 // new every N windows. --start: Unix seconds of the first window.
@@ -26,6 +31,7 @@
 
 #include "tests/bench/agent_load.h"
 #include "tests/bench/fleet_source.h"
+#include "tests/bench/replay_source.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
 #include "userspace/rpc/query_client.h"
@@ -36,11 +42,13 @@ namespace {
 
 struct Arguments {
   bench::LoadOptions load;
-  uint64_t batches = 30;
+  uint64_t batches = 0;  // 0 = 30, or all that a recording has
   uint64_t minutes = 0;
   uint64_t memory_mib = 1024;
   std::string data;
-  std::string store;  // "" = one in this process
+  std::string store;   // "" = one in this process
+  std::string replay;  // "" = the generator
+  uint64_t speed = 0;
   testing::FleetOptions fleet{.pods = 50, .window_ns = 10 * kNsPerSecond};
 };
 
@@ -56,8 +64,9 @@ Arguments Parse(int argc, char** argv) {
       {"--stacks", &a.fleet.stacks},  {"--in-flight", &a.load.in_flight}, {"--connections", &a.load.connections},
       {"--threads", &a.load.threads}, {"--deploy", &a.fleet.deploy_every}};
   const std::map<std::string_view, uint64_t*> large = {
-      {"--batches", &a.batches}, {"--minutes", &a.minutes}, {"--memory", &a.memory_mib}};
-  const std::map<std::string_view, std::string*> texts = {{"--data", &a.data}, {"--store", &a.store}};
+      {"--batches", &a.batches}, {"--minutes", &a.minutes}, {"--memory", &a.memory_mib}, {"--speed", &a.speed}};
+  const std::map<std::string_view, std::string*> texts = {
+      {"--data", &a.data}, {"--store", &a.store}, {"--replay", &a.replay}};
   for (int i = 1; i < argc; ++i) {
     const std::string_view flag = argv[i];
     if (flag == "--offsets") {
@@ -83,8 +92,9 @@ Arguments Parse(int argc, char** argv) {
     }
   }
   if (a.minutes > 0 && a.store.empty()) Usage("--minutes is for a store of its own process: --store HOST:PORT");
+  if (a.minutes > 0 && !a.replay.empty()) Usage("--minutes is for the generator; a recording has an end");
+  if (a.speed > 0 && a.replay.empty()) Usage("--speed is for --replay");
   a.load.seconds = a.minutes * 60;
-  if (a.minutes > 0) a.batches = 0;
   return a;
 }
 
@@ -136,7 +146,7 @@ int Compare(uint64_t asked, uint64_t samples) {
   return asked == samples ? 0 : 1;
 }
 
-int OnOther(const Arguments& a, bench::FleetSource* source) {
+int OnOther(const Arguments& a, bench::BatchSource* source, int64_t start_ns) {
   bench::LoadOptions load = a.load;
   load.target = a.store;
   int minute = 0;
@@ -147,11 +157,13 @@ int OnOther(const Arguments& a, bench::FleetSource* source) {
   PrintRate(
       *result,
       StrFormat("%d agents, all connected after %s: ", load.agents, FormatDurationNs(result->welcomed_ns)).c_str());
-  std::printf("generating took %.2f µs of CPU per raw sample\n",
-              source->GenerationSeconds() / static_cast<double>(result->samples) * 1e6);
+  if (const auto* fleet = dynamic_cast<bench::FleetSource*>(source)) {
+    std::printf("generating took %.2f µs of CPU per raw sample\n",
+                fleet->GenerationSeconds() / static_cast<double>(result->samples) * 1e6);
+  }
   const auto client = rpc::QueryClient::Connect(a.store, {});
   Must(client.status());
-  const auto series = (*client)->TimeSeries({.query = "cpu", .from_ns = a.fleet.start_ns, .to_ns = INT64_MAX});
+  const auto series = (*client)->TimeSeries({.query = "cpu", .from_ns = start_ns, .to_ns = INT64_MAX});
   Must(series.status());
   uint64_t asked = 0;
   for (const rpc::TimeSeriesRow& row : series->series) {
@@ -160,7 +172,7 @@ int OnOther(const Arguments& a, bench::FleetSource* source) {
   return Compare(asked, result->samples);
 }
 
-int OnOwn(const Arguments& a, bench::FleetSource* source) {
+int OnOwn(const Arguments& a, bench::BatchSource* source, int64_t now_ns) {
   std::string folder = a.data;
   if (folder.empty()) {
     std::string pattern = (std::filesystem::temp_directory_path() / "pyrometer-load-XXXXXX").string();
@@ -170,9 +182,7 @@ int OnOwn(const Arguments& a, bench::FleetSource* source) {
   store::StoreOptions options;
   options.memory_budget_bytes = (a.memory_mib << 20) * 5 / 8;
   options.limits.retention_ns = 0;
-  options.now = [&] {
-    return a.fleet.start_ns + static_cast<int64_t>(a.fleet.window_ns) * (static_cast<int64_t>(a.batches) + 1);
-  };
+  options.now = [now_ns] { return now_ns; };
   auto opened = store::Store::Open(folder, options);
   Must(opened.status());
   const std::unique_ptr<store::Store> store = *std::move(opened);
@@ -209,9 +219,20 @@ int OnOwn(const Arguments& a, bench::FleetSource* source) {
 int Main(int argc, char** argv) {
   const Arguments a = Parse(argc, argv);
   RaiseFileLimit();
-  bench::FleetSource source(a.fleet, a.load.agents, a.batches);
-  if (a.batches > 0) source.MakeAll(a.load.agents);
-  return a.store.empty() ? OnOwn(a, &source) : OnOther(a, &source);
+  if (!a.replay.empty()) {
+    const auto replay = bench::ReplaySource::Read(
+        a.replay, {.agents = a.load.agents, .windows = a.batches, .speed = static_cast<double>(a.speed)});
+    Must(replay.status());
+    std::printf("%s: %d windows, %s each agent sends\n", a.replay.c_str(),
+                static_cast<int>((*replay)->windows_in_file()), FormatCount((*replay)->Last()).c_str());
+    return a.store.empty() ? OnOwn(a, replay->get(), UnixNowNs()) : OnOther(a, replay->get(), (*replay)->start_ns());
+  }
+  const uint64_t batches = a.minutes > 0 ? 0 : a.batches > 0 ? a.batches : 30;
+  bench::FleetSource source(a.fleet, a.load.agents, batches);
+  if (batches > 0) source.MakeAll(a.load.agents);
+  const int64_t now_ns =
+      a.fleet.start_ns + static_cast<int64_t>(a.fleet.window_ns) * (static_cast<int64_t>(batches) + 1);
+  return a.store.empty() ? OnOwn(a, &source, now_ns) : OnOther(a, &source, a.fleet.start_ns);
 }
 
 }  // namespace
