@@ -19,8 +19,6 @@
 // --store: a store that runs elsewhere, with an empty folder. --minutes N: windows for that long, made as they are
 // sent, with a line per minute; scripts/store-soak does both and watches the store's memory. --deploy N: every pod is
 // new every N windows. --start: Unix seconds of the first window.
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -32,7 +30,7 @@
 #include "tests/bench/agent_load.h"
 #include "tests/bench/fleet_source.h"
 #include "tests/bench/replay_source.h"
-#include "userspace/base/file.h"
+#include "userspace/base/process_usage.h"
 #include "userspace/base/strings.h"
 #include "userspace/rpc/query_client.h"
 #include "userspace/server/server.h"
@@ -104,30 +102,6 @@ void Must(const Status& status) {
   std::exit(1);
 }
 
-double CpuSeconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-uint64_t ResidentBytes() {
-  const StatusOr<std::string> text = ReadFile("/proc/self/statm", 256);
-  unsigned long long pages = 0;
-  if (!text.ok() || std::sscanf(text->c_str(), "%*u %llu", &pages) != 1) return 0;
-  return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-}
-
-// Every agent has a connection.
-void RaiseFileLimit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 void PrintRate(const bench::LoadResult& result, const char* prefix) {
   std::printf(
       "%s%s batches, %s raw samples in %.2f s: %.2f M raw samples/s, %.0f batches/s; acknowledged after: median "
@@ -195,10 +169,10 @@ int OnOwn(const Arguments& a, bench::BatchSource* source, int64_t now_ns) {
   Must(server.status());
   bench::LoadOptions load = a.load;
   load.target = (*server)->grpc_address();
-  const double cpu_before = CpuSeconds();
+  const uint64_t cpu_before = ProcessCpuNs();
   const auto result = bench::AgentLoad(load, source).Run({});
   Must(result.status());
-  const double cpu = CpuSeconds() - cpu_before;
+  const double cpu = static_cast<double>(ProcessCpuNs() - cpu_before) / 1e9;
   const uint64_t resident = ResidentBytes();
   const auto total = engine.Totals(query::ParseSelector("cpu").value(), {});
   Must(total.status());
@@ -218,7 +192,7 @@ int OnOwn(const Arguments& a, bench::BatchSource* source, int64_t now_ns) {
 
 int Main(int argc, char** argv) {
   const Arguments a = Parse(argc, argv);
-  RaiseFileLimit();
+  RaiseFileLimit();  // every agent has a connection
   if (!a.replay.empty()) {
     const auto replay = bench::ReplaySource::Read(
         a.replay, {.agents = a.load.agents, .windows = a.batches, .speed = static_cast<double>(a.speed)});

@@ -1,5 +1,6 @@
 #include "userspace/base/process_usage.h"
 
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +22,13 @@ uint64_t ResidentBytes() {
   const auto fields = Split(*statm, ' ');
   const auto pages = fields.size() > 1 ? ParseUint64(fields[1]) : std::nullopt;
   return pages.value_or(0) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);  // raising it to the hard limit needs no rights
 }
 
 }  // namespace pyrometer

@@ -10,6 +10,7 @@
 
 #include "userspace/agent/agent.h"
 #include "userspace/base/clock.h"
+#include "userspace/base/process_usage.h"
 #include "userspace/base/strings.h"
 #include "userspace/base/version.h"
 #include "userspace/cli/command.h"
@@ -258,6 +259,7 @@ int RunAgent(const ConnectionFlags& connection, const AgentFlags& flags) {
 }
 
 int RunStore(StoreFlags flags, const BackupFlags& backup_flags) {
+  RaiseFileLimit();  // each agent has a connection
   StopSignal stop;
   BackupSchedule backups;
   if (!backup_flags.folder.empty()) {
