@@ -424,14 +424,11 @@ std::string EncodeTotals(const TotalsRecord& totals, uint32_t hour) {
   std::string times;
   uint8_t flags = PutTimes(totals.windows, hour, &times);
   // Samples of one period: then values follow from counts.
-  uint64_t per_count = 0;
+  const auto counted = std::find_if(totals.windows.begin(), totals.windows.end(),
+                                    [](const TotalRecord& window) { return window.count != 0; });
+  const uint64_t per_count = counted == totals.windows.end() ? 0 : counted->value / counted->count;
   bool derived = totals.kind == PointKind::kProfile;
   for (const TotalRecord& window : totals.windows) {
-    if (window.count == 0) {
-      derived = derived && window.value == 0;
-      continue;
-    }
-    if (per_count == 0) per_count = window.value / window.count;
     uint64_t product = 0;
     derived = derived && !__builtin_mul_overflow(window.count, per_count, &product) && product == window.value;
   }

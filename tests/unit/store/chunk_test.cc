@@ -194,9 +194,9 @@ TEST(Chunk, RandomPoints) {
     }
     TotalsRecord totals{.kind = static_cast<PointKind>(random() % 3)};
     for (size_t i = 0, n = random() % 20; i < n; ++i) {
-      const uint64_t count = random() >> (random() % 64);
-      totals.windows.push_back(
-          {time(round), round % 2 == 0 ? 10'000'000'000 : random(), count, round % 3 == 0 ? count * 3 : random()});
+      const uint64_t count = round % 5 == 0 ? random() % 3 : random() >> (random() % 64);
+      const uint64_t value = round % 3 == 0 ? count * 3 : round % 5 == 0 ? count * (random() % 2) : random();
+      totals.windows.push_back({time(round), round % 2 == 0 ? 10'000'000'000 : random(), count, value});
     }
     const StatusOr<TotalsRecord> totals_back = DecodeTotals(EncodeTotals(totals, kHour), kHour);
     ASSERT_TRUE(totals_back.ok()) << totals_back.status();
