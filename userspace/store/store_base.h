@@ -127,6 +127,20 @@ class StoreBase : public Store {
   void TrimCaches();
   // Views of functions, least recently used first, until they take no more.
   void TrimFunctions(uint64_t most_bytes);
+  // For housekeeping. Services' hours that ended and got nothing new for a while.
+  using DueHour = std::pair<std::pair<uint32_t, TrieId>, FreshRecord>;
+  std::vector<DueHour> DueHours(int64_t now_ns);
+  // Hours before those that are fresh are in their final form.
+  void NoteHousekept(int64_t now_ns);
+  // Frames whose names came after histories of functions were made, sorted, and the records of family kMeta that say
+  // so.
+  struct LateFrames {
+    std::vector<std::string> keys;
+    std::vector<FrameKeyId> frames;
+  };
+  StatusOr<LateFrames> ReadLateFrames() const;
+  // Reads each trie.
+  Status ForTriesThatShow(const std::vector<FrameKeyId>& frames, const std::function<Status(TrieId)>& visit) const;
   StatusOr<AppendResult> CheckSequence(const profile::BatchView& batch) const;
   Counters CountersNow() const;  // with DefinitionLog::mutex held
   Status LoadTrie(TrieId id, StackTrie* trie, const ReadView* view = nullptr) const;

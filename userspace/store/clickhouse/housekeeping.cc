@@ -13,8 +13,6 @@ namespace pyrometer::store::clickhouse {
 namespace {
 
 constexpr std::string_view kFunctionColumnNames = "day, trie, type, name, hour, version, self, total";
-// An hour is left alone while points for it keep coming (an agent that empties its spool).
-constexpr int64_t kQuietNs = 60 * static_cast<int64_t>(kNsPerSecond);
 // Rows of functions that go into one insert.
 constexpr uint64_t kMaxFunctionBytes = 16u << 20;
 // The last one tells whether all are cleared.
@@ -53,13 +51,9 @@ StatusOr<HousekeepingResult> ClusterHousekeeper::Run() {
   RETURN_IF_ERROR(SumOldHours());
   store_.UpdateCutoffs(now_ns_);
   RETURN_IF_ERROR(DropOld());
-  uint32_t until = HourOf(std::max<int64_t>(0, now_ns_ - static_cast<int64_t>(kHourGraceNs)));
+  store_.NoteHousekept(now_ns_);
   {
-    const std::lock_guard lock(store_.commit_mutex_);
-    if (!store_.fresh_.empty()) until = std::min(until, store_.fresh_.begin()->first.first);
-    store_.counters_.housekept_until_hour = until;
-    const std::lock_guard state_lock(store_.state_mutex_);
-    store_.durable_counters_.housekept_until_hour = until;
+    const std::lock_guard lock(store_.state_mutex_);
     result_.kept_since_ns = std::numeric_limits<int64_t>::max();
     for (size_t tenant = 1; tenant < store_.cutoffs_.size(); ++tenant) {
       result_.kept_since_ns = std::min(result_.kept_since_ns, HourStart(store_.cutoffs_[tenant].windows));
@@ -97,15 +91,7 @@ void ClickHouseStore::UpdateCutoffs(int64_t now_ns) {
 // ---- functions --------------------------------------------------------------------------------------------
 
 Status ClusterHousekeeper::TakeUpHours() {
-  std::vector<std::pair<std::pair<uint32_t, TrieId>, FreshRecord>> due;
-  {
-    const std::lock_guard lock(store_.commit_mutex_);
-    for (const auto& [place, fresh] : store_.fresh_) {
-      if (HourStart(place.first) + kHourNs + static_cast<int64_t>(kHourGraceNs) > now_ns_) continue;
-      if (now_ns_ - fresh.arrived_ns < kQuietNs && now_ns_ >= fresh.arrived_ns) continue;
-      due.emplace_back(place, fresh);
-    }
-  }
+  const auto due = store_.DueHours(now_ns_);
   size_t done = 0;
   while (done < due.size() && !TimeIsUp()) {
     std::map<uint32_t, std::string> rows;  // by shard
@@ -205,61 +191,42 @@ Status ClusterHousekeeper::InsertFunctions(std::map<uint32_t, std::string>* rows
 }
 
 Status ClusterHousekeeper::RedoFunctions() {
-  Records done;
-  std::vector<FrameKeyId> frames;
-  RETURN_IF_ERROR(store_.database_->Scan(Family::kMeta, "D", "E",
-                                         [&](std::string_view key, std::string_view value) -> StatusOr<bool> {
-                                           done[{Family::kMeta, std::string(key)}] = std::nullopt;
-                                           Decoder in(value);
-                                           while (in.ok() && !in.done()) frames.push_back(in.Varint32());
-                                           if (!in.ok()) return DataLossError("damaged list of frames with new names");
-                                           return true;
-                                         }));
+  ASSIGN_OR_RETURN(const auto late, store_.ReadLateFrames());
   // Names come late in bursts, when an agent first sees a binary's symbols: together they are one pass.
-  if (done.empty() || TimeIsUp() || now_ns_ < store_.next_redo_ns_) {
-    result_.more = result_.more || (!done.empty() && now_ns_ >= store_.next_redo_ns_);
+  if (late.keys.empty() || TimeIsUp() || now_ns_ < store_.next_redo_ns_) {
+    result_.more = result_.more || (!late.keys.empty() && now_ns_ >= store_.next_redo_ns_);
     return OkStatus();
   }
-  std::sort(frames.begin(), frames.end());
-  TrieId tries = 0;
-  {
-    const std::lock_guard lock(store_.state_mutex_);
-    tries = static_cast<TrieId>(store_.tenant_of_trie_.size());
-  }
-  for (TrieId trie = 1; trie < tries; ++trie) {
-    bool shows = false;
-    {
-      StackTrie loaded;
-      RETURN_IF_ERROR(store_.LoadTrie(trie, &loaded));
-      for (NodeId node = 1; node < loaded.size() && !shows; ++node) {
-        shows = std::binary_search(frames.begin(), frames.end(), loaded.frame(node));
-      }
-    }
-    if (!shows) continue;
-    std::vector<uint32_t> hours;
-    {
-      ASSIGN_OR_RETURN(const Rows found,
-                       cluster_.Select(StrFormat("SELECT DISTINCT hour FROM %s WHERE trie = %d FORMAT RowBinary",
-                                                 cluster_.All(Table::kFunctions), trie),
-                                       nullptr));
-      RowReader in(found.bytes());
-      while (!in.done()) hours.push_back(in.U32());
-      if (!in.ok()) return Malformed();
-    }
-    std::map<uint32_t, std::string> rows;
-    std::string& of_shard = rows[store_.ShardOf(trie)];
-    for (const uint32_t hour : hours) {
-      RETURN_IF_ERROR(PutFunctions(hour, trie, &of_shard));
-      if (of_shard.size() < kMaxFunctionBytes) continue;
-      RETURN_IF_ERROR(InsertFunctions(&rows));
-      of_shard.clear();
-    }
-    RETURN_IF_ERROR(InsertFunctions(&rows));
-    ++result_.functions;
-  }
+  RETURN_IF_ERROR(store_.ForTriesThatShow(late.frames, [&](TrieId trie) { return RedoFunctionsOf(trie); }));
+  Records done;
+  for (const std::string& key : late.keys) done[{Family::kMeta, key}] = std::nullopt;
   store_.next_redo_ns_ = now_ns_ + static_cast<int64_t>(kHourGraceNs);
   const std::lock_guard lock(store_.commit_mutex_);
   return store_.WriteRecords(done);
+}
+
+Status ClusterHousekeeper::RedoFunctionsOf(TrieId trie) {
+  std::vector<uint32_t> hours;
+  {
+    ASSIGN_OR_RETURN(const Rows found,
+                     cluster_.Select(StrFormat("SELECT DISTINCT hour FROM %s WHERE trie = %d FORMAT RowBinary",
+                                               cluster_.All(Table::kFunctions), trie),
+                                     nullptr));
+    RowReader in(found.bytes());
+    while (!in.done()) hours.push_back(in.U32());
+    if (!in.ok()) return Malformed();
+  }
+  std::map<uint32_t, std::string> rows;
+  std::string& of_shard = rows[store_.ShardOf(trie)];
+  for (const uint32_t hour : hours) {
+    RETURN_IF_ERROR(PutFunctions(hour, trie, &of_shard));
+    if (of_shard.size() < kMaxFunctionBytes) continue;
+    RETURN_IF_ERROR(InsertFunctions(&rows));
+    of_shard.clear();
+  }
+  RETURN_IF_ERROR(InsertFunctions(&rows));
+  ++result_.functions;
+  return OkStatus();
 }
 
 // ---- retention --------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ class ClusterHousekeeper {
   Status PutFunctions(uint32_t hour, TrieId trie, std::string* rows);
   // Those of frames that got their names late.
   Status RedoFunctions();
+  Status RedoFunctionsOf(TrieId trie);
   Status InsertFunctions(std::map<uint32_t, std::string>* rows);
   Status SumOldHours();
   Status SumOldHour(TenantId tenant, uint32_t hour, uint32_t shard);
