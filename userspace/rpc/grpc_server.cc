@@ -28,9 +28,6 @@ constexpr auto kShutdownGrace = std::chrono::seconds(2);
 constexpr int kKeepaliveTimeMs = 20'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
 constexpr int kMinPingIntervalMs = 5'000;
-// What an agent may send before its stream is read on, and gRPC must keep: with ten thousand of them 160 MiB. A message
-// that is being read gets as much as it needs, so this costs a large one a round trip.
-constexpr int kLookaheadBytes = 16 << 10;
 
 class QueryService : public v1::Query::Service {
  public:
@@ -270,9 +267,6 @@ class RunningServer : public GrpcServer {
     builder.SetResourceQuota(quota);
     // Two stores on one port would share agents between them at random.
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-    // Otherwise windows grow to megabytes for whoever sends fast.
-    builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-    builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kLookaheadBytes);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);

@@ -7,12 +7,9 @@
 //
 // Threads: streams of agents hold none while nothing comes; what came is decoded and stored by `ingest_threads`
 // threads, which mostly wait for the disk together. A question holds a thread of gRPC's. Limits: kMaxMessageBytes per
-// message, max_streams agents, max_threads threads for questions; more are answered RESOURCE_EXHAUSTED. Connections
-// and tables of all streams together: stream_memory_bytes, of which a connection takes 48 KiB. Each agent is told its
-// share and starts new tables before it exceeds it; one that exceeds it by far is sent away (UNAVAILABLE) to start
-// over. Where shares would be too small to be of use agents start new tables with every batch, and none are kept: such
-// a batch costs the store some ten times the CPU. Batches that wait for a thread take a quarter as much again; beyond
-// it agents are sent away (RESOURCE_EXHAUSTED) to come again.
+// message, max_streams agents, max_threads threads for questions; more are answered RESOURCE_EXHAUSTED. Tables of all
+// streams together: stream_memory_bytes; each agent is told its share and starts new tables before it exceeds it, and
+// one that exceeds it by far is sent away (UNAVAILABLE) to start over.
 #pragma once
 
 #include <cstdint>

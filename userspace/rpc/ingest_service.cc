@@ -23,24 +23,13 @@ constexpr size_t kMaxIdBytes = 256;
 constexpr auto kHelloTimeout = std::chrono::seconds(10);
 // Replies that wait for an agent to read; acknowledgements are a few bytes each.
 constexpr size_t kMaxWaitingReplies = 10'000;
+// A message object keeps its memory for the next; only small ones are worth that.
+constexpr size_t kKeepMessageBytes = 256u << 10;
 // The least that a stream's tables need to be of use, and the most that they are worth.
 constexpr uint64_t kMinTableShare = 64u << 10;
 constexpr uint64_t kMaxTableShare = 64u << 20;
-// Told when a share would be below: new tables with every batch, and none are kept here between two.
-constexpr uint64_t kNoTables = 1;
-// An agent that heeds its share stays below it but for what its last batch brought; one of an older version does not
-// know it.
-constexpr uint64_t kTableShareTolerance = 2;
-// What gRPC keeps of a connection with its stream (32 KiB each, seen with ten thousand) and of what it has read ahead.
-constexpr uint64_t kConnectionBytes = 48u << 10;
-// Of the streams' memory, messages that wait for a thread may take this part; but a few of the usual size always.
-constexpr uint64_t kWaitingShare = 4;
-constexpr uint64_t kMinWaitingBytes = 16u << 20;
-// Streams that are read on when a message is done with, and in any case this often.
-constexpr int kReadOnAtATime = 4;
-constexpr auto kLookInterval = std::chrono::milliseconds(5);
-// What a message takes in memory, by its size on the wire: the ids of a batch are mostly bytes there, words here.
-constexpr uint64_t kMemoryPerWireByte = 4;
+// An agent that heeds its share stays below it; one of an older version does not know it.
+constexpr uint64_t kTableShareTolerance = 4;
 
 }  // namespace
 
@@ -107,21 +96,11 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
       End(OkStatus());
       return;
     }
-    const bool first = !connected_;
     {
       const std::lock_guard lock(mutex_);
       working_ = true;
-      heard_ = true;
     }
-    if (first) hello_alarm_.Cancel();
-    if (service_.Enqueue(shared_from_this(), first, message_.ByteSizeLong() * kMemoryPerWireByte)) return;
-    // The agent has it in its spool, and comes again when the rush is over.
-    message_ = v1::AgentMessage();
-    End(ResourceExhaustedError(StrFormat("%s of batches wait for the store already (of --memory): come again later",
-                                         FormatBytes(service_.max_waiting_bytes_))));
-    const std::lock_guard lock(mutex_);
-    working_ = false;
-    WriteNext();
+    service_.Enqueue(shared_from_this());
   }
   void OnWriteDone(bool ok) override {
     const std::lock_guard lock(mutex_);
@@ -146,17 +125,18 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
   // ---- the pool ----
   void Work() {
     const Status status = Handle();
-    // With many agents what the last message took would be most of all memory.
-    message_ = v1::AgentMessage();
+    // Large; not needed until the next one.
+    if (message_.ByteSizeLong() > kKeepMessageBytes) {
+      message_ = v1::AgentMessage();
+    }
     if (!status.ok()) End(status);
     const std::lock_guard lock(mutex_);
     working_ = false;
-    WriteNext();
-  }
-  // After Work, now or when fewer messages wait.
-  void ReadNext() {
-    const std::lock_guard lock(mutex_);
-    if (!ending_) StartRead(&message_);
+    if (ending_) {
+      WriteNext();
+    } else {
+      StartRead(&message_);
+    }
   }
 
  private:
@@ -180,6 +160,7 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
   }
 
   Status HandleHello() {
+    hello_alarm_.Cancel();
     if (!message_.has_hello()) return InvalidArgumentError("the first message is no Hello");
     const v1::Hello& wire = message_.hello();
     RETURN_IF_ERROR(CheckAgentProtocol(wire.protocol(), WireText(wire.version(), 64)));
@@ -190,25 +171,19 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
     }
     Hello hello = ReadHello(wire);
     ASSIGN_OR_RETURN(hello.tenant, grant_.TenantFor(hello.tenant));
-    hello_ = hello;
-    decoder_ = std::make_unique<StreamDecoder>(hello_.agent_id, hello_.node, hello_.tenant);
+    decoder_ = std::make_unique<StreamDecoder>(hello.agent_id, hello.node, hello.tenant);
     ASSIGN_OR_RETURN(const Welcome welcome, service_.handler_.Connected(hello, shared_from_this()));
     connected_ = true;
     v1::StoreMessage reply;
     reply.mutable_welcome()->set_protocol(kProtocolVersion);
     reply.mutable_welcome()->set_version(WireText(welcome.version, kMaxIdBytes));
     reply.mutable_welcome()->set_last_sequence(welcome.last_sequence);
-    share_ = service_.TableShare();
-    reply.mutable_welcome()->set_max_table_bytes(share_);
+    reply.mutable_welcome()->set_max_table_bytes(service_.TableShare());
     return Write(std::move(reply));
   }
 
   Status HandleBatch() {
     const uint64_t sequence = message_.batch().sequence();
-    if (tables_are_gone_ && !message_.batch().reset_tables()) {
-      return UnavailableError("the tables of this stream were beyond its share, and are gone: connect again");
-    }
-    tables_are_gone_ = false;
     const uint64_t generation = decoder_->generation();
     const StatusOr<DecodedBatch> batch = decoder_->DecodeInPlace(message_.batch());
     if (!batch.ok()) {
@@ -217,7 +192,7 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
       return WithContext(batch.status(), StrFormat("batch %d", sequence));
     }
     // Not needed while the store writes.
-    message_ = v1::AgentMessage();
+    if (message_.ByteSizeLong() > kKeepMessageBytes) message_ = v1::AgentMessage();
     if (decoder_->generation() != generation) {
       stream_state.reset();
       stream_state_bytes = 0;
@@ -236,24 +211,15 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
   }
 
   Status CheckTables() {
-    const uint64_t room = service_.TableRoom();
-    // Far beyond its share the agent starts new ones with its next batch.
-    if (share_ == kNoTables ||
-        (decoder_->bytes() > kTableShareTolerance * share_ && service_.table_bytes_ > room / 2)) {
-      decoder_ = std::make_unique<StreamDecoder>(hello_.agent_id, hello_.node, hello_.tenant);
-      stream_state.reset();
-      stream_state_bytes = 0;
-      tables_are_gone_ = true;
-    }
     const uint64_t bytes = decoder_->bytes() + stream_state_bytes;
     service_.table_bytes_ += bytes - counted_bytes_;
     counted_bytes_ = bytes;
-    if (service_.table_bytes_ <= room) return OkStatus();
-    if (bytes <= kTableShareTolerance * std::max(kMinTableShare, service_.TableShare())) return OkStatus();
+    if (service_.table_bytes_ <= service_.stream_memory_bytes_) return OkStatus();
+    if (bytes <= kTableShareTolerance * service_.TableShare()) return OkStatus();
     return UnavailableError(
         StrFormat("the tables of this stream take %s, of all streams %s, their limit is %s (of --memory): connect "
                   "again with new ones",
-                  FormatBytes(bytes), FormatBytes(service_.table_bytes_), FormatBytes(room)));
+                  FormatBytes(bytes), FormatBytes(service_.table_bytes_), FormatBytes(service_.stream_memory_bytes_)));
   }
 
   Status WriteReject(uint64_t sequence, const Status& why) {
@@ -293,7 +259,7 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
   // The first reason counts.
   void End(const Status& status, bool only_before_hello = false) {
     const std::lock_guard lock(mutex_);
-    if (ending_ || (only_before_hello && heard_)) return;
+    if (ending_ || (only_before_hello && connected_)) return;
     ending_ = true;
     end_ = status;
     WriteNext();
@@ -306,10 +272,7 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
   grpc::Alarm hello_alarm_;
   // Of the thread that works on the message.
   v1::AgentMessage message_;
-  Hello hello_;
   std::unique_ptr<StreamDecoder> decoder_;
-  uint64_t share_ = 0;            // that the agent was told
-  bool tables_are_gone_ = false;  // were let go after the last batch
   std::atomic<bool> connected_{false};
   uint64_t counted_bytes_ = 0;
 
@@ -319,7 +282,6 @@ class IngestService::AgentStream : public grpc::ServerBidiReactor<v1::AgentMessa
   bool ending_ = false;
   bool finished_ = false;
   bool done_ = false;
-  bool heard_ = false;    // anything of the agent
   bool working_ = false;  // on a message, or about to
   Status end_;
 };
@@ -328,8 +290,7 @@ IngestService::IngestService(const Authorizer* authorizer, IngestHandler* handle
     : authorizer_(*authorizer),
       handler_(*handler),
       max_streams_(options.max_streams),
-      stream_memory_bytes_(options.stream_memory_bytes),
-      max_waiting_bytes_(std::max(options.stream_memory_bytes / kWaitingShare, kMinWaitingBytes)) {
+      stream_memory_bytes_(options.stream_memory_bytes) {
   for (int i = 0; i < options.ingest_threads; ++i) threads_.emplace_back([this] { Work(); });
 }
 
@@ -343,70 +304,38 @@ grpc::ServerBidiReactor<v1::AgentMessage, v1::StoreMessage>* IngestService::Stre
   return raw;
 }
 
-bool IngestService::Enqueue(std::shared_ptr<AgentStream> stream, bool first, uint64_t bytes) {
+void IngestService::Enqueue(std::shared_ptr<AgentStream> stream) {
   {
     const std::lock_guard lock(mutex_);
-    // One message may be larger than all that may wait.
-    if (waiting_bytes_ > 0 && waiting_bytes_ + bytes > max_waiting_bytes_ && !first) return false;
-    waiting_bytes_ += bytes;
-    // Who has just come waits for an answer; what others have sent can wait.
-    (first ? hellos_ : ready_).push_back({std::move(stream), bytes});
+    ready_.push_back(std::move(stream));
   }
   changed_.notify_one();
-  return true;
 }
 
 void IngestService::Work() {
   pthread_setname_np(pthread_self(), "pyro-ingest");
   std::unique_lock lock(mutex_);
-  const auto has_work = [this] { return stopping_ || !ready_.empty() || !hellos_.empty(); };
   for (;;) {
-    // Streams that are read on may have nothing to say, so that there is no end of a message to go on from.
-    if (paused_.empty() || is_somebody_looking_) {
-      changed_.wait(lock, has_work);
-    } else {
-      is_somebody_looking_ = true;
-      changed_.wait_for(lock, kLookInterval, has_work);
-      is_somebody_looking_ = false;
-    }
-    std::deque<Waiting>& queue = hellos_.empty() ? ready_ : hellos_;
-    if (queue.empty() && stopping_) return;
-    if (!queue.empty()) {
-      const Waiting next = std::move(queue.front());
-      queue.pop_front();
-      lock.unlock();
-      next.stream->Work();
-      lock.lock();
-      waiting_bytes_ -= next.bytes;
-      paused_.push_back(next.stream);
-    }
-    // While much waits, streams are read on as fast as messages are done with; flow control holds the others.
-    for (int i = 0; i < kReadOnAtATime && !paused_.empty() && waiting_bytes_ < max_waiting_bytes_ / 2; ++i) {
-      const std::shared_ptr<AgentStream> stream = std::move(paused_.front());
-      paused_.pop_front();
-      lock.unlock();
-      stream->ReadNext();
-      lock.lock();
-    }
+    changed_.wait(lock, [this] { return stopping_ || !ready_.empty(); });
+    if (ready_.empty()) return;
+    std::shared_ptr<AgentStream> stream = std::move(ready_.front());
+    ready_.pop_front();
+    lock.unlock();
+    stream->Work();
+    stream.reset();
+    lock.lock();
   }
 }
 
-uint64_t IngestService::TableRoom() {
-  const std::lock_guard lock(mutex_);
-  return stream_memory_bytes_ - std::min(stream_memory_bytes_, streams_.size() * kConnectionBytes);
-}
-
 uint64_t IngestService::TableShare() {
-  const uint64_t room = TableRoom();
   size_t streams = 0;
   {
     const std::lock_guard lock(mutex_);
     streams = streams_.size();
   }
   // Half of an equal share: the others may come yet.
-  const uint64_t share = room / (2 * std::max<size_t>(streams, 8));
-  if (share < kMinTableShare || table_bytes_ > room) return kNoTables;
-  return std::min(share, kMaxTableShare);
+  const uint64_t share = stream_memory_bytes_ / (2 * std::max<size_t>(streams, 8));
+  return std::clamp(share, kMinTableShare, kMaxTableShare);
 }
 
 bool IngestService::Register(AgentStream* stream) {

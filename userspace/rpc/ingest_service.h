@@ -3,8 +3,7 @@
 //
 // One message of a stream is worked on at a time, by whichever thread of the pool is free; meanwhile the next one is
 // not read, so an agent that sends faster than the store writes is held up by HTTP/2's flow control and then by its
-// spool. So are all agents when they together send faster: messages that wait for a thread take a bounded part of
-// memory, and who sends more than that at once is sent away (RESOURCE_EXHAUSTED) to come again.
+// spool.
 #pragma once
 
 #include <atomic>
@@ -47,15 +46,8 @@ class IngestService : public v1::Ingest::CallbackService {
   class AgentStream;
   friend class AgentStream;
 
-  struct Waiting {
-    std::shared_ptr<AgentStream> stream;
-    uint64_t bytes = 0;
-  };
-  // False: too much waits already. `first`: the stream's Hello.
-  bool Enqueue(std::shared_ptr<AgentStream> stream, bool first, uint64_t bytes);
+  void Enqueue(std::shared_ptr<AgentStream> stream);
   void Work();
-  // Of all tables together, and what a stream is told.
-  uint64_t TableRoom();
   uint64_t TableShare();
   bool Register(AgentStream* stream);
   void Unregister(AgentStream* stream);
@@ -64,17 +56,13 @@ class IngestService : public v1::Ingest::CallbackService {
   IngestHandler& handler_;
   const int max_streams_;
   const uint64_t stream_memory_bytes_;
-  const uint64_t max_waiting_bytes_;
   std::atomic<uint64_t> table_bytes_{0};  // of all streams
 
   std::mutex mutex_;  // guards the rest
   std::condition_variable changed_;
   std::set<AgentStream*> streams_;
   bool closing_ = false;
-  std::deque<Waiting> hellos_, ready_;               // have a message to be worked on
-  std::deque<std::shared_ptr<AgentStream>> paused_;  // are to be read on when less waits
-  uint64_t waiting_bytes_ = 0;                       // of messages from their arrival until they are done with
-  bool is_somebody_looking_ = false;                 // for streams to be read on, while nothing comes
+  std::deque<std::shared_ptr<AgentStream>> ready_;  // have a message to be worked on
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };

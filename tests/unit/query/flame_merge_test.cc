@@ -313,7 +313,8 @@ TEST_F(FlameMerge, LateNamesAreShownAndNotStored) {
   engine.set_late_names(&late);
   const auto names = [&] {
     std::set<std::string> set;
-    for (const FunctionCost& row : Value(MergeTop(engine, cpu_, {})).tops.at(0).table.rows) set.insert(row.name);
+    const MergedTop top = Value(MergeTop(engine, cpu_, {}));
+    for (const FunctionCost& row : top.tops.at(0).table.rows) set.insert(row.name);
     return set;
   };
   const Boxes plain = BoxesOf(Value(MergeFlame(engine, cpu_, {})), 1);

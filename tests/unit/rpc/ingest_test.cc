@@ -7,9 +7,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <atomic>
-#include <thread>
-
 #include "proto/pyrometer/v1/pyrometer.grpc.pb.h"
 #include "tests/unit/rpc/fake_store.h"
 #include "tests/unit/rpc/random_batch.h"
@@ -271,131 +268,6 @@ TEST(IngestTest, HelloWithoutIdIsRefused) {
 
 // ---- a stranger on the wire -----------------------------------------------------------------------
 
-// A batch of `mib` MiB of names.
-profile::Batch LargeBatch(const std::string& agent, uint64_t sequence, int mib) {
-  profile::Batch batch;
-  batch.agent_id = agent;
-  batch.node = "n";
-  batch.sequence = sequence;
-  batch.series.push_back({std::string(profile::kTypeCpu), {}});
-  profile::Dictionary& d = batch.dictionary;
-  profile::StackId stack = profile::kEmptyStack;
-  for (int i = 0; i < mib * 32; ++i) {
-    const std::string name = StrFormat("%s-%d-", agent, i) + std::string(32 << 10, 'x');
-    const auto function = d.InternFunction({.name = d.InternString(name)});
-    stack = d.InternStack(stack, d.InternFrame({.kind = profile::FrameKind::kNative, .lines = {{function}}}));
-  }
-  batch.profiles.push_back({.series = 0, .time_ns = 1, .duration_ns = 1, .period_ns = 1, .samples = {{stack, 1, 1}}});
-  return batch;
-}
-
-// Lets batches through one at a time; all, once it is gone.
-struct Gate {
-  struct State {
-    Waiter waiter;
-    int waiting = 0, allowed = 0;
-    bool open = false;
-  };
-  explicit Gate(FakeIngest* ingest) {
-    ingest->on_batch = [s = state](const profile::Batch& batch) -> StatusOr<Ack> {
-      s->waiter.Change([&] { ++s->waiting; });
-      std::unique_lock lock(s->waiter.mutex);
-      s->waiter.changed.wait(lock, [&] { return s->allowed > 0 || s->open; });
-      if (!s->open) --s->allowed;
-      return Ack{.sequence = batch.sequence};
-    };
-  }
-  ~Gate() { Open(); }
-  void Open() {
-    state->waiter.Change([this] { state->open = true; });
-  }
-  void LetOneThrough() {
-    state->waiter.Change([this] { ++state->allowed; });
-  }
-  bool WaitForOne() {
-    return state->waiter.Wait([this] { return state->waiting == 1; });
-  }
-  const std::shared_ptr<State> state = std::make_shared<State>();
-};
-
-TEST(IngestTest, WhoComesIsAnsweredBeforeBatchesThatWait) {
-  constexpr int kAgents = 40;
-  FakeStore store({.ingest_threads = 1});
-  ASSERT_TRUE(store.status.ok()) << store.status;
-  std::vector<std::unique_ptr<IngestClient>> agents;
-  for (int i = 0; i < kAgents; ++i) {
-    auto agent = IngestClient::Connect(store.target, {}, {.agent_id = StrFormat("a%d", i), .node = "n"}, {});
-    ASSERT_TRUE(agent.ok()) << agent.status();
-    agents.push_back(*std::move(agent));
-  }
-  Gate gate(&store.ingest);
-  for (int i = 0; i < kAgents; ++i) {
-    profile::Batch batch = RandomData(static_cast<uint64_t>(i)).Batch(1);
-    batch.agent_id = StrFormat("a%d", i);
-    ASSERT_TRUE(agents[static_cast<size_t>(i)]->Send(batch).ok());
-  }
-  ASSERT_TRUE(gate.WaitForOne());
-  std::atomic<bool> welcomed{false};
-  std::thread late([&] {
-    const auto agent = IngestClient::Connect(store.target, {}, {.agent_id = "late", .node = "n"}, {});
-    EXPECT_TRUE(agent.ok()) << agent.status();
-    welcomed = true;
-  });
-  // The first-come order would let all others through before.
-  int let_through = 0;
-  for (; let_through < kAgents - 1 && !welcomed; ++let_through) {
-    gate.LetOneThrough();
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  }
-  EXPECT_TRUE(welcomed);
-  EXPECT_LT(let_through, kAgents - 1);
-  gate.Open();
-  late.join();
-}
-
-TEST(IngestTest, BatchesThatWaitTakeABoundedPartOfMemory) {
-  // 16 MiB may wait; a batch of 3 MiB is taken for 12 in memory.
-  FakeStore store({.ingest_threads = 1, .stream_memory_bytes = 1 << 20});
-  ASSERT_TRUE(store.status.ok()) << store.status;
-  Heard first, second;
-  const auto one = IngestClient::Connect(store.target, {}, {.agent_id = "one", .node = "n"}, first.Callbacks());
-  const auto two = IngestClient::Connect(store.target, {}, {.agent_id = "two", .node = "n"}, second.Callbacks());
-  ASSERT_TRUE(one.ok()) << one.status();
-  ASSERT_TRUE(two.ok()) << two.status();
-  Gate gate(&store.ingest);
-  ASSERT_TRUE((*one)->Send(LargeBatch("one", 1, 3)).ok());
-  ASSERT_TRUE(gate.WaitForOne());
-  (void)(*two)->Send(LargeBatch("two", 1, 3));  // OK, or the end below
-  ASSERT_TRUE(second.state.Wait([&] { return !second.closed.empty(); }));
-  EXPECT_EQ(second.closed[0].code(), StatusCode::kResourceExhausted) << second.closed[0];
-  EXPECT_THAT(Message(second.closed[0]), HasSubstr("come again later"));
-  gate.Open();
-  ASSERT_TRUE(first.state.Wait([&] { return first.acks.size() == 1; }));
-  // Then there is room.
-  Heard third;
-  const auto again = IngestClient::Connect(store.target, {}, {.agent_id = "two", .node = "n"}, third.Callbacks());
-  ASSERT_TRUE(again.ok()) << again.status();
-  ASSERT_TRUE((*again)->Send(LargeBatch("two", 1, 3)).ok());
-  EXPECT_TRUE(third.state.Wait([&] { return third.acks.size() == 1; }));
-}
-
-TEST(IngestTest, WithTooLittleMemoryNoTablesAreKept) {
-  FakeStore store({.stream_memory_bytes = 1 << 20});
-  ASSERT_TRUE(store.status.ok()) << store.status;
-  Heard heard;
-  const auto client = IngestClient::Connect(store.target, {}, kHello, heard.Callbacks());
-  ASSERT_TRUE(client.ok()) << client.status();
-  EXPECT_EQ((*client)->welcome().max_table_bytes, 1u);
-  RandomData random(1);
-  std::vector<profile::Batch> sent;
-  for (uint64_t sequence = 1; sequence <= 20; ++sequence) {
-    sent.push_back(random.Batch(sequence));
-    ASSERT_TRUE((*client)->Send(sent.back()).ok());
-  }
-  ASSERT_TRUE(heard.state.Wait([&] { return heard.acks.size() == 20; }));
-  for (size_t i = 0; i < sent.size(); ++i) EXPECT_EQ(BatchText(store.ingest.batches[i]), BatchText(sent[i]));
-}
-
 struct RawAgent {
   explicit RawAgent(const std::string& target) : channel(Dial(target, {}).value()), stub(v1::Ingest::NewStub(channel)) {
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
@@ -432,24 +304,6 @@ TEST(RawIngestTest, MalformedBatchIsRejectedAndEndsTheStream) {
   EXPECT_EQ(agent.stream->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_TRUE(store.ingest.batches.empty());
   EXPECT_EQ(store.ingest.malformed.size(), 1u);
-}
-
-TEST(RawIngestTest, WhoGoesOnWithTablesThatWereNotKeptIsSentAwayNotRejected) {
-  FakeStore store({.stream_memory_bytes = 1 << 20});
-  RawAgent agent(store.target);
-  ASSERT_TRUE(agent.stream->Write(agent.Hello()));
-  v1::StoreMessage reply;
-  ASSERT_TRUE(agent.stream->Read(&reply));
-  for (uint64_t sequence : {1u, 2u}) {
-    v1::AgentMessage message;
-    message.mutable_batch()->set_sequence(sequence);
-    agent.stream->Write(message);
-  }
-  ASSERT_TRUE(agent.stream->Read(&reply));
-  EXPECT_EQ(reply.ack().sequence(), 1u);
-  EXPECT_FALSE(agent.stream->Read(&reply));
-  EXPECT_EQ(agent.stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_TRUE(store.ingest.malformed.empty());
 }
 
 TEST(RawIngestTest, FirstMessageMustBeHello) {
