@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
+#include <atomic>
 #include <cstring>
 #include <memory>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "userspace/base/process_usage.h"
@@ -78,12 +80,10 @@ TEST(MemoryWatch, PagesThatAHeapKeptAreGivenBack) {
 }
 
 TEST(MemoryWatch, LooksByItself) {
-  Process process{.used = 1590};
   std::atomic<uint64_t> trims{0};
   const MemoryWatch watch(
       {.budget_bytes = kBudget, .interval_ns = kNsPerMs, .resident = [] { return kBudget; }, .trim = [&] { ++trims; }});
   while (trims == 0) std::this_thread::yield();
-  EXPECT_EQ(process.watch.trims(), 0u);
 }
 
 }  // namespace
