@@ -63,7 +63,8 @@ class Filled {
     std::string pattern = (std::filesystem::temp_directory_path() / "pyrometer-bench-XXXXXX").string();
     folder_ = mkdtemp(pattern.data());
     store::StoreOptions opening;
-    opening.memory_budget_bytes = 1u << 30;
+    // Tries of all services fit: how fast sums are, not how often they are loaded.
+    opening.memory_budget_bytes = std::max<uint64_t>(1u << 30, static_cast<uint64_t>(options.services) * (24u << 20));
     opening.limits.retention_ns = 0;
     opening.now = [this] { return now_ns_; };
     auto opened = store::Store::Open(folder_, opening);

@@ -26,7 +26,7 @@
 namespace pyrometer::cli {
 namespace {
 
-constexpr uint64_t kHousekeepingIntervalNs = 30 * kNsPerSecond;
+constexpr uint64_t kHousekeepingIntervalNs = 10 * kNsPerSecond;
 
 struct AgentFlags {
   std::string node;

@@ -2,13 +2,13 @@
 
 #include <grpcpp/alarm.h>
 #include <grpcpp/server_context.h>
-#include <pthread.h>
 
 #include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "userspace/base/strings.h"
+#include "userspace/base/thread.h"
 #include "userspace/base/version.h"
 #include "userspace/rpc/batch_codec.h"
 #include "userspace/rpc/convert.h"
@@ -313,7 +313,8 @@ void IngestService::Enqueue(std::shared_ptr<AgentStream> stream) {
 }
 
 void IngestService::Work() {
-  pthread_setname_np(pthread_self(), "pyro-ingest");
+  // Agents have spools, people who ask have none: and what came in has to be summed up as fast as it comes.
+  NameThisThread("pyro-ingest", 2);
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return stopping_ || !ready_.empty(); });

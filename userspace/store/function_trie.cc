@@ -90,7 +90,6 @@ StatusOr<bool> FunctionTrie::Extend(size_t first_node, size_t first_leaf, const 
     }
   }
   const size_t first = function_of_.size();
-  function_of_.reserve(first + parents.size());
   for (size_t i = 0; i < parents.size(); ++i) {
     if (frames[i] == 0 || parents[i] >= first + i) {
       function_of_.push_back(0);  // dead: nothing refers to it

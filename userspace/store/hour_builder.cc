@@ -16,6 +16,12 @@ Status HourBuilder::Add(SeriesId series, GroupId group, const WindowHeader& head
   return OkStatus();
 }
 
+void HourBuilder::Restart(size_t leaf_count) {
+  leaf_count_ = leaf_count;
+  windows_.clear();
+  rows_.clear();
+}
+
 HourBuilder::Result HourBuilder::Build() {
   Result result;
   result.rows = rows_.size();
@@ -41,11 +47,12 @@ HourBuilder::Result HourBuilder::Build() {
 }
 
 void HourBuilder::BuildBlock(const std::vector<size_t>& order, size_t begin, size_t end, Result* result) {
-  CellsBlock block;
-  block.windows.reserve(end - begin);
+  CellsBlock& block = block_;
+  block.windows.clear();
   std::vector<GroupId> group_of_cell;
   // Cells come in order, so counting the rows of each leaf puts them in order of (leaf, cell) at once.
-  std::vector<uint32_t> at(leaf_count_ + 1);
+  std::vector<uint32_t>& at = at_;
+  at.assign(leaf_count_ + 1, 0);
   for (size_t i = begin; i < end; ++i) {
     const Window& window = windows_[order[i]];
     block.windows.push_back(window.cell);

@@ -2,7 +2,8 @@
 //
 //   HourBuilder builder(trie_leaf_count);
 //   builder.Add(series, group, header, rows);            // each window, in any order
-//   ASSIGN_OR_RETURN(HourBuilder::Result made, builder.Build());
+//   HourBuilder::Result made = builder.Build();
+//   builder.Restart(leaf_count_of_the_next);
 //
 // Threads: none shared. Cost: 25 ns per row, 24 bytes per row while it works.
 #pragma once
@@ -38,7 +39,10 @@ class HourBuilder {
   Status Add(SeriesId series, GroupId group, const WindowHeader& header, const std::vector<StackSum>& rows);
   size_t rows() const { return rows_.size(); }
 
+  // Afterwards only Restart makes sense.
   Result Build();
+  // Forgets its windows and keeps their memory for the next ones: page faults were a quarter of housekeeping.
+  void Restart(size_t leaf_count);
 
  private:
   struct Window {
@@ -50,9 +54,13 @@ class HourBuilder {
   // Windows [begin, end) of `order` become one block.
   void BuildBlock(const std::vector<size_t>& order, size_t begin, size_t end, Result* result);
 
-  const size_t leaf_count_, max_rows_, max_cells_;
+  size_t leaf_count_;
+  const size_t max_rows_, max_cells_;
   std::vector<Window> windows_;
   std::vector<StackSum> rows_;
+  // Of one block, kept for the next.
+  CellsBlock block_;
+  std::vector<uint32_t> at_;
 };
 
 }  // namespace pyrometer::store

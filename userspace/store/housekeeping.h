@@ -1,7 +1,7 @@
 // Housekeeping of a store: hours become dense, sums are made, old data goes. Inside this room only.
 //
 // One run does pieces of work until its time is up: tries that grew are packed; (hour, service) pairs that have been
-// quiet long enough get their dense form; days that are over get their sums; histories of functions are made anew where
+// quiet long enough, or have much, get their dense form; days that are over get their sums; histories of functions are made anew where
 // names came late; what is older than it is to be kept is hidden, dropped and, when a series has nothing left, taken
 // out of the index. Each piece is one atomic write, so a kill between two pieces leaves a store that only has more to
 // do.
@@ -18,6 +18,7 @@
 
 #include "userspace/store/embedded_store.h"
 #include "userspace/store/group_totals.h"
+#include "userspace/store/hour_builder.h"
 #include "userspace/store/rollup.h"
 
 namespace pyrometer::store {
@@ -68,7 +69,10 @@ class Housekeeper {
   Database& database_;
   const int64_t now_ns_;
   const uint64_t end_ns_;  // monotonic
+  // Hours are the most work when much comes in; the rest keeps a part of the time.
+  const uint64_t hours_end_ns_;
   HousekeepingResult result_;
+  std::unique_ptr<HourBuilder> builder_;  // from the first hour that is taken up on
 };
 
 }  // namespace pyrometer::store

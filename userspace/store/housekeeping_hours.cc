@@ -1,4 +1,4 @@
-// Hours that ended: fresh points become cells, sums, totals and histories of functions.
+// Hours that ended, and large ones before that: fresh points become cells, sums, totals and histories of functions.
 #include <algorithm>
 
 #include "userspace/base/strings.h"
@@ -35,10 +35,10 @@ struct Housekeeper::Hour {
 };
 
 Status Housekeeper::TakeUpHours() {
-  const auto due = store_.DueHours(now_ns_);
+  const auto due = store_.DueHours(now_ns_, store_.options_.busy_hour_bytes);
   std::set<uint32_t> touched;
   for (const auto& [place, fresh] : due) {
-    if (TimeIsUp()) {
+    if (MonotonicNowNs() >= hours_end_ns_) {
       result_.more = true;
       break;
     }
@@ -130,11 +130,13 @@ Status Housekeeper::ReadWindows(Hour* hour, const std::function<Status()>& write
   }
   const std::string prefix = NumbersKey({hour->hour, hour->trie});
   const auto it = database_.NewIterator(Family::kWindows, hour->view.get(), true);
-  auto builder = std::make_unique<HourBuilder>(leaf_count);
+  if (builder_ == nullptr) builder_ = std::make_unique<HourBuilder>(leaf_count);
+  HourBuilder* const builder = builder_.get();
+  builder->Restart(leaf_count);
   const auto finish = [&]() -> Status {
     if (builder->rows() == 0) return OkStatus();
     HourBuilder::Result made = builder->Build();
-    builder = std::make_unique<HourBuilder>(leaf_count);
+    builder->Restart(leaf_count);
     result_.rows += made.rows;
     for (const std::string& block : made.blocks) {
       const uint64_t ordinal = store_.next_ordinal_.fetch_add(1);

@@ -86,6 +86,9 @@ struct StoreOptions {
   uint32_t max_tenants = 10'000;
   // Threads that one question may use beside its own.
   unsigned read_threads = 2;
+  // Housekeeping leaves an hour alone until it is over and quiet, except a service's of which so much is fresh: large
+  // services are summed up as they go. 0 = never. Not in ClickHouse, where points stay as they are.
+  uint64_t busy_hour_bytes = 4u << 20;
   // FAILED_PRECONDITION instead of creating a folder that is not there.
   bool create_if_missing = true;
   // Unix nanoseconds; tests set it.

@@ -127,9 +127,10 @@ class StoreBase : public Store {
   void TrimCaches();
   // Views of functions, least recently used first, until they take no more.
   void TrimFunctions(uint64_t most_bytes);
-  // For housekeeping. Services' hours that ended and got nothing new for a while.
+  // For housekeeping. Services' hours that ended and got nothing new for a while, and those that have `busy_bytes` fresh
+  // whatever goes on in them (0: none).
   using DueHour = std::pair<std::pair<uint32_t, TrieId>, FreshRecord>;
-  std::vector<DueHour> DueHours(int64_t now_ns);
+  std::vector<DueHour> DueHours(int64_t now_ns, uint64_t busy_bytes);
   // Hours before those that are fresh are in their final form.
   void NoteHousekept(int64_t now_ns);
   // Frames whose names came after histories of functions were made, sorted, and the records of family kMeta that say

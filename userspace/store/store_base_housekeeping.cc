@@ -14,13 +14,14 @@ constexpr int64_t kQuietNs = 60 * static_cast<int64_t>(kNsPerSecond);
 
 }  // namespace
 
-std::vector<StoreBase::DueHour> StoreBase::DueHours(int64_t now_ns) {
+std::vector<StoreBase::DueHour> StoreBase::DueHours(int64_t now_ns, uint64_t busy_bytes) {
   std::vector<DueHour> due;
   const std::lock_guard lock(commit_mutex_);
   for (const auto& [place, fresh] : fresh_) {
-    if (HourStart(place.first) + kHourNs + static_cast<int64_t>(kHourGraceNs) > now_ns) continue;
-    if (now_ns - fresh.arrived_ns < kQuietNs && now_ns >= fresh.arrived_ns) continue;
-    due.emplace_back(place, fresh);
+    const bool is_busy = busy_bytes != 0 && fresh.bytes >= busy_bytes;
+    const bool is_over = HourStart(place.first) + kHourNs + static_cast<int64_t>(kHourGraceNs) <= now_ns;
+    const bool is_quiet = now_ns - fresh.arrived_ns >= kQuietNs || now_ns < fresh.arrived_ns;
+    if (is_busy || (is_over && is_quiet)) due.emplace_back(place, fresh);
   }
   return due;
 }

@@ -262,6 +262,8 @@ std::string StackTrie::EncodeDense(TrieSpan begin, TrieSpan end) const {
   return out;
 }
 
+// The vectors are let grow by themselves: a trie comes in hundreds of records, and room for exactly one more each time
+// would copy all of it as often.
 Status StackTrie::Load(TrieSpan begin, std::string_view record) {
   if (begin.first_node < size() || begin.first_leaf < leaf_count()) return Damaged("records overlap");
   PadTo(begin);
@@ -283,8 +285,6 @@ Status StackTrie::LoadFresh(Decoder* in) {
       leaf_count > UINT32_MAX - first_leaf) {
     return Damaged("counts");
   }
-  parents_.reserve(first + count);
-  frames_.reserve(first + count);
   for (size_t node = first; node < first + count; ++node) {
     const uint64_t distance = in->Varint();
     if (distance == 0 || distance > node) return Damaged("parent after child");
@@ -337,8 +337,6 @@ Status StackTrie::LoadDense(Decoder* in) {
   CalleeLists lists(table.size());
   CallerIndex callers(&lists);
   std::vector<uint32_t> local(count);
-  parents_.reserve(first + count);
-  frames_.reserve(first + count);
   uint32_t next_unused = 0;
   uint64_t chain = 0;
   bool in_chain = false;

@@ -117,6 +117,42 @@ TEST(Housekeeping, SumsStayWhatTheyWere) {
   }
 }
 
+// An hour of a large service is summed up while it goes on.
+TEST(Housekeeping, LargeHoursAreTakenUpBeforeTheyEnd) {
+  if (!InFolder()) GTEST_SKIP() << "in ClickHouse points stay as they are";
+  Clocked c;
+  c.options.busy_hour_bytes = 1000;
+  c.Reopen();
+  uint64_t appended = 0, rows = 0;
+  const TimeRange first_half{kMidnight, kMidnight + kHourNs / 2};
+  for (int i = 0; i < 360; ++i) {
+    *c.now = kMidnight + i * 10'000'000'000;
+    c.Append(*c.now, 3, 4, "large");
+    if (i % 60 == 0) c.Append(*c.now, 1, 1, "small");
+    appended += 12 + (i % 60 == 0 ? 1 : 0);
+    if (i % 20 != 19) continue;
+    const uint64_t fresh = Value(c.store->Stats()).fresh_points;
+    const HousekeepingResult done = c.Keep(*c.now);
+    EXPECT_EQ(done.hours, fresh >= 80 ? 1u : 0u);
+    rows += done.rows;
+    // The small service's are too few.
+    EXPECT_EQ(Value(c.store->Stats()).fresh_points, static_cast<uint64_t>(i) / 60 + 1);
+    EXPECT_EQ(SampleSum(*c.store), appended);
+    EXPECT_EQ(StackSampleSum(*c.store), appended);
+    EXPECT_EQ(GroupSum(*c.store), appended);
+    EXPECT_EQ(GroupSum(*c.store, first_half), std::min<uint64_t>(appended, 180 * 12 + 3));
+  }
+  EXPECT_EQ(rows, 360u * 4);
+  EXPECT_EQ(c.Keep(kMidnight + kDay + 3 * kHourNs).hours, 1u);
+  EXPECT_EQ(Value(c.store->Stats()).fresh_points, 0u);
+  c.Reopen();
+  EXPECT_EQ(SampleSum(*c.store), appended);
+  EXPECT_EQ(GroupSum(*c.store), appended);
+  EXPECT_EQ(GroupSum(*c.store, first_half), 180u * 12 + 3);
+  // Of the history of a function, what came before the hour ended is there once.
+  EXPECT_EQ(HistoryOf(*c.store, "work"), 360 * 12 * kPeriod);
+}
+
 // Blocks of cells take ordinals as batches do, also when the store is closed before the next batch comes.
 TEST(Housekeeping, LatePointsReplaceNothing) {
   Clocked c;

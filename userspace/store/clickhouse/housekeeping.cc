@@ -91,7 +91,7 @@ void ClickHouseStore::UpdateCutoffs(int64_t now_ns) {
 // ---- functions --------------------------------------------------------------------------------------------
 
 Status ClusterHousekeeper::TakeUpHours() {
-  const auto due = store_.DueHours(now_ns_);
+  const auto due = store_.DueHours(now_ns_, 0);
   size_t done = 0;
   while (done < due.size() && !TimeIsUp()) {
     std::map<uint32_t, std::string> rows;  // by shard
