@@ -19,7 +19,11 @@ constexpr uint64_t kMaxDenseNodes = 4u << 20;
 }  // namespace
 
 Housekeeper::Housekeeper(EmbeddedStore* store, int64_t now_ns, uint64_t budget_ns)
-    : store_(*store), database_(*store->database_), now_ns_(now_ns), end_ns_(MonotonicNowNs() + budget_ns), hours_end_ns_(end_ns_ - budget_ns / 4) {}
+    : store_(*store),
+      database_(*store->database_),
+      now_ns_(now_ns),
+      end_ns_(MonotonicNowNs() + budget_ns),
+      hours_end_ns_(end_ns_ - budget_ns / 4) {}
 
 bool Housekeeper::TimeIsUp() const { return MonotonicNowNs() >= end_ns_; }
 

@@ -1,10 +1,10 @@
 // Housekeeping of a store: hours become dense, sums are made, old data goes. Inside this room only.
 //
 // One run does pieces of work until its time is up: tries that grew are packed; (hour, service) pairs that have been
-// quiet long enough, or have much, get their dense form; days that are over get their sums; histories of functions are made anew where
-// names came late; what is older than it is to be kept is hidden, dropped and, when a series has nothing left, taken
-// out of the index. Each piece is one atomic write, so a kill between two pieces leaves a store that only has more to
-// do.
+// quiet long enough, or have much, get their dense form; days that are over get their sums; histories of functions are
+// made anew where names came late; what is older than it is to be kept is hidden, dropped and, when a series has
+// nothing left, taken out of the index. Each piece is one atomic write, so a kill between two pieces leaves a store
+// that only has more to do.
 //
 // Threads: one run at a time; appends and questions go on meanwhile.
 #pragma once

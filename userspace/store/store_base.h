@@ -127,8 +127,8 @@ class StoreBase : public Store {
   void TrimCaches();
   // Views of functions, least recently used first, until they take no more.
   void TrimFunctions(uint64_t most_bytes);
-  // For housekeeping. Services' hours that ended and got nothing new for a while, and those that have `busy_bytes` fresh
-  // whatever goes on in them (0: none).
+  // For housekeeping. Services' hours that ended and got nothing new for a while, and those that have `busy_bytes`
+  // fresh whatever goes on in them (0: none).
   using DueHour = std::pair<std::pair<uint32_t, TrieId>, FreshRecord>;
   std::vector<DueHour> DueHours(int64_t now_ns, uint64_t busy_bytes);
   // Hours before those that are fresh are in their final form.
