@@ -43,6 +43,8 @@ function(pyrometer_test name)
   cmake_parse_arguments(TEST "SERIAL" "LABEL;TIMEOUT" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${TEST_SOURCES})
   target_link_libraries(${name} PRIVATE pyrometer_settings ${TEST_DEPS} GTest::gmock GTest::gtest_main)
+  # Compiling a test takes longer than running it: -O1 -g1 was seen to take half the time of -O2 -g.
+  target_compile_options(${name} PRIVATE $<$<CONFIG:RelWithDebInfo>:-O1$<SEMICOLON>-g1>)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 120)

@@ -262,8 +262,6 @@ std::string StackTrie::EncodeDense(TrieSpan begin, TrieSpan end) const {
   return out;
 }
 
-// The vectors are let grow by themselves: a trie comes in hundreds of records, and room for exactly one more each time
-// would copy all of it as often.
 Status StackTrie::Load(TrieSpan begin, std::string_view record) {
   if (begin.first_node < size() || begin.first_leaf < leaf_count()) return Damaged("records overlap");
   PadTo(begin);
@@ -276,6 +274,14 @@ Status StackTrie::Load(TrieSpan begin, std::string_view record) {
   return form == kFresh ? LoadFresh(&in) : LoadDense(&in);
 }
 
+// For a record that is larger than all before it. A trie comes in hundreds of records: room for exactly one more each
+// time would copy all of it as often.
+void StackTrie::MakeRoom(size_t count) {
+  if (count < size()) return;
+  parents_.reserve(size() + count);
+  frames_.reserve(size() + count);
+}
+
 Status StackTrie::LoadFresh(Decoder* in) {
   const size_t first = size();
   const size_t first_leaf = leaf_count();
@@ -285,6 +291,7 @@ Status StackTrie::LoadFresh(Decoder* in) {
       leaf_count > UINT32_MAX - first_leaf) {
     return Damaged("counts");
   }
+  MakeRoom(count);
   for (size_t node = first; node < first + count; ++node) {
     const uint64_t distance = in->Varint();
     if (distance == 0 || distance > node) return Damaged("parent after child");
@@ -337,6 +344,7 @@ Status StackTrie::LoadDense(Decoder* in) {
   CalleeLists lists(table.size());
   CallerIndex callers(&lists);
   std::vector<uint32_t> local(count);
+  MakeRoom(count);
   uint32_t next_unused = 0;
   uint64_t chain = 0;
   bool in_chain = false;

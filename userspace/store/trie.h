@@ -76,6 +76,7 @@ class StackTrie {
   void EnsureIndex();
   void Rehash(size_t slots);
   size_t SlotOf(NodeId parent, uint32_t frame) const;
+  void MakeRoom(size_t count);
   Status LoadFresh(class Decoder* in);
   Status LoadDense(class Decoder* in);
 
