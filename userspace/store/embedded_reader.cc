@@ -1,6 +1,7 @@
 // The reading half of EmbeddedStore.
 
 #include <algorithm>
+#include <optional>
 
 #include "userspace/base/check.h"
 #include "userspace/base/strings.h"
@@ -68,19 +69,12 @@ class EmbeddedStore::StackSummer {
         accumulators_(budget) {}
 
   StatusOr<StackSums> Run() {
-    // The state of the data first, the size of the trie afterwards: then every leaf in the data is in the trie.
-    {
-      ASSIGN_OR_RETURN(const std::shared_ptr<StackTrie> trie, store_.tries_.Get(selection_.trie));
-      const std::shared_lock lock(trie->mutex);
-      leaf_count_ = trie->leaf_count();
-    }
-    RETURN_IF_ERROR(accumulators_.Add(leaf_count_ * StackAccumulator::kBytesPerLeaf));
     series_ = selection_.series;
     std::sort(series_.begin(), series_.end());
     cutoffs_ = store_.CutoffsOf(store_.TenantOf(selection_.trie));
     hours_ = HoursOf(range_);
     FindGroupHours();
-    Part whole(leaf_count_);
+    Part whole;
     RETURN_IF_ERROR(AddWindows(&whole));
     RETURN_IF_ERROR(AddGroups(&whole));
     RETURN_IF_ERROR(AddCells(&whole));
@@ -90,8 +84,6 @@ class EmbeddedStore::StackSummer {
  private:
   // What one thread has added up.
   struct Part {
-    explicit Part(size_t leaves) : accumulator(leaves) {}
-
     void SawWindow(int64_t time_ns, int64_t end_ns, uint64_t period_ns, uint64_t points) {
       if (sums.points == 0) {
         sums.period_ns = period_ns;
@@ -109,14 +101,28 @@ class EmbeddedStore::StackSummer {
     }
     StackSums Finish() {
       if (!same_period) sums.period_ns = 0;
-      sums.sums = accumulator.Finish();
+      if (accumulator) sums.sums = accumulator->Finish();
       return std::move(sums);
     }
 
-    StackAccumulator accumulator;
+    std::optional<StackAccumulator> accumulator;  // once there is something to add
     StackSums sums;
     bool same_period = true;
   };
+
+  // Before the first addition. The size of the trie is looked up after the state of the data: then every leaf in the
+  // data is in the trie. And only now: a service's older tries are not loaded for times that have nothing of them.
+  Status Prepare(Part* part) {
+    if (part->accumulator) return OkStatus();
+    if (leaf_count_ == 0) {
+      ASSIGN_OR_RETURN(const std::shared_ptr<StackTrie> trie, store_.tries_.Get(selection_.trie));
+      const std::shared_lock lock(trie->mutex);
+      leaf_count_ = trie->leaf_count();
+    }
+    RETURN_IF_ERROR(accumulators_.Add(leaf_count_ * StackAccumulator::kBytesPerLeaf));
+    part->accumulator.emplace(leaf_count_);
+    return OkStatus();
+  }
 
   bool Wanted(SeriesId series) const { return std::binary_search(series_.begin(), series_.end(), series); }
 
@@ -179,7 +185,8 @@ class EmbeddedStore::StackSummer {
       const int64_t time_ns = HourStart(hour) + static_cast<int64_t>(header.offset_ns);
       if (range_.Contains(time_ns)) {
         RETURN_IF_ERROR(DecodeWindowChunk(ToView(it->value()), &header, &rows_));
-        RETURN_IF_ERROR(part->accumulator.Add(rows_));
+        RETURN_IF_ERROR(Prepare(part));
+        RETURN_IF_ERROR(part->accumulator->Add(rows_));
         part->SawWindow(time_ns, WindowEnd(time_ns, header.duration_ns), header.period_ns, 1);
       }
       it->Next();
@@ -189,7 +196,8 @@ class EmbeddedStore::StackSummer {
 
   Status AddRollup(uint32_t hour, std::string_view bytes, Part* part) {
     RETURN_IF_ERROR(DecodeRollup(bytes, &rollup_));
-    RETURN_IF_ERROR(part->accumulator.Add(rollup_.rows));
+    RETURN_IF_ERROR(Prepare(part));
+    RETURN_IF_ERROR(part->accumulator->Add(rollup_.rows));
     if (rollup_.header.points == 0) return OkStatus();
     const int64_t start = HourStart(hour);
     part->SawWindow(start + static_cast<int64_t>(rollup_.header.first_offset_ns),
@@ -265,23 +273,26 @@ class EmbeddedStore::StackSummer {
       RETURN_IF_ERROR(store_.database_->FromRocks(it->status(), "reading cells"));
     }
     if (hours.empty()) return OkStatus();
+    RETURN_IF_ERROR(Prepare(whole));
     if (hours.size() < 2 * kHoursPerPiece) return AddCellHours(hours, whole);
     const size_t pieces = std::min<size_t>(store_.options_.read_threads + 1, hours.size() / kHoursPerPiece);
     std::vector<std::unique_ptr<Part>> parts(pieces);
     RETURN_IF_ERROR(accumulators_.Add(pieces * leaf_count_ * StackAccumulator::kBytesPerLeaf));
     RETURN_IF_ERROR(store_.read_pool_.Run(pieces, [&](size_t i) {
-      parts[i] = std::make_unique<Part>(leaf_count_);
+      parts[i] = std::make_unique<Part>();
+      parts[i]->accumulator.emplace(leaf_count_);
       const std::span<const uint32_t> all(hours);
       const size_t begin = hours.size() * i / pieces, end = hours.size() * (i + 1) / pieces;
       return AddCellHours(all.subspan(begin, end - begin), parts[i].get());
     }));
     for (const auto& part : parts) {
       RETURN_IF_ERROR(whole->Add(*part));
-      RETURN_IF_ERROR(whole->accumulator.Add(part->accumulator.Finish()));
+      RETURN_IF_ERROR(whole->accumulator->Add(part->accumulator->Finish()));
     }
     return OkStatus();
   }
 
+  // Precondition: the part is prepared.
   Status AddCellHours(std::span<const uint32_t> hours, Part* part) {
     const auto it = store_.database_->NewIterator(Family::kCells, view_.get());
     CellsReader reader;
@@ -302,7 +313,7 @@ class EmbeddedStore::StackSummer {
           part->SawWindow(time_ns, WindowEnd(time_ns, window.duration_ns), window.period_ns, 1);
         }
         if (wanted_count == 0) continue;
-        StackAccumulator& accumulator = part->accumulator;
+        StackAccumulator& accumulator = *part->accumulator;
         accumulator.MakeDense();
         bool in_range = true;
         RETURN_IF_ERROR(reader.Read([&](LeafId leaf, uint32_t cell, uint64_t count, uint64_t value) {

@@ -207,7 +207,7 @@ struct StoreStats {
   uint64_t memory_bytes = 0;    // caches, write buffers and tries in memory now
   uint64_t memory_budget = 0;   // --memory
   uint64_t series = 0;          // live
-  uint64_t tries = 0;           // services
+  uint64_t tries = 0;           // of services; a large one has several
   uint64_t nodes = 0;           // trie nodes of all services
   uint64_t stacks = 0;          // leaves of all services
   uint64_t frames = 0;          // distinct

@@ -176,15 +176,35 @@ StatusOr<TrieId> SeriesWriter::TrieOf(TenantId tenant, std::string_view name, ro
     id = in.Varint32();
     if (!in.ok() || !in.done() || id == 0) return DataLossError("damaged trie index");
   } else {
-    id = next_trie++;
-    PutVarint(id, &value);
-    rocksdb::ColumnFamilyHandle* family = database_.family(Family::kTries);
-    RETURN_IF_ERROR(database_.FromRocks(batch->Put(family, key, value), "writing"));
-    RETURN_IF_ERROR(database_.FromRocks(
-        batch->Put(family, TrieRecordKey(id), EncodeTrieRecord({tenant, std::string(name)})), "writing"));
+    return AddTrie(tenant, name, batch);
   }
   tries_.Insert(key, id, key.size() + sizeof(std::string));
   return id;
+}
+
+StatusOr<TrieId> SeriesWriter::AddTrie(TenantId tenant, std::string_view name, rocksdb::WriteBatch* batch) {
+  const TrieId id = next_trie++;
+  const std::string key = TrieIndexKey(tenant, name);
+  std::string value;
+  PutVarint(id, &value);
+  rocksdb::ColumnFamilyHandle* family = database_.family(Family::kTries);
+  RETURN_IF_ERROR(database_.FromRocks(batch->Put(family, key, value), "writing"));
+  RETURN_IF_ERROR(database_.FromRocks(
+      batch->Put(family, TrieRecordKey(id), EncodeTrieRecord({tenant, std::string(name)})), "writing"));
+  tries_.Insert(key, id, key.size() + sizeof(std::string));
+  return id;
+}
+
+Status SeriesWriter::TurnOver(TrieId trie, rocksdb::WriteBatch* batch, TrieId* successor) {
+  *successor = 0;
+  std::string value;
+  ASSIGN_OR_RETURN(const bool there, database_.Get(Family::kTries, TrieRecordKey(trie), &value));
+  if (!there) return OkStatus();
+  ASSIGN_OR_RETURN(const TrieRecord record, DecodeTrieRecord(value));
+  ASSIGN_OR_RETURN(const TrieId newest, TrieOf(record.tenant, record.name, batch));
+  if (newest != trie) return OkStatus();
+  ASSIGN_OR_RETURN(*successor, AddTrie(record.tenant, record.name, batch));
+  return OkStatus();
 }
 
 Status SeriesWriter::PutAll(SeriesKind kind, const std::string& identity, const SeriesRecord& record,
@@ -225,13 +245,13 @@ StatusOr<SeriesWriter::Found> SeriesWriter::FindOrAdd(TenantId tenant, const pro
   const std::string identity = SeriesIdentity(record);
   ASSIGN_OR_RETURN(Found found, Lookup(SeriesKind::kSeries, identity));
   *added = found.id == 0;
-  if (found.id != 0) return found;
-
   ASSIGN_OR_RETURN(record.trie, TrieOf(tenant, TrieName(key.labels), batch));
+  if (found.id != 0 && found.trie == record.trie) return found;
+
   group.trie = record.trie;
   const std::string group_identity = SeriesIdentity(group);
   ASSIGN_OR_RETURN(Found found_group, Lookup(SeriesKind::kGroup, group_identity));
-  if (found_group.id == 0) {
+  if (found_group.id == 0 || found_group.trie != group.trie) {
     found_group = {.id = next_group++, .trie = group.trie};
     RETURN_IF_ERROR(PutAll(SeriesKind::kGroup, group_identity, group, found_group, batch));
   }
@@ -252,12 +272,14 @@ Status SeriesWriter::Remove(SeriesKind kind, uint32_t id, rocksdb::WriteBatch* b
   const auto remove = [&](const std::string& key) {
     return database_.FromRocks(batch->Delete(family, key), "writing");
   };
-  RETURN_IF_ERROR(remove(SeriesIndexKey(kind, identity)));
+  ASSIGN_OR_RETURN(const Found indexed, Lookup(kind, identity));
   RETURN_IF_ERROR(remove(SeriesRecordKey(kind, id)));
   RETURN_IF_ERROR(remove(EncodePosting(kind, {.tenant = record.tenant, .type = record.type, .id = id})));
   for (const SeriesRecord::Label& label : record.labels) {
     RETURN_IF_ERROR(remove(EncodePosting(kind, {record.tenant, record.type, label.name, label.value, id})));
   }
+  if (indexed.id != id) return OkStatus();
+  RETURN_IF_ERROR(remove(SeriesIndexKey(kind, identity)));
   IdsOf(kind).Erase(identity);
   *tenant = record.tenant;
   return OkStatus();

@@ -65,9 +65,11 @@ StatusOr<Posting> DecodePosting(SeriesKind kind, std::string_view bytes);
 std::string SeriesRecordKey(SeriesKind kind, uint32_t id);
 std::string SeriesIndexKey(SeriesKind kind, std::string_view identity);
 
-// Which trie holds the stacks of a series: that of its service, else of its container's name; "" is the machine's rest.
+// Which tries hold the stacks of a series: those of its service, else of its container's name; "" is the machine's
+// rest. One takes new stacks; when it has grown large the next one takes its place, with series and groups of the same
+// labels but numbers of their own.
 std::string_view TrieName(const profile::LabelSet& labels);
-// Key and value of the record that names a trie; the index from name to id stands beside it.
+// Key and value of the record that names a trie; the index from name to the newest's id stands beside it.
 std::string TrieRecordKey(TrieId trie);
 std::string TrieIndexKey(TenantId tenant, std::string_view name);
 struct TrieRecord {
@@ -94,9 +96,14 @@ class SeriesWriter {
 
   // id 0 when the series is not there. Adds nothing.
   StatusOr<Found> Find(TenantId tenant, const profile::SeriesKey& key);
-  // Adds the series, its postings, its group and its trie as needed; `*added` tells whether it did.
+  // Adds the series, its postings, its group and its trie as needed; `*added` tells whether there was none with these
+  // labels.
   StatusOr<Found> FindOrAdd(TenantId tenant, const profile::SeriesKey& key, rocksdb::WriteBatch* batch, bool* added);
-  // Takes a series or group out of record, index and postings. `*tenant`: whose it was; 0 = it was not there.
+  // The trie's service gets a new trie for what comes from now on. `*successor`: the new one; 0 when it is not the
+  // newest of its service or was not written yet.
+  Status TurnOver(TrieId trie, rocksdb::WriteBatch* batch, TrieId* successor);
+  // Takes a series or group out of record, index and postings. `*tenant`: whose it was; 0 = it was not there, or
+  // another with the same labels has taken its place.
   Status Remove(SeriesKind kind, uint32_t id, rocksdb::WriteBatch* batch, TenantId* tenant);
 
   SeriesId next_series = 1;
@@ -110,6 +117,7 @@ class SeriesWriter {
  private:
   using Ids = TwoGenerationCache<std::string, Found, TransparentStringHash, std::equal_to<>>;
   StatusOr<TrieId> TrieOf(TenantId tenant, std::string_view name, rocksdb::WriteBatch* batch);
+  StatusOr<TrieId> AddTrie(TenantId tenant, std::string_view name, rocksdb::WriteBatch* batch);
   StatusOr<Found> Lookup(SeriesKind kind, const std::string& identity);
   Status PutAll(SeriesKind kind, const std::string& identity, const SeriesRecord& record, const Found& found,
                 rocksdb::WriteBatch* batch);

@@ -12,6 +12,11 @@ namespace {
 
 // Nodes for visible folds beyond a tenant's limit: an eighth of it. After that a fold goes to an ancestor that has one.
 constexpr uint64_t kFoldShare = 8;
+// A trie that is added to takes up to 32 bytes per node, and the tries in use have an eighth of the budget: so large,
+// one takes at most half of that.
+constexpr uint64_t kBudgetPerTrieNode = 512;
+constexpr uint64_t kLeastTrieNodes = 64u << 10;
+constexpr uint64_t kMostTrieNodes = 1u << 20;
 
 profile::LabelSet FoldedLabels(const profile::LabelSet& labels) {
   profile::LabelSet folded;
@@ -102,6 +107,16 @@ class BatchStager {
   // ---- series -------------------------------------------------------------------------------------------
 
   Status FindSeries() {
+    if (memo_.turnovers != log_.turnovers.load()) {
+      const std::lock_guard lock(log_.mutex);
+      for (; memo_.turnovers < log_.turned_over.size(); ++memo_.turnovers) {
+        const TrieId replaced = log_.turned_over[memo_.turnovers];
+        memo_.nodes.erase(replaced);
+        for (SeriesWriter::Found& known : memo_.series) {
+          if (known.trie == replaced) known = {};
+        }
+      }
+    }
     if (memo_.series.size() < batch_.series.size()) {
       memo_.series.resize(batch_.series.size());
       memo_.folded_series.resize(batch_.series.size());
@@ -142,6 +157,7 @@ class BatchStager {
     const TenantLimits& limits = stager_.tenants_.Limits(memo_.tenant);
     profile::SeriesKey folded_key;
     const profile::SeriesKey* wanted = &key;
+    memo_.folded_series[index] = false;
     if (stager_.tenants_.Usage(memo_.tenant).series >= limits.max_series) {
       ASSIGN_OR_RETURN(const SeriesWriter::Found known, log_.series.Find(memo_.tenant, key));
       if (known.id == 0) {
@@ -327,10 +343,20 @@ class BatchStager {
     log_.pending_leaves += end.first_leaf - begin.first_leaf;
     if (record.empty()) return OkStatus();
     log_.pending_tries[trie_id_] = trie_;
-    return stager_.database_.FromRocks(
+    RETURN_IF_ERROR(stager_.database_.FromRocks(
         log_.pending.Put(stager_.database_.family(Family::kTries),
                          LetterKey('n', {trie_id_, begin.first_node, begin.first_leaf}), record),
-        "writing");
+        "writing"));
+    // A successor has to take every stack that is still in use once more: not when the tenant's limit is near.
+    const uint64_t free = limits.max_nodes - std::min(limits.max_nodes, used);
+    if (end.first_node < stager_.MostTrieNodes() || end.first_node > free) return OkStatus();
+    TrieId successor = 0;
+    RETURN_IF_ERROR(log_.series.TurnOver(trie_id_, &log_.pending, &successor));
+    if (successor == 0) return OkStatus();
+    log_.pending_services[successor] = memo_.tenant;
+    log_.turned_over.push_back(trie_id_);
+    log_.turnovers = log_.turned_over.size();
+    return OkStatus();
   }
 
   // The child of `node` for a frame, made when it is not there and the tenant may have one more; else the fold.
@@ -516,6 +542,11 @@ class BatchStager {
   bool frames_unknown_ = false;
   bool stale_ = false;
 };
+
+uint64_t Stager::MostTrieNodes() const {
+  if (options_.max_trie_nodes != 0) return options_.max_trie_nodes;
+  return std::clamp<uint64_t>(options_.memory_budget_bytes / kBudgetPerTrieNode, kLeastTrieNodes, kMostTrieNodes);
+}
 
 StatusOr<StagedBatch> Stager::Stage(const profile::BatchView& batch, Memo* memo) {
   return BatchStager(this, batch, memo).Stage();

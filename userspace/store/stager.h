@@ -50,8 +50,11 @@ struct DefinitionLog {
   std::map<TenantId, TenantUsage> pending_usage;
   uint64_t pending_nodes = 0;
   uint64_t pending_leaves = 0;
-  std::map<TrieId, TenantId> pending_services;  // services that are new
-  std::atomic<FrameKeyId> folded_frame{0};      // of kFoldedStacksName, once it was needed; read without the lock too
+  std::map<TrieId, TenantId> pending_services;  // tries that are new
+  // Tries that another one took the place of, since the start: streams that knew them look their series up again.
+  std::vector<TrieId> turned_over;
+  std::atomic<size_t> turnovers{0};         // its size; read without the lock
+  std::atomic<FrameKeyId> folded_frame{0};  // of kFoldedStacksName, once it was needed; read without the lock too
 };
 
 // Ids of the store by ids of a stream; pages of 1,024 so that the stacks of one of many services take little.
@@ -84,6 +87,7 @@ class Memo : public StreamMemo {
   void Reset(uint64_t new_epoch);
 
   uint64_t epoch = 0;
+  size_t turnovers = 0;  // of DefinitionLog::turned_over that it knows of
   TenantId tenant = 0;
   NameId agent = 0;
   CheckedDefinitions checked;
@@ -155,6 +159,8 @@ class Stager {
 
  private:
   friend class BatchStager;
+  uint64_t MostTrieNodes() const;
+
   const StoreOptions& options_;
   const Database& database_;
   TenantTable& tenants_;

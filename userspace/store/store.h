@@ -89,6 +89,9 @@ struct StoreOptions {
   // Housekeeping leaves an hour alone until it is over and quiet, except a service's of which so much is fresh: large
   // services are summed up as they go. 0 = never. Not in ClickHouse, where points stay as they are.
   uint64_t busy_hour_bytes = 4u << 20;
+  // Stack nodes of a service after which a new trie takes those that come: deploys bring new stacks for as long as a
+  // store lives, and only those in use have to be in memory. 0 = by the memory budget.
+  uint64_t max_trie_nodes = 0;
   // FAILED_PRECONDITION instead of creating a folder that is not there.
   bool create_if_missing = true;
   // Unix nanoseconds; tests set it.

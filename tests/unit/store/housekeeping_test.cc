@@ -239,6 +239,88 @@ TEST(Housekeeping, BeyondItsBytesATenantsOldestHoursGo) {
   EXPECT_EQ(Value(c.store->Tenants())[1].bytes, tenants[1].bytes);
 }
 
+// Deploys bring new stacks for as long as a store lives: those of a large service that come last have a trie of their
+// own, and what is asked of the service is the sum.
+TEST(Housekeeping, ALargeServiceHasSeveralTries) {
+  Clocked c;
+  c.options.max_trie_nodes = 50;
+  c.Reopen();
+  BatchBuilder b("a", 0);
+  const uint32_t series = b.Series("cpu", {{"service", "shop"}, {"pod", "p"}});
+  const uint32_t other = b.Series("cpu", {{"service", "quiet"}});
+  auto memo = c.store->NewMemo();
+  const auto append = [&](int day) {
+    std::vector<std::pair<profile::StackId, uint64_t>> samples = {{b.Stack({"main", "steady"}), 1}};
+    for (int i = 0; i < 10; ++i) {
+      samples.push_back({b.Stack({"main", StrFormat("deploy %d", day), StrFormat("function %d", i)}), 2});
+    }
+    *c.now = kMidnight + day * kDay;
+    b.batch.profiles.clear();
+    ++b.batch.sequence;
+    b.Cpu(series, *c.now, std::move(samples)).Cpu(other, *c.now, {{b.Stack({"main"}), 1}});
+    const profile::DictionaryDefinitions definitions(&b.batch.dictionary);
+    const profile::BatchView view{.agent_id = b.batch.agent_id,
+                                  .node = b.batch.node,
+                                  .sequence = b.batch.sequence,
+                                  .definitions = &definitions,
+                                  .series = b.batch.series,
+                                  .profiles = b.batch.profiles};
+    const StatusOr<AppendResult> result = c.store->Append(view, memo.get());
+    ASSERT_TRUE(result.ok()) << result.status();
+  };
+  for (int day = 0; day < 20; ++day) append(day);
+  const auto expect = [&](uint64_t windows, uint64_t sums) {
+    EXPECT_EQ(SampleSum(*c.store), windows * 22);
+    EXPECT_EQ(StackSampleSum(*c.store), windows * 22);
+    EXPECT_EQ(GroupSum(*c.store), sums * 22);
+    // Two by their labels, whatever there is behind them.
+    EXPECT_EQ(Value(c.store->Stats()).series, 2u);
+  };
+  const auto reopen = [&] {
+    c.store.reset();
+    memo.reset();
+    if (InFolder()) {
+      const FsckReport report = Value(Fsck(c.folder.path()));
+      EXPECT_EQ(report.problem_count, 0u) << report.problems[0].place << ": " << report.problems[0].what;
+    }
+    c.Reopen();
+    memo = c.store->NewMemo();
+  };
+  const uint64_t tries = Value(c.store->Stats()).tries;
+  EXPECT_GE(tries, 4u);
+  EXPECT_LE(tries, 8u);
+  // The newest may be empty yet.
+  EXPECT_GE(Value(c.store->FindSeries({.type = "cpu"})).size(), tries - 1);
+  expect(20, 20);
+  c.Keep(*c.now + 2 * kHourNs);
+  expect(20, 20);
+  reopen();
+  expect(20, 20);
+  append(20);
+  expect(21, 21);
+
+  // Those that nothing is left of go; the newest of the same labels stays.
+  c.options.limits.retention_ns = 10 * static_cast<uint64_t>(kDay);
+  c.options.limits.rollup_retention_ns = 0;
+  reopen();
+  EXPECT_GT(c.Keep(kMidnight + 20 * kDay + 2 * kHourNs).series_removed, 0u);
+  EXPECT_LT(Value(c.store->FindSeries({.type = "cpu"})).size(), tries - 1);
+  expect(10, 21);
+  reopen();
+  const size_t series_left = Value(c.store->FindSeries({.type = "cpu"})).size();
+  append(21);
+  EXPECT_LE(Value(c.store->FindSeries({.type = "cpu"})).size(), series_left + 1);
+  expect(11, 22);
+
+  // A tenant near its limit stays in the trie it has: the next one had to take all of its stacks again.
+  c.options.limits.max_nodes = Value(c.store->Stats()).nodes + 100;
+  reopen();
+  const uint64_t tries_before = Value(c.store->Stats()).tries;
+  for (int day = 22; day < 40; ++day) append(day);
+  EXPECT_LE(Value(c.store->Stats()).tries, tries_before + 1);
+  EXPECT_GT(Value(c.store->Stats()).folded_samples, 0u);
+}
+
 TEST(Housekeeping, AFunctionsHistory) {
   Clocked c;
   for (int hour = 0; hour < 26; ++hour) {

@@ -49,6 +49,8 @@ StatusOr<std::unique_ptr<Store>> Open(std::string_view url_text, const std::stri
   RETURN_IF_ERROR(cluster->CreateTables());
   RecordTable records(cluster.get());
   uint64_t newest = 0;
+  // Each trie of a service is a question of its own, of tens of milliseconds, also for times that have nothing of it.
+  if (options.max_trie_nodes == 0) options.max_trie_nodes = UINT64_MAX;
   ASSIGN_OR_RETURN(std::unique_ptr<Database> database, records.Open(folder, options, &newest));
   auto store =
       std::make_unique<ClickHouseStore>(std::move(database), options, std::move(cluster), std::move(records), newest);
