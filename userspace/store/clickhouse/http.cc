@@ -210,12 +210,14 @@ Status HttpClient::Run(Call* call) const {
   const CURLcode code = curl_easy_perform(handle);
   long http_status = 0;
   curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &http_status);
+  curl_off_t connected_us = 0;  // 0: never, TLS included; that has a time of its own
+  curl_easy_getinfo(handle, CURLINFO_PRETRANSFER_TIME_T, &connected_us);
   curl_slist_free_all(headers);
   curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, static_cast<char*>(nullptr));
   Give(handle);
 
   if (!call->failed.ok()) return call->failed;
-  if (code == CURLE_OPERATION_TIMEDOUT) {
+  if (code == CURLE_OPERATION_TIMEDOUT && connected_us != 0) {
     return UnavailableError(
         StrFormat("ClickHouse %s did not answer within %s", address_.Text(), FormatDurationNs(call->timeout_ns)));
   }
