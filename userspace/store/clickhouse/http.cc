@@ -210,7 +210,8 @@ Status HttpClient::Run(Call* call) const {
   const CURLcode code = curl_easy_perform(handle);
   long http_status = 0;
   curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &http_status);
-  curl_off_t connected_us = 0;  // 0: never, TLS included; that has a time of its own
+  // Stays 0 when the connection, its TLS handshake included, did not come about: kConnectTimeoutMs ended that.
+  curl_off_t connected_us = 0;
   curl_easy_getinfo(handle, CURLINFO_PRETRANSFER_TIME_T, &connected_us);
   curl_slist_free_all(headers);
   curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, static_cast<char*>(nullptr));
