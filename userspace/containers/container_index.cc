@@ -139,19 +139,19 @@ class Index : public ContainerIndex {
 
   void AddClient(std::unique_ptr<RuntimeClient> client) override {
     fetcher_.AddClient(std::move(client));
-    // What no client could know before, this one may.
-    std::map<std::string, ContainerIdentity> wanted;
-    {
-      std::shared_lock lock(mutex_);
-      for (const auto& side : sides_) {
-        for (const auto& [id, entry] : side->by_id) {
-          if (entry.info->is_container() && entry.info->metadata_state != MetadataState::kKnown) {
-            wanted.emplace(entry.info->identity.container_id, entry.info->identity);
-          }
-        }
+    // What no client could know before, this one may. Once per container: all its cgroups say the same at any time.
+    std::unique_lock lock(mutex_);
+    std::unordered_map<std::string, MetadataFetcher::Request> known;
+    for (const auto& side : sides_) {
+      for (auto& [id, entry] : side->by_id) {
+        if (!entry.info->is_container() || entry.info->metadata_state == MetadataState::kKnown) continue;
+        const auto [request, first] = known.try_emplace(entry.info->identity.container_id);
+        if (first) request->second = fetcher_.Want(entry.info->identity);
+        auto info = std::make_shared<ContainerInfo>(*entry.info);
+        SetMetadata(request->second, info.get());
+        entry.info = std::move(info);
       }
     }
-    for (const auto& [id, identity] : wanted) Request(identity);
   }
 
   InfoPtr Lookup(CgroupId v2, CgroupId v1) override {
@@ -282,28 +282,24 @@ class Index : public ContainerIndex {
     if (again != side.by_id.end()) {
       return again->second.info;  // another thread was faster
     }
-    entry.info = MakeInfo(side, path, id, identity, nullptr);
+    std::shared_ptr<ContainerInfo> info = MakeInfo(side, path, id, identity);
     if (!MakeRoom()) {
       ++over_limit_;
-      return entry.info;
+      return info;
     }
+    AskFor(*info);
+    entry.info = info;
     // A path that now has another id: the old cgroup was removed and its event is still to come.
     if (const auto old = side.by_path.find(path); old != side.by_path.end() && old->second != id.value) {
       MarkRemovedLocked(side, path);
     }
     side.unresolved.erase(id.value);
     side.by_path[path] = id.value;
-    InfoPtr info = entry.info;
     const bool undecided = entry.undecided;
     if (undecided) side.undecided.insert(id.value);
     side.by_id[id.value] = std::move(entry);
     lock.unlock();
     if (undecided && !eager_.exchange(true)) Wake();
-    if (info->is_container()) {
-      Request(info->identity);
-      lock.lock();
-      return side.by_id.contains(id.value) ? side.by_id.at(id.value).info : info;
-    }
     return info;
   }
 
@@ -367,37 +363,43 @@ class Index : public ContainerIndex {
           copy = it->second;
         }
         const ContainerIdentity identity = Decide(*side, path, copy);
-        {
-          std::unique_lock lock(mutex_);
-          const auto it = side->by_id.find(id);
-          if (it == side->by_id.end() || it->second.info->removed) continue;
-          it->second.probes = copy.probes;
-          it->second.next_probe_ns = copy.next_probe_ns;
-          if (copy.undecided) continue;
-          it->second.undecided = false;
-          side->undecided.erase(id);
-          it->second.info = MakeInfo(*side, path, CgroupId(id), identity, it->second.info.get());
-        }
-        Request(identity);
+        std::unique_lock lock(mutex_);
+        const auto it = side->by_id.find(id);
+        if (it == side->by_id.end() || it->second.info->removed) continue;
+        it->second.probes = copy.probes;
+        it->second.next_probe_ns = copy.next_probe_ns;
+        if (copy.undecided) continue;
+        it->second.undecided = false;
+        side->undecided.erase(id);
+        const std::shared_ptr<ContainerInfo> info = MakeInfo(*side, path, CgroupId(id), identity);
+        AskFor(*info);
+        it->second.info = info;
       }
     }
   }
 
-  InfoPtr MakeInfo(const Side& side, const std::string& path, CgroupId id, const ContainerIdentity& identity,
-                   const ContainerInfo* old) const {
+  std::shared_ptr<ContainerInfo> MakeInfo(const Side& side, const std::string& path, CgroupId id,
+                                          const ContainerIdentity& identity) const {
     auto info = std::make_shared<ContainerInfo>();
     info->resolved = true;
     info->cgroup_id = id;
     info->v1 = side.v1;
     info->cgroup_path = path;
     info->identity = identity;
-    if (old != nullptr) {
-      info->metadata = old->metadata;
-      info->metadata_state = old->metadata_state;
-      info->removed = old->removed;
-    }
     Dress(*info);
     return info;
+  }
+
+  // Fills in what is known of a container, and has the rest asked for. Under mutex_, exclusively: so an answer comes
+  // to OnMetadata after what Want told, and nobody sees a container nothing was asked about yet.
+  void AskFor(ContainerInfo& info) {
+    if (info.is_container()) SetMetadata(fetcher_.Want(info.identity), &info);
+  }
+
+  void SetMetadata(const MetadataFetcher::Request& request, ContainerInfo* info) const {
+    info->metadata_state = request.state;
+    info->metadata = request.metadata;
+    Dress(*info);
   }
 
   void Dress(ContainerInfo& info) const {
@@ -463,11 +465,6 @@ class Index : public ContainerIndex {
 
   // ---- metadata ----------------------------------------------------------------------------------------------
 
-  void Request(const ContainerIdentity& identity) {
-    const MetadataFetcher::Request request = fetcher_.Want(identity);
-    OnMetadata(identity.container_id, request.state, request.metadata);
-  }
-
   void OnMetadata(const std::string& container_id, MetadataState state, const ContainerMetadata& metadata) {
     std::unique_lock lock(mutex_);
     for (const auto& side : sides_) {
@@ -475,9 +472,7 @@ class Index : public ContainerIndex {
         if (entry.info->identity.container_id != container_id || !entry.info->is_container()) continue;
         if (entry.info->metadata_state == state && entry.info->metadata == metadata) continue;
         auto info = std::make_shared<ContainerInfo>(*entry.info);
-        info->metadata_state = state;
-        info->metadata = metadata;
-        Dress(*info);
+        SetMetadata({state, metadata}, info.get());
         entry.info = std::move(info);
       }
     }
@@ -602,12 +597,10 @@ class Index : public ContainerIndex {
     }
     // What no cgroup here has, nobody needs to be asked about.
     std::unordered_set<std::string> known;
-    {
-      std::shared_lock lock(mutex_);
-      for (const auto& side : sides_) {
-        for (const auto& [id, entry] : side->by_id) {
-          if (entry.info->is_container()) known.insert(entry.info->identity.container_id);
-        }
+    std::shared_lock lock(mutex_);  // until the end: one that came in between would never be asked about again
+    for (const auto& side : sides_) {
+      for (const auto& [id, entry] : side->by_id) {
+        if (entry.info->is_container()) known.insert(entry.info->identity.container_id);
       }
     }
     fetcher_.KeepOnly(known);
