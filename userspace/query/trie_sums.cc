@@ -29,6 +29,8 @@ Status SumParts(const Engine& engine, const std::vector<StackPart>& parts, TimeR
       RETURN_IF_ERROR(Check(engine.budget()));
       ASSIGN_OR_RETURN(store::StackSums sums, engine.reader().SumStacks(parts[i].selection, range, engine.budget()));
       if (sums.points == 0) continue;
+      store::ScopedCharge charge(engine.budget());
+      RETURN_IF_ERROR(charge.Add(sums.sums.size() * sizeof(store::StackSum)));
       // After the sums: then every stack in them is known.
       ASSIGN_OR_RETURN(const std::shared_ptr<store::FunctionTrie> functions,
                        engine.reader().Functions(parts[i].selection.trie, engine.late_names()));

@@ -24,7 +24,7 @@ uint64_t FunctionTrie::bytes() const {
           leaves_.capacity()) *
              sizeof(uint32_t) +
          flags_.capacity() + symbols_.capacity() * sizeof(Symbol) + symbol_ids_.size() * (sizeof(Symbol) + 32) +
-         places_.size() * (sizeof(std::vector<uint32_t>) + 56);
+         place_symbols_.capacity() * sizeof(uint32_t) + places_.size() * (sizeof(Place) + 48);
 }
 
 size_t FunctionTrie::SlotOf(uint32_t parent, uint32_t symbol) const {
@@ -85,8 +85,8 @@ StatusOr<bool> FunctionTrie::Extend(size_t first_node, size_t first_leaf, const 
     ASSIGN_OR_RETURN(const std::vector<std::vector<Symbol>> described, describe(unknown));
     for (size_t i = 0; i < unknown.size(); ++i) {
       if (described[i].empty()) continue;
-      std::vector<uint32_t>& place = places_[unknown[i]];
-      for (const Symbol& symbol : described[i]) place.push_back(SymbolIndex(symbol));
+      places_[unknown[i]] = {static_cast<uint32_t>(place_symbols_.size()), static_cast<uint32_t>(described[i].size())};
+      for (const Symbol& symbol : described[i]) place_symbols_.push_back(SymbolIndex(symbol));
     }
   }
   const size_t first = function_of_.size();
@@ -98,15 +98,16 @@ StatusOr<bool> FunctionTrie::Extend(size_t first_node, size_t first_leaf, const 
     uint32_t node = function_of_[parents[i]];
     const auto known = places_.find(frames[i]);
     if (known == places_.end()) break;  // not written yet
-    const std::vector<uint32_t>& place = known->second;
+    const Place place = known->second;
     // Outermost function first; those inside it were inlined.
-    for (size_t line = place.size(); line > 0; --line) node = Child(node, place[line - 1], line < place.size());
+    for (size_t line = place.count; line > 0; --line) {
+      node = Child(node, place_symbols_[place.begin + line - 1], line < place.count);
+    }
     function_of_.push_back(node);
   }
-  const bool whole = function_of_.size() == first + parents.size();
   for (const NodeId node : leaves) {
-    if (!whole && node >= function_of_.size()) break;
-    leaves_.push_back(node < function_of_.size() ? function_of_[node] : 0);
+    if (node >= function_of_.size()) break;
+    leaves_.push_back(function_of_[node]);
   }
   return true;
 }

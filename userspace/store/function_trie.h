@@ -96,7 +96,11 @@ class FunctionTrie {
   std::vector<uint32_t> leaves_;
   std::vector<Symbol> symbols_;
   std::unordered_map<Symbol, uint32_t, SymbolHash, SymbolEqual> symbol_ids_;
-  std::unordered_map<uint32_t, std::vector<uint32_t>> places_;  // frame -> its symbols, innermost first
+  struct Place {
+    uint32_t begin = 0, count = 0;  // in place_symbols_
+  };
+  std::unordered_map<uint32_t, Place> places_;  // by frame
+  std::vector<uint32_t> place_symbols_;         // innermost first
 };
 
 }  // namespace pyrometer::store

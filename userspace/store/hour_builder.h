@@ -8,6 +8,7 @@
 // Threads: none shared. Cost: 25 ns per row, 24 bytes per row while it works.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -38,6 +39,13 @@ class HourBuilder {
   // trie.
   Status Add(SeriesId series, GroupId group, const WindowHeader& header, const std::vector<StackSum>& rows);
   size_t rows() const { return rows_.size(); }
+
+  // So many rows, of windows and of a block, will not make it grow, which takes three times as much meanwhile. Costs
+  // addresses, not memory.
+  void Reserve(size_t rows) {
+    rows_.reserve(rows);
+    block_.rows.reserve(std::min(rows, max_rows_));
+  }
 
   // Afterwards only Restart makes sense.
   Result Build();

@@ -10,7 +10,11 @@
 namespace pyrometer::store {
 namespace {
 
-// Rows that one atomic piece turns into cells: 100 MB while it works.
+// Rows that one atomic piece turns into cells: as many as a sixteenth of the memory budget holds while they are sorted,
+// twice (the piece, and a block of it).
+constexpr uint64_t kPieceShare = 16;
+constexpr uint64_t kPieceBytesPerRow = sizeof(StackSum) + sizeof(CellRow);
+constexpr size_t kMinPieceRows = 64u << 10;
 constexpr size_t kMaxPieceRows = 4u << 20;
 // Series whose totals and histograms one atomic piece rewrites.
 constexpr size_t kMaxPieceSeries = 2048;
@@ -130,7 +134,12 @@ Status Housekeeper::ReadWindows(Hour* hour, const std::function<Status()>& write
   }
   const std::string prefix = NumbersKey({hour->hour, hour->trie});
   const auto it = database_.NewIterator(Family::kWindows, hour->view.get(), true);
-  if (builder_ == nullptr) builder_ = std::make_unique<HourBuilder>(leaf_count);
+  const auto piece_rows = static_cast<size_t>(std::clamp<uint64_t>(
+      store_.options_.memory_budget_bytes / kPieceShare / kPieceBytesPerRow, kMinPieceRows, kMaxPieceRows));
+  if (builder_ == nullptr) {
+    builder_ = std::make_unique<HourBuilder>(leaf_count);
+    builder_->Reserve(piece_rows);
+  }
   HourBuilder* const builder = builder_.get();
   builder->Restart(leaf_count);
   const auto finish = [&]() -> Status {
@@ -164,11 +173,12 @@ Status Housekeeper::ReadWindows(Hour* hour, const std::function<Status()>& write
     uint64_t samples = 0;
     for (const StackSum& row : rows) samples = SaturatingAdd(samples, row.count);
     if (rows.size() > kMaxBlockRows || samples > kMaxWindowCount) continue;  // stays as it is
+    // Before anything of this window is in the piece: it is gone from here and comes there in one write.
+    if (builder->rows() + rows.size() > piece_rows) RETURN_IF_ERROR(finish());
     RETURN_IF_ERROR(Delete(&hour->batch, Family::kWindows, it->key().ToString()));
     hour->fresh_bytes += it->value().size();
     if (group == 0) continue;
     RETURN_IF_ERROR(builder->Add(key.series, group, header, rows));
-    if (builder->rows() >= kMaxPieceRows) RETURN_IF_ERROR(finish());
   }
   RETURN_IF_ERROR(database_.FromRocks(it->status(), "reading windows"));
   RETURN_IF_ERROR(finish());

@@ -68,6 +68,8 @@ class StackAccumulator {
       return std::move(sparse_);
     }
     std::vector<StackSum> result;
+    result.reserve(static_cast<size_t>(
+        std::count_if(sums_.begin(), sums_.end(), [](const Sum& sum) { return sum.count != 0 || sum.value != 0; })));
     for (LeafId leaf = 0; leaf < sums_.size(); ++leaf) {
       if (sums_[leaf].count != 0 || sums_[leaf].value != 0)
         result.push_back({leaf, sums_[leaf].count, sums_[leaf].value});

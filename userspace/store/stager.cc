@@ -13,10 +13,11 @@ namespace {
 // Nodes for visible folds beyond a tenant's limit: an eighth of it. After that a fold goes to an ancestor that has one.
 constexpr uint64_t kFoldShare = 8;
 // A trie that is added to takes up to 32 bytes per node, and the tries in use have an eighth of the budget: so large,
-// one takes at most half of that.
-constexpr uint64_t kBudgetPerTrieNode = 512;
+// one takes at most an eighth of that; after it grew kMostGrowth times, half.
+constexpr uint64_t kBudgetPerTrieNode = 2048;
 constexpr uint64_t kLeastTrieNodes = 64u << 10;
 constexpr uint64_t kMostTrieNodes = 1u << 20;
+constexpr uint64_t kMostGrowth = 4;
 
 profile::LabelSet FoldedLabels(const profile::LabelSet& labels) {
   profile::LabelSet folded;
@@ -349,14 +350,31 @@ class BatchStager {
         "writing"));
     // A successor has to take every stack that is still in use once more: not when the tenant's limit is near.
     const uint64_t free = limits.max_nodes - std::min(limits.max_nodes, used);
-    if (end.first_node < stager_.MostTrieNodes() || end.first_node > free) return OkStatus();
+    const DefinitionLog::TrieStart start =
+        log_.trie_starts.try_emplace(trie_id_, DefinitionLog::TrieStart{log_.names.next_frame, stager_.MostTrieNodes()})
+            .first->second;
+    if (end.first_node < start.most_nodes || end.first_node > free) return OkStatus();
     TrieId successor = 0;
     RETURN_IF_ERROR(log_.series.TurnOver(trie_id_, &log_.pending, &successor));
     if (successor == 0) return OkStatus();
+    log_.trie_starts.erase(trie_id_);
+    const bool churn = FramesAreNew(start.first_frame);
+    log_.trie_starts[successor] = {log_.names.next_frame, churn ? stager_.MostTrieNodes() : Larger(start.most_nodes)};
     log_.pending_services[successor] = memo_.tenant;
     log_.turned_over.push_back(trie_id_);
     log_.turnovers = log_.turned_over.size();
     return OkStatus();
+  }
+
+  // Most nodes of the trie at hand are of frames from `first` on: a deploy made them. Else code that was there before
+  // has more stacks than fit, and a successor of the same size would have to take them over and over.
+  bool FramesAreNew(FrameKeyId first) const {
+    size_t fresh = 0;  // no lock: only who holds that of the log adds
+    for (NodeId node = 1; node < trie_->size(); ++node) fresh += trie_->frame(node) >= first ? 1 : 0;
+    return fresh > trie_->size() / 2;
+  }
+  uint64_t Larger(uint64_t nodes) const {
+    return std::min(nodes * 2, stager_.MostTrieNodes() * kMostGrowth);  // never with UINT64_MAX: no successor then
   }
 
   // The child of `node` for a frame, made when it is not there and the tenant may have one more; else the fold.

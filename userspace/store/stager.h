@@ -51,6 +51,12 @@ struct DefinitionLog {
   uint64_t pending_nodes = 0;
   uint64_t pending_leaves = 0;
   std::map<TrieId, TenantId> pending_services;  // tries that are new
+  // Of tries that were added to since the start.
+  struct TrieStart {
+    FrameKeyId first_frame = 0;  // the next one when it was first added to
+    uint64_t most_nodes = 0;     // after which it gets a successor
+  };
+  std::unordered_map<TrieId, TrieStart> trie_starts;
   // Tries that another one took the place of, since the start: streams that knew them look their series up again.
   std::vector<TrieId> turned_over;
   std::atomic<size_t> turnovers{0};         // its size; read without the lock

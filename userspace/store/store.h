@@ -16,10 +16,10 @@
 // Threads: every method from any thread. Batches are staged on the threads of their callers; only new names, series and
 // stacks take a common lock. Readers never wait for a sync.
 //
-// Memory: `memory_budget_bytes` = half RocksDB (block cache and write buffers together), a quarter tries (stack tries
-// and function views, whole services loaded on demand, least recently used leave), an eighth names (two-generation
-// caches), an eighth batches on their way. A single service whose trie alone is larger than the quarter still loads:
-// the hard bound there is max_nodes_per_tenant. Opening reads counters only; caches fill on demand.
+// Memory: `memory_budget_bytes` = seven sixteenths RocksDB (block cache and write buffers together), a quarter tries
+// (stack tries and function views, whole tries loaded on demand, least recently used leave), an eighth names
+// (two-generation caches), an eighth batches on their way, a sixteenth housekeeping. A single trie that alone is larger
+// than its share still loads: see max_trie_nodes. Opening reads counters only; caches fill on demand.
 //
 // Not promised: deleting stacks and names that nothing refers to any more; two processes on one folder.
 #pragma once
@@ -90,7 +90,8 @@ struct StoreOptions {
   // services are summed up as they go. 0 = never. Not in ClickHouse, where points stay as they are.
   uint64_t busy_hour_bytes = 4u << 20;
   // Stack nodes of a service after which a new trie takes those that come: deploys bring new stacks for as long as a
-  // store lives, and only those in use have to be in memory. 0 = by the memory budget.
+  // store lives, and only those in use have to be in memory. Up to four times as many where the code does not change.
+  // 0 = by the memory budget.
   uint64_t max_trie_nodes = 0;
   // FAILED_PRECONDITION instead of creating a folder that is not there.
   bool create_if_missing = true;

@@ -354,6 +354,7 @@ void StoreBase::TrimCaches() {
 void StoreBase::LetGoOfCaches() {
   database_->LetGoOfCache();
   TrimFunctions(0);
+  tries_.TrimTo(options_.memory_budget_bytes / 16);
 }
 
 void StoreBase::TrimFunctions(uint64_t most_bytes) {
@@ -361,9 +362,13 @@ void StoreBase::TrimFunctions(uint64_t most_bytes) {
   uint64_t total = 0;
   std::vector<std::pair<uint64_t, uint64_t>> by_use;
   for (const auto& [id, entry] : functions_) {
-    if (entry.functions.use_count() > 1) continue;  // being read or extended
-    total += entry.functions->bytes();
-    by_use.emplace_back(entry.last_use, id);
+    if (entry.functions.use_count() == 1) {
+      total += entry.functions->bytes();
+      by_use.emplace_back(entry.last_use, id);
+    } else if (const std::shared_lock functions_lock(entry.functions->mutex, std::try_to_lock);
+               functions_lock.owns_lock()) {
+      total += entry.functions->bytes();  // being read
+    }
   }
   std::sort(by_use.begin(), by_use.end());
   for (const auto& [use, id] : by_use) {

@@ -8,6 +8,12 @@
 #include "userspace/store/store_base.h"
 
 namespace pyrometer::store {
+namespace {
+
+// Nodes that are taken out of a trie at a time, to be named.
+constexpr size_t kExtendNodes = 64u << 10;
+
+}  // namespace
 
 Status StoreBase::LoadTrie(TrieId id, StackTrie* trie, const ReadView* view) const {
   const std::string prefix = LetterKey('n', {id});
@@ -243,6 +249,7 @@ StatusOr<std::shared_ptr<FunctionTrie>> StoreBase::Functions(TrieId trie_id, Lat
   }
   std::vector<NodeId> parents, leaves;
   std::vector<uint32_t> frames;
+  size_t asked_for = 0;  // nodes, by us
   for (;;) {
     size_t nodes = 0, leaf_count = 0;
     {
@@ -250,26 +257,31 @@ StatusOr<std::shared_ptr<FunctionTrie>> StoreBase::Functions(TrieId trie_id, Lat
       nodes = functions->nodes();
       leaf_count = functions->leaf_count();
     }
+    // The trie has what is staged too. What is not written yet cannot be named, and nobody can have read it.
+    if (nodes < asked_for) return functions;
     {
       const std::shared_lock lock(trie->mutex);
       if (nodes >= trie->size() && leaf_count >= trie->leaf_count()) return functions;
       parents.clear();
       frames.clear();
       leaves.clear();
-      for (size_t node = nodes; node < trie->size(); ++node) {
+      const size_t end = std::min(trie->size(), nodes + kExtendNodes);
+      for (size_t node = nodes; node < end; ++node) {
         parents.push_back(trie->parent(static_cast<NodeId>(node)));
         frames.push_back(trie->frame(static_cast<NodeId>(node)));
       }
       for (size_t leaf = leaf_count; leaf < trie->leaf_count(); ++leaf) {
         leaves.push_back(trie->leaf_node(static_cast<LeafId>(leaf)));
+        if (leaves.back() < end) continue;
+        leaves.pop_back();
+        break;
       }
     }
-    // The trie has what is staged too. What is not written yet cannot be named, and nobody can have read it.
     ASSIGN_OR_RETURN(const bool extended, functions->Extend(nodes, leaf_count, parents, frames, leaves,
                                                             [this, late](const std::vector<uint32_t>& ids) {
                                                               return DescribeFrames(ids, late);
                                                             }));
-    if (extended) return functions;
+    if (extended) asked_for = nodes + parents.size();
   }
 }
 

@@ -439,7 +439,7 @@ void TrieCache::Drop(TrieId id, TrieSpan first_free) {
   floor.first_leaf = std::max(floor.first_leaf, first_free.first_leaf);
 }
 
-void TrieCache::Trim() {
+void TrieCache::TrimTo(uint64_t most_bytes) {
   const std::lock_guard lock(mutex_);
   uint64_t total = 0;
   struct Candidate {
@@ -449,17 +449,20 @@ void TrieCache::Trim() {
   };
   std::vector<Candidate> candidates;
   for (const auto& [id, entry] : entries_) {
-    // Held by nobody but us: then nobody loads, adds or walks either, so its size may be read.
-    if (entry.use_count() > 1 || entry->trie.use_count() > 1) continue;
-    const uint64_t bytes = entry->trie->bytes();
-    total += bytes;
-    candidates.push_back({entry->last_use, id, bytes});
+    if (entry.use_count() > 1) continue;  // being loaded: counted next time
+    // Held by nobody but us: then nobody adds or walks either.
+    if (entry->trie.use_count() == 1) {
+      candidates.push_back({entry->last_use, id, entry->trie->bytes()});
+      total += candidates.back().bytes;
+    } else if (const std::shared_lock trie_lock(entry->trie->mutex, std::try_to_lock); trie_lock.owns_lock()) {
+      total += entry->trie->bytes();
+    }
   }
-  if (total <= budget_bytes_) return;
+  if (total <= most_bytes) return;
   std::sort(candidates.begin(), candidates.end(),
             [](const Candidate& a, const Candidate& b) { return a.last_use < b.last_use; });
   for (const Candidate& candidate : candidates) {
-    if (total <= budget_bytes_) return;
+    if (total <= most_bytes) return;
     entries_.erase(candidate.id);
     total -= candidate.bytes;
   }

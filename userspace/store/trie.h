@@ -97,8 +97,9 @@ class TrieCache {
   // Forgets it: the next Get loads afresh. Those who hold the old one keep it. `first_free`: ids below were handed
   // out for a write that failed; a trie loaded later never hands them out again.
   void Drop(TrieId id, TrieSpan first_free);
-  // Lets the least recently used go that nobody holds, until the budget is met.
-  void Trim();
+  // Lets the least recently used go that nobody holds, until all together are within the budget.
+  void Trim() { TrimTo(budget_bytes_); }
+  void TrimTo(uint64_t most_bytes);
   uint64_t bytes() const;
 
  private:

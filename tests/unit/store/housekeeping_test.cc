@@ -252,7 +252,7 @@ TEST(Housekeeping, ALargeServiceHasSeveralTries) {
   const auto append = [&](int day) {
     std::vector<std::pair<profile::StackId, uint64_t>> samples = {{b.Stack({"main", "steady"}), 1}};
     for (int i = 0; i < 10; ++i) {
-      samples.push_back({b.Stack({"main", StrFormat("deploy %d", day), StrFormat("function %d", i)}), 2});
+      samples.push_back({b.Stack({"main", StrFormat("deploy %d", day), StrFormat("function %d.%d", i, day)}), 2});
     }
     *c.now = kMidnight + day * kDay;
     b.batch.profiles.clear();
@@ -319,6 +319,39 @@ TEST(Housekeeping, ALargeServiceHasSeveralTries) {
   for (int day = 22; day < 40; ++day) append(day);
   EXPECT_LE(Value(c.store->Stats()).tries, tries_before + 1);
   EXPECT_GT(Value(c.store->Stats()).folded_samples, 0u);
+}
+
+// A service whose code stays as it is and has more stacks than a trie is meant for: its tries grow until they fit,
+// instead of taking all stacks again and again.
+TEST(Housekeeping, TriesGrowToWhatIsInUse) {
+  Clocked c;
+  c.options.max_trie_nodes = 50;
+  c.Reopen();
+  auto memo = c.store->NewMemo();
+  BatchBuilder b("a", 0);
+  const uint32_t series = b.Series("cpu", {{"service", "shop"}});
+  std::vector<profile::StackId> stacks;
+  for (int i = 0; i < 150; ++i) stacks.push_back(b.Stack({"main", StrFormat("f%d", i / 15), StrFormat("f%d", i % 15)}));
+  for (int round = 0; round < 60; ++round) {
+    std::vector<std::pair<profile::StackId, uint64_t>> samples;
+    for (int i = 0; i < 15; ++i) samples.push_back({stacks[static_cast<size_t>(round * 15 + i) % stacks.size()], 1});
+    b.batch.profiles.clear();
+    ++b.batch.sequence;
+    b.Cpu(series, kMidnight + round * kNsPerSecond, std::move(samples));
+    const profile::DictionaryDefinitions definitions(&b.batch.dictionary);
+    const StatusOr<AppendResult> result = c.store->Append({.agent_id = b.batch.agent_id,
+                                                           .node = b.batch.node,
+                                                           .sequence = b.batch.sequence,
+                                                           .definitions = &definitions,
+                                                           .series = b.batch.series,
+                                                           .profiles = b.batch.profiles},
+                                                          memo.get());
+    ASSERT_TRUE(result.ok()) << result.status();
+  }
+  EXPECT_GT(Value(c.store->Stats()).tries, 1u);
+  EXPECT_LE(Value(c.store->Stats()).tries, 3u);
+  EXPECT_EQ(SampleSum(*c.store), 60u * 15);
+  EXPECT_EQ(StackSampleSum(*c.store), 60u * 15);
 }
 
 TEST(Housekeeping, AFunctionsHistory) {
