@@ -104,8 +104,8 @@ void AddStoreFlags(CLI::App* command, StoreFlags& flags) {
       ->type_name("BYTES");
   text("--max-series", flags.max_series, "Series per tenant; more are counted together, visibly (default 1000000)",
        "N");
-  text("--max-stacks", flags.max_stacks, "Stack nodes per tenant; deeper frames are folded, visibly (default 16777216)",
-       "N");
+  text("--max-stacks", flags.max_stacks,
+       "New stack nodes per tenant and day; deeper frames are folded, visibly (default 16777216)", "N");
   text("--max-names", flags.max_names, "Bytes of function names per tenant, folded likewise (default 1GiB)", "BYTES");
   text("--max-rate", flags.max_rate, "Bytes a second per tenant; agents keep the rest for later (default 0 = any)",
        "BYTES");

@@ -232,11 +232,11 @@ class BatchStager {
       const TenantLimits& limits = stager_.tenants_.Limits(memo_.tenant);
       const TenantUsage usage = stager_.tenants_.Usage(memo_.tenant);
       Notice(StrFormat(
-          "%s samples were folded under %s: tenant '%s' has %s stack nodes (limit %s, --max-stacks) and %s of "
+          "%s samples were folded under %s: tenant '%s' has %s stack nodes%s (limit %s, --max-stacks) and %s of "
           "names (limit %s, --max-names)",
           FormatCount(staged_.usage.folded_samples - folded_before), kFoldedStacksName, batch_.tenant,
-          FormatCount(usage.nodes), FormatCount(limits.max_nodes), FormatBytes(usage.name_bytes),
-          FormatBytes(limits.max_name_bytes)));
+          FormatCount(stager_.BoundedNodes(memo_.tenant)), stager_.NodesCountByDay() ? " new today" : "",
+          FormatCount(limits.max_nodes), FormatBytes(usage.name_bytes), FormatBytes(limits.max_name_bytes)));
     }
     return OkStatus();
   }
@@ -305,7 +305,7 @@ class BatchStager {
       }
     }
     // At most so many nodes will be new: is a fold to be expected?
-    const uint64_t most = stager_.tenants_.Usage(memo_.tenant).nodes + visited_.size();
+    const uint64_t most = stager_.BoundedNodes(memo_.tenant) + visited_.size();
     visited_.clear();
     if (log_.folded_frame == 0 && (most > limits.max_nodes || frames_unknown_)) {
       FrameRecord record{.kind = profile::FrameKind::kSynthetic};
@@ -316,7 +316,7 @@ class BatchStager {
       ASSIGN_OR_RETURN(log_.folded_frame, log_.names.InternFrame(record, &log_.pending));
     }
 
-    uint64_t used = stager_.tenants_.Usage(memo_.tenant).nodes;
+    uint64_t used = stager_.BoundedNodes(memo_.tenant);
     std::string record;
     TrieSpan begin, end;
     {

@@ -166,6 +166,12 @@ class Stager {
  private:
   friend class BatchStager;
   uint64_t MostTrieNodes() const;
+  // What max_nodes bounds: nodes of this day, since those of other deploys are in tries that nobody writes to; all that
+  // a tenant has where each service has one trie, which has to fit into memory.
+  bool NodesCountByDay() const { return options_.max_trie_nodes != UINT64_MAX; }
+  uint64_t BoundedNodes(TenantId tenant) const {
+    return NodesCountByDay() ? tenants_.NodesOfDay(tenant) : tenants_.Usage(tenant).nodes;
+  }
 
   const StoreOptions& options_;
   const Database& database_;

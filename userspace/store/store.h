@@ -56,8 +56,8 @@ inline constexpr uint64_t kDayNs = 24ull * 3600 * kNsPerSecond;
 struct TenantLimits {
   // Live series; points of more go to one series per service and type, labelled with kFoldedLabel. Flag --max-series
   uint64_t max_series = 1'000'000;
-  // Stack nodes of all services; deeper frames of stacks beyond it are counted under kFoldedStacksName. Flag
-  // --max-stacks
+  // New stack nodes of all services on one day (UTC) or since a start on it, with ClickHouse all that there are;
+  // deeper frames of stacks beyond it are counted under kFoldedStacksName. Flag --max-stacks
   uint64_t max_nodes = 16u << 20;
   // Text of names that the tenant was the first to send; beyond it as max_nodes. Flag --max-names
   uint64_t max_name_bytes = 1u << 30;

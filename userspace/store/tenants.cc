@@ -134,6 +134,12 @@ TenantUsage TenantTable::Usage(TenantId id) const {
   return states_[id]->record.usage;
 }
 
+uint64_t TenantTable::NodesOfDay(TenantId id) const {
+  const int64_t today = Today();
+  const std::lock_guard lock(mutex_);
+  return states_[id]->day == today ? states_[id]->day_nodes : 0;
+}
+
 size_t TenantTable::size() const {
   const std::lock_guard lock(mutex_);
   return states_.size() - 1;
@@ -162,13 +168,21 @@ std::vector<TenantInfo> TenantTable::List() const {
 }
 
 void TenantTable::AddUsage(TenantId id, const TenantUsage& more) {
+  const int64_t today = Today();
   const std::lock_guard lock(mutex_);
-  states_[id]->record.usage.Plus(more);
+  State& state = *states_[id];
+  state.record.usage.Plus(more);
+  if (more.nodes == 0) return;
+  if (state.day != today) state.day_nodes = 0;
+  state.day = today;
+  state.day_nodes += more.nodes;
 }
 
 void TenantTable::TakeUsage(TenantId id, const TenantUsage& less) {
   const std::lock_guard lock(mutex_);
-  states_[id]->record.usage.Minus(less);
+  State& state = *states_[id];
+  state.record.usage.Minus(less);
+  state.day_nodes -= std::min(state.day_nodes, less.nodes);
 }
 
 TenantRecord TenantTable::Record(TenantId id) const {

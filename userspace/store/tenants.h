@@ -59,6 +59,8 @@ class TenantTable {
   const TenantLimits& Limits(TenantId id) const;
   // What it has, with what is staged and perhaps not on disk yet.
   TenantUsage Usage(TenantId id) const;
+  // Of that the stack nodes that came on this day (UTC), as far as this process took them in.
+  uint64_t NodesOfDay(TenantId id) const;
   std::vector<TenantInfo> List() const;
   size_t size() const;
 
@@ -88,11 +90,14 @@ class TenantTable {
     TenantRecord record;
     TenantLimits limits;
     std::map<uint32_t, int64_t> bytes;  // by hour
+    int64_t day = 0;                    // since 1970
+    uint64_t day_nodes = 0;             // that came on it
     double debt_bytes = 0;              // above what the rate allows
     uint64_t debt_at_ns = 0;
     uint64_t throttled = 0;
     int waiting = 0;  // batches in AwaitRate
   };
+  int64_t Today() const { return options_.now() / static_cast<int64_t>(kDayNs); }
   // Debt as of now.
   static void Pay(State* state, uint64_t now_ns);
 

@@ -215,6 +215,31 @@ TEST(Append, StackLimitFoldsVisiblyAndCounts) {
   EXPECT_EQ(StackSampleSum(*store), 300u);
 }
 
+// Deploys bring new stacks every day for years: the limit is of a day's. With ClickHouse it is of all, since there all
+// of a service are in memory.
+TEST(Append, StackLimitIsOfADay) {
+  const TempFolder folder;
+  StoreOptions options = TestOptions();
+  options.limits.max_nodes = 40;
+  int64_t now = options.now();
+  options.now = [&now] { return now; };
+  auto store = MustOpen(folder.path(), options);
+  const auto folded_on = [&](int day) {
+    now = TestOptions().now() + day * static_cast<int64_t>(kDayNs);
+    BatchBuilder b("a", static_cast<uint64_t>(day) + 1);
+    std::vector<std::pair<profile::StackId, uint64_t>> samples;
+    for (int i = 0; i < 30; ++i) samples.push_back({b.Stack({"main", StrFormat("f%d of %d", i, day)}), 1});
+    b.Cpu(b.Series("cpu", {{"service", "s"}}), kT0, samples);
+    const StatusOr<AppendResult> result = store->Append(b.batch);
+    EXPECT_TRUE(result.ok()) << result.status();
+    return !result->notice.empty();
+  };
+  EXPECT_FALSE(folded_on(0));
+  EXPECT_EQ(folded_on(1), !InFolder());
+  EXPECT_EQ(folded_on(2), !InFolder());
+  EXPECT_EQ(SampleSum(*store), 90u);
+}
+
 TEST(Append, NamesLimitFoldsWhatWouldNeedNewOnes) {
   const TempFolder folder;
   StoreOptions options = TestOptions();
