@@ -115,9 +115,8 @@ class EmbeddedStore::StackSummer {
   Status Prepare(Part* part) {
     if (part->accumulator) return OkStatus();
     if (leaf_count_ == 0) {
-      ASSIGN_OR_RETURN(const std::shared_ptr<StackTrie> trie, store_.tries_.Get(selection_.trie));
-      const std::shared_lock lock(trie->mutex);
-      leaf_count_ = trie->leaf_count();
+      ASSIGN_OR_RETURN(const TrieSpan end, store_.TrieEnd(selection_.trie));
+      leaf_count_ = end.first_leaf;
     }
     RETURN_IF_ERROR(accumulators_.Add(leaf_count_ * StackAccumulator::kBytesPerLeaf));
     part->accumulator.emplace(leaf_count_);

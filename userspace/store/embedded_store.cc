@@ -70,6 +70,7 @@ void EmbeddedStore::CommitGroup(const std::vector<Request*>& group) {
   std::map<TenantId, TenantUsage> usage;
   std::map<TrieId, TenantId> services;
   std::vector<FrameKeyId> redescribed;
+  std::vector<TrieId> replaced;
   uint64_t epoch = 0;
   Counters counters;
   {
@@ -81,6 +82,9 @@ void EmbeddedStore::CommitGroup(const std::vector<Request*>& group) {
     services = std::exchange(definitions_.pending_services, {});
     redescribed = std::exchange(definitions_.names.redescribed, {});
     epoch = definitions_.epoch.load();
+    replaced.assign(definitions_.turned_over.begin() + static_cast<ptrdiff_t>(turned_over_seen_),
+                    definitions_.turned_over.end());
+    turned_over_seen_ = definitions_.turned_over.size();
     counters_.nodes += std::exchange(definitions_.pending_nodes, 0);
     counters_.leaves += std::exchange(definitions_.pending_leaves, 0);
     counters = CountersNow();
@@ -208,6 +212,10 @@ void EmbeddedStore::CommitGroup(const std::vector<Request*>& group) {
     }
   }
   if (!services.empty()) PublishRetention();
+  if (!replaced.empty()) {
+    const std::lock_guard lock(functions_mutex_);
+    replaced_tries_.insert(replaced.begin(), replaced.end());
+  }
   if (!redescribed.empty()) {
     name_reader_.Invalidate(redescribed);
     const std::lock_guard lock(functions_mutex_);

@@ -21,7 +21,7 @@ bool FunctionTrie::SymbolEqual::operator()(const Symbol& a, const Symbol& b) con
 uint64_t FunctionTrie::bytes() const {
   return sizeof(*this) +
          (parents_.capacity() + symbols_of_.capacity() + slots_.capacity() + function_of_.capacity() +
-          leaves_.capacity()) *
+          leaves_.capacity() + shown_.capacity()) *
              sizeof(uint32_t) +
          flags_.capacity() + symbols_.capacity() * sizeof(Symbol) + symbol_ids_.size() * (sizeof(Symbol) + 32) +
          place_symbols_.capacity() * sizeof(uint32_t) + places_.size() * (sizeof(Place) + 48);
@@ -74,7 +74,7 @@ StatusOr<bool> FunctionTrie::Extend(size_t first_node, size_t first_leaf, const 
                                     const Describe& describe) {
   CHECK(parents.size() == frames.size());
   const std::unique_lock lock(mutex);
-  if (nodes() != first_node || leaf_count() != first_leaf) return false;
+  if (sealed_ || nodes() != first_node || leaf_count() != first_leaf) return false;
   std::vector<uint32_t> unknown;
   for (const uint32_t frame : frames) {
     if (frame != 0 && !places_.contains(frame)) unknown.push_back(frame);
@@ -110,6 +110,27 @@ StatusOr<bool> FunctionTrie::Extend(size_t first_node, size_t first_leaf, const 
     leaves_.push_back(function_of_[node]);
   }
   return true;
+}
+
+bool FunctionTrie::Shows(uint32_t frame) const {
+  return sealed_ ? std::binary_search(shown_.begin(), shown_.end(), frame) : places_.contains(frame);
+}
+
+void FunctionTrie::Seal() {
+  const std::unique_lock lock(mutex);
+  if (sealed_) return;
+  sealed_ = true;
+  shown_.reserve(places_.size());
+  for (const auto& [frame, place] : places_) shown_.push_back(frame);
+  std::sort(shown_.begin(), shown_.end());
+  places_ = {};
+  place_symbols_ = {};
+  symbol_ids_ = {};
+  slots_ = {};
+  function_of_ = {};
+  for (std::vector<uint32_t>* kept : {&parents_, &symbols_of_, &leaves_}) kept->shrink_to_fit();
+  flags_.shrink_to_fit();
+  symbols_.shrink_to_fit();
 }
 
 }  // namespace pyrometer::store

@@ -162,14 +162,18 @@ Status StoreBase::Load() {
         tenants_.Load(id, std::move(record));
         return true;
       }));
+  std::map<std::pair<TenantId, std::string>, TrieId> newest_of_service;
   RETURN_IF_ERROR(
-      database_->Scan(Family::kTries, "I", "J", [this](std::string_view key, std::string_view value) -> StatusOr<bool> {
+      database_->Scan(Family::kTries, "I", "J", [&](std::string_view key, std::string_view value) -> StatusOr<bool> {
         Decoder in(key.substr(1));
         const TrieId id = in.BigEndian32();
         ASSIGN_OR_RETURN(const TrieRecord record, DecodeTrieRecord(value));
         if (tenant_of_trie_.size() <= id) tenant_of_trie_.resize(id + 1);
         tenant_of_trie_[id] = record.tenant;
         grown_tries_.insert(id);  // perhaps; housekeeping looks
+        // Ids grow, so the newest of a service comes last.
+        const auto [newest, first] = newest_of_service.try_emplace({record.tenant, record.name}, id);
+        if (!first) replaced_tries_.insert(std::exchange(newest->second, id));
         return true;
       }));
   const auto each_hour = [this](const char* from, const char* to, const auto& visit) {

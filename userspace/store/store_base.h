@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -145,6 +146,8 @@ class StoreBase : public Store {
   StatusOr<AppendResult> CheckSequence(const profile::BatchView& batch) const;
   Counters CountersNow() const;  // with DefinitionLog::mutex held
   Status LoadTrie(TrieId id, StackTrie* trie, const ReadView* view = nullptr) const;
+  // Of what is on disk: every leaf in data that was written before the call is below. One look-up.
+  StatusOr<TrieSpan> TrieEnd(TrieId id) const;
   // What a frame shows, for a FunctionTrie.
   StatusOr<std::vector<std::vector<Symbol>>> DescribeFrames(const std::vector<uint32_t>& frames, LateNames* late) const;
   // False when there is no room for another text.
@@ -174,6 +177,7 @@ class StoreBase : public Store {
   Counters counters_;                                         // guarded by commit_mutex_
   std::map<std::pair<uint32_t, TrieId>, FreshRecord> fresh_;  // guarded by commit_mutex_
   uint64_t fresh_points_ = 0;                                 // guarded by commit_mutex_
+  size_t turned_over_seen_ = 0;                               // entries of DefinitionLog's; guarded by commit_mutex_
   std::set<TrieId> grown_tries_;                              // may have fresh records; guarded by commit_mutex_
 
   const std::unique_ptr<PointEncoder> encoder_;
@@ -191,10 +195,13 @@ class StoreBase : public Store {
     std::shared_ptr<FunctionTrie> functions;
     uint64_t redescribed = 0;  // entries of redescribed_ that it knows of
     uint64_t last_use = 0;
-    uint64_t generation = 0;  // of late names
+    uint64_t generation = 0;            // of late names
+    std::optional<TrieSpan> sealed_at;  // has everything up to there, and is sealed
   };
   static uint64_t ViewKey(TrieId trie, bool late) { return uint64_t{trie} << 1 | (late ? 1 : 0); }
   mutable std::unordered_map<uint64_t, FunctionView> functions_;  // by ViewKey
+  // Another trie has taken their place. One that still grows all the same is only named anew.
+  std::set<TrieId> replaced_tries_;
   mutable std::vector<FrameKeyId> redescribed_;
   mutable uint64_t functions_clock_ = 0;
 

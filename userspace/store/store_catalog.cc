@@ -31,6 +31,20 @@ Status StoreBase::LoadTrie(TrieId id, StackTrie* trie, const ReadView* view) con
       view);
 }
 
+StatusOr<TrieSpan> StoreBase::TrieEnd(TrieId id) const {
+  const std::string prefix = LetterKey('n', {id});
+  const auto it = database_->NewIterator(Family::kTries);
+  it->SeekForPrev(LetterKey('n', {id, UINT32_MAX, UINT32_MAX}));
+  RETURN_IF_ERROR(database_->FromRocks(it->status(), "reading"));
+  if (!it->Valid() || !ToView(it->key()).starts_with(prefix)) return TrieSpan{1, 1};  // the empty stack
+  Decoder in(ToView(it->key()).substr(prefix.size()));
+  TrieSpan begin;
+  begin.first_node = in.BigEndian32();
+  begin.first_leaf = in.BigEndian32();
+  if (!in.ok() || !in.done()) return DataLossError("damaged stack trie: key");
+  return StackTrie::EndOf(begin, ToView(it->value()));
+}
+
 StatusOr<std::vector<Series>> StoreBase::FindSeries(const SeriesFilter& filter) const {
   return series_reader_.Find(SeriesKind::kSeries, tenants_.Find(filter.tenant), filter);
 }
@@ -228,51 +242,69 @@ StatusOr<bool> StoreBase::LateText(std::string_view text, uint32_t* id) const {
 StatusOr<std::shared_ptr<FunctionTrie>> StoreBase::Functions(TrieId trie_id, LateNames* late) const {
   const uint64_t generation = late == nullptr ? 0 : late->generation();
   if (generation == 0) late = nullptr;
-  ASSIGN_OR_RETURN(const std::shared_ptr<StackTrie> trie, tries_.Get(trie_id));
+  bool replaced = false;
+  {
+    const std::lock_guard lock(functions_mutex_);
+    replaced = replaced_tries_.contains(trie_id);
+  }
+  std::optional<TrieSpan> end;  // what a sealed view has to have: all that was written until now
+  if (replaced) {
+    ASSIGN_OR_RETURN(end, TrieEnd(trie_id));
+  }
   std::shared_ptr<FunctionTrie> functions;
   uint64_t redescribed = 0;
   {
     const std::lock_guard lock(functions_mutex_);
     FunctionView& entry = functions_[ViewKey(trie_id, late != nullptr)];
     entry.last_use = ++functions_clock_;
-    bool stale = entry.functions == nullptr || entry.generation != generation;
+    bool stale =
+        entry.functions == nullptr || entry.generation != generation || (entry.sealed_at && entry.sealed_at != end);
     entry.generation = generation;
     for (; !stale && entry.redescribed < redescribed_.size(); ++entry.redescribed) {
       const std::shared_lock functions_lock(entry.functions->mutex);
       stale = entry.functions->Shows(redescribed_[entry.redescribed]);
     }
     // Those who read the old one go on with it.
-    if (stale) entry.functions = std::make_shared<FunctionTrie>();
+    if (stale) {
+      entry.functions = std::make_shared<FunctionTrie>();
+      entry.sealed_at.reset();
+    }
     redescribed = redescribed_.size();
     entry.redescribed = redescribed;
     functions = entry.functions;
+    if (entry.sealed_at) return functions;
   }
+  ASSIGN_OR_RETURN(const std::shared_ptr<StackTrie> trie, tries_.Get(trie_id));
   std::vector<NodeId> parents, leaves;
   std::vector<uint32_t> frames;
   size_t asked_for = 0;  // nodes, by us
   for (;;) {
     size_t nodes = 0, leaf_count = 0;
+    bool sealed = false;
     {
       const std::shared_lock lock(functions->mutex);
       nodes = functions->nodes();
       leaf_count = functions->leaf_count();
+      sealed = functions->sealed();
     }
+    // By another thread meanwhile: does it have all that we need?
+    if (sealed) return Functions(trie_id, late);
     // The trie has what is staged too. What is not written yet cannot be named, and nobody can have read it.
     if (nodes < asked_for) return functions;
     {
       const std::shared_lock lock(trie->mutex);
-      if (nodes >= trie->size() && leaf_count >= trie->leaf_count()) return functions;
+      if (nodes >= trie->size() && leaf_count >= trie->leaf_count()) break;
       parents.clear();
       frames.clear();
       leaves.clear();
-      const size_t end = std::min(trie->size(), nodes + kExtendNodes);
-      for (size_t node = nodes; node < end; ++node) {
+      const size_t piece_end = std::min(trie->size(), nodes + kExtendNodes);
+      for (size_t node = nodes; node < piece_end; ++node) {
         parents.push_back(trie->parent(static_cast<NodeId>(node)));
         frames.push_back(trie->frame(static_cast<NodeId>(node)));
       }
       for (size_t leaf = leaf_count; leaf < trie->leaf_count(); ++leaf) {
         leaves.push_back(trie->leaf_node(static_cast<LeafId>(leaf)));
-        if (leaves.back() < end) continue;
+        if (leaves.back() < piece_end) continue;
         leaves.pop_back();
         break;
       }
@@ -283,6 +315,14 @@ StatusOr<std::shared_ptr<FunctionTrie>> StoreBase::Functions(TrieId trie_id, Lat
                                                             }));
     if (extended) asked_for = nodes + parents.size();
   }
+  if (!end) return functions;
+  const std::lock_guard lock(functions_mutex_);
+  const auto entry = functions_.find(ViewKey(trie_id, late != nullptr));
+  if (entry != functions_.end() && entry->second.functions == functions) {
+    functions->Seal();
+    entry->second.sealed_at = end;
+  }
+  return functions;
 }
 
 Status StoreBase::Parallel(size_t pieces, const std::function<Status(size_t)>& piece) const {

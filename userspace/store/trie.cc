@@ -274,6 +274,16 @@ Status StackTrie::Load(TrieSpan begin, std::string_view record) {
   return form == kFresh ? LoadFresh(&in) : LoadDense(&in);
 }
 
+StatusOr<TrieSpan> StackTrie::EndOf(TrieSpan begin, std::string_view record) {
+  Decoder in(record);
+  const uint8_t form = in.Byte();
+  const uint64_t nodes = in.Varint(), leaves = in.Varint();
+  if (!in.ok() || form > kDense || nodes > UINT32_MAX - begin.first_node || leaves > UINT32_MAX - begin.first_leaf) {
+    return Damaged("counts");
+  }
+  return TrieSpan{static_cast<NodeId>(begin.first_node + nodes), static_cast<LeafId>(begin.first_leaf + leaves)};
+}
+
 // For a record that is larger than all before it. A trie comes in hundreds of records: room for exactly one more each
 // time would copy all of it as often.
 void StackTrie::MakeRoom(size_t count) {

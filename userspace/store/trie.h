@@ -67,6 +67,8 @@ class StackTrie {
   // Appends a record of either form. A gap before it (ids of a write that failed) is filled with dead nodes and leaves
   // that nothing refers to. DATA_LOSS for bytes that no encoder writes.
   Status Load(TrieSpan begin, std::string_view record);
+  // Where a record of either form ends, without the rest of it.
+  static StatusOr<TrieSpan> EndOf(TrieSpan begin, std::string_view record);
   // Makes size() and leaf_count() at least those of `end`, by dead ones.
   void PadTo(TrieSpan end);
 

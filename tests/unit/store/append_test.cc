@@ -588,10 +588,12 @@ TEST(Append, ConcurrentAgentsAndResends) {
 
 // While stacks are being made known, those that are written have their functions: a batch that is staged and not
 // written yet is in the trie already.
-TEST(Append, FunctionsOfWhatIsWrittenWhileMoreCome) {
+void ReadFunctionsWhileMoreCome(uint64_t max_trie_nodes) {
   const uint64_t batches = TestsAreShort() ? 40 : 300;
   const TempFolder folder;
-  auto store = MustOpen(folder.path());
+  StoreOptions options = TestOptions();
+  options.max_trie_nodes = max_trie_nodes;
+  auto store = MustOpen(folder.path(), options);
   std::atomic<bool> stop{false};
   std::vector<std::thread> threads;
   for (int t = 0; t < 2; ++t) {
@@ -622,11 +624,18 @@ TEST(Append, FunctionsOfWhatIsWrittenWhileMoreCome) {
       }
     }
   });
+  std::thread housekeeper([&] {
+    while (!stop) ASSERT_TRUE(store->Housekeep(options.now(), kNsPerSecond).ok());
+  });
   for (std::thread& thread : threads) thread.join();
   stop = true;
   reader.join();
+  housekeeper.join();
   EXPECT_EQ(StackSampleSum(*store), 2 * batches * 20);
 }
+
+TEST(Append, FunctionsOfWhatIsWrittenWhileMoreCome) { ReadFunctionsWhileMoreCome(0); }
+TEST(Append, FunctionsOfReplacedTriesWhileMoreCome) { ReadFunctionsWhileMoreCome(100); }
 
 // Between two new names a batch lets others define theirs: each tenant still pays for its own.
 TEST(Append, TenantsWhoDefineAtTheSameTimePayForTheirOwn) {

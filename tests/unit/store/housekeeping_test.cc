@@ -7,6 +7,7 @@
 
 #include "tests/unit/store/store_testing.h"
 #include "userspace/store/chunk.h"
+#include "userspace/store/function_trie.h"
 
 namespace pyrometer::store {
 namespace {
@@ -289,6 +290,18 @@ TEST(Housekeeping, ALargeServiceHasSeveralTries) {
   const uint64_t tries = Value(c.store->Stats()).tries;
   EXPECT_GE(tries, 4u);
   EXPECT_LE(tries, 8u);
+  // Views of those that were replaced are made once, and small.
+  size_t sealed = 0;
+  for (int round = 0; round < 2; ++round) {
+    for (const Series& one : Value(c.store->FindSeries({.type = "cpu"}))) {
+      const auto view = Value(c.store->Functions(one.trie));
+      EXPECT_EQ(view, Value(c.store->Functions(one.trie)));
+      if (view->sealed()) ++sealed;
+    }
+  }
+  if (InFolder()) {
+    EXPECT_GE(sealed, 2u);
+  }
   // The newest may be empty yet.
   EXPECT_GE(Value(c.store->FindSeries({.type = "cpu"})).size(), tries - 1);
   expect(20, 20);
