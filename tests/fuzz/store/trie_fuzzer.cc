@@ -43,13 +43,17 @@ void Check(const StackTrie& trie) {
       functions.Extend(1, 1, {parents.begin() + 1, parents.end()}, {frames.begin() + 1, frames.end()},
                        {leaves.begin() + 1, leaves.end()}, Describe);
   CHECK(extended.ok() && *extended);
-  const std::shared_lock lock(functions.mutex);
-  CHECK(functions.leaf_count() == trie.leaf_count());
-  for (uint32_t node = 1; node < functions.size(); ++node) {
-    CHECK(functions.parent(node) < node);
-    CHECK(functions.symbol(node) < functions.symbols().size());
+  for (const bool sealed : {false, true}) {
+    if (sealed) functions.Seal();
+    const std::shared_lock lock(functions.mutex);
+    CHECK(functions.leaf_count() == trie.leaf_count());
+    for (uint32_t node = 1; node < functions.size(); ++node) {
+      CHECK(functions.parent(node) < node);
+      CHECK(functions.symbol(node) < functions.symbols().size());
+    }
+    for (LeafId leaf = 0; leaf < functions.leaf_count(); ++leaf) CHECK(functions.leaf(leaf) < functions.size());
+    for (const uint32_t frame : frames) CHECK(frame == 0 || functions.Shows(frame));
   }
-  for (LeafId leaf = 0; leaf < functions.leaf_count(); ++leaf) CHECK(functions.leaf(leaf) < functions.size());
 }
 
 }  // namespace
@@ -68,7 +72,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     begin.first_node += gap;
     begin.first_leaf += gap / 2;
     dead = dead || gap != 0;
-    if (!trie.Load(begin, rest.substr(3, length)).ok()) return 0;
+    const std::string_view record = rest.substr(3, length);
+    if (!trie.Load(begin, record).ok()) return 0;
+    CHECK(StackTrie::EndOf(begin, record).value() == trie.end());
     rest.remove_prefix(std::min(rest.size(), 3 + length));
   }
   Check(trie);
