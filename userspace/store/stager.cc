@@ -366,12 +366,16 @@ class BatchStager {
     return OkStatus();
   }
 
-  // Most nodes of the trie at hand are of frames from `first` on: a deploy made them. Else code that was there before
-  // has more stacks than fit, and a successor of the same size would have to take them over and over.
+  // Most nodes of the trie at hand are of frames from `first` on, or below such: a deploy made them. Else code that was
+  // there before has more stacks than fit, and a successor of the same size would have to take them over and over.
   bool FramesAreNew(FrameKeyId first) const {
-    size_t fresh = 0;  // no lock: only who holds that of the log adds
-    for (NodeId node = 1; node < trie_->size(); ++node) fresh += trie_->frame(node) >= first ? 1 : 0;
-    return fresh > trie_->size() / 2;
+    size_t count = 0;  // no lock: only who holds that of the log adds
+    std::vector<bool> fresh(trie_->size());
+    for (NodeId node = 1; node < trie_->size(); ++node) {
+      fresh[node] = trie_->frame(node) >= first || fresh[trie_->parent(node)];
+      count += fresh[node] ? 1 : 0;
+    }
+    return count > trie_->size() / 2;
   }
   uint64_t Larger(uint64_t nodes) const {
     return std::min(nodes * 2, stager_.MostTrieNodes() * kMostGrowth);  // never with UINT64_MAX: no successor then

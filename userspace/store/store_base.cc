@@ -134,7 +134,12 @@ StoreBase::StoreBase(std::unique_ptr<Database> database, const StoreOptions& opt
       definitions_(database_.get(), options.memory_budget_bytes / 16),
       name_reader_(database_.get(), options.memory_budget_bytes / 32),
       series_reader_(database_.get(), &name_reader_, options.memory_budget_bytes / 32),
-      tries_(options.memory_budget_bytes / 8, [this](TrieId id, StackTrie* trie) { return LoadTrie(id, trie); }),
+      tries_(options.memory_budget_bytes / 8,
+             [this](TrieId id, StackTrie* trie) {
+               const Status loaded = LoadTrie(id, trie);
+               brought_in_ += trie->bytes();
+               return loaded;
+             }),
       stager_(&options_, database_.get(), &tenants_, &tries_, &definitions_, encoder_.get()),
       read_pool_(options.read_threads) {}
 
@@ -361,7 +366,14 @@ void StoreBase::LetGoOfCaches() {
   tries_.TrimTo(options_.memory_budget_bytes / 16);
 }
 
-void StoreBase::TrimFunctions(uint64_t most_bytes) {
+void StoreBase::BroughtIn(uint64_t bytes) const {
+  if (brought_in_.fetch_add(bytes) + bytes < options_.memory_budget_bytes / 64) return;
+  brought_in_ = 0;
+  tries_.Trim();
+  TrimFunctions(options_.memory_budget_bytes / 8);
+}
+
+void StoreBase::TrimFunctions(uint64_t most_bytes) const {
   const std::lock_guard lock(functions_mutex_);
   uint64_t total = 0;
   std::vector<std::pair<uint64_t, uint64_t>> by_use;

@@ -127,7 +127,10 @@ class StoreBase : public Store {
   void Commit(Request* request);
   void TrimCaches();
   // Views of functions, least recently used first, until they take no more.
-  void TrimFunctions(uint64_t most_bytes);
+  void TrimFunctions(uint64_t most_bytes) const;
+  // A question had so many bytes of tries and views brought into memory: now and then they are trimmed, also when
+  // nobody writes.
+  void BroughtIn(uint64_t bytes) const;
   // For housekeeping. Services' hours that ended and got nothing new for a while, and those that have `busy_bytes`
   // fresh whatever goes on in them (0: none).
   using DueHour = std::pair<std::pair<uint32_t, TrieId>, FreshRecord>;
@@ -186,6 +189,7 @@ class StoreBase : public Store {
   mutable NameReader name_reader_;
   mutable SeriesReader series_reader_;
   mutable TrieCache tries_;
+  mutable std::atomic<uint64_t> brought_in_{0};  // since they were trimmed
   Stager stager_;
   mutable ReadPool read_pool_;
 

@@ -12,6 +12,8 @@ namespace {
 
 // Nodes that are taken out of a trie at a time, to be named.
 constexpr size_t kExtendNodes = 64u << 10;
+// Roughly what a node or leaf of a trie takes in it and in its view.
+constexpr uint64_t kBytesPerNode = 24;
 
 }  // namespace
 
@@ -314,6 +316,7 @@ StatusOr<std::shared_ptr<FunctionTrie>> StoreBase::Functions(TrieId trie_id, Lat
                                                               return DescribeFrames(ids, late);
                                                             }));
     if (extended) asked_for = nodes + parents.size();
+    BroughtIn((parents.size() + leaves.size()) * kBytesPerNode);
   }
   if (!end) return functions;
   const std::lock_guard lock(functions_mutex_);
