@@ -201,8 +201,11 @@ StatusOr<NameId> NameWriter::Intern(std::string_view text, rocksdb::WriteBatch* 
   return id;
 }
 
-StatusOr<FunctionId> NameWriter::InternFunction(const FunctionRecord& function, rocksdb::WriteBatch* batch) {
-  const std::string identity = EncodeFunction(function);
+StatusOr<FunctionId> NameWriter::FindFunction(const FunctionRecord& function) {
+  return LookUpFunction(EncodeFunction(function));
+}
+
+StatusOr<FunctionId> NameWriter::LookUpFunction(const std::string& identity) {
   if (const FunctionId* id = functions_.Find(identity)) return *id;
   ASSIGN_OR_RETURN(const std::vector<uint32_t> ids, Candidates(NameTable::kFunctions, identity));
   std::string value;
@@ -212,6 +215,13 @@ StatusOr<FunctionId> NameWriter::InternFunction(const FunctionRecord& function, 
     functions_.Insert(identity, id, identity.size() + sizeof(std::string));
     return id;
   }
+  return 0;
+}
+
+StatusOr<FunctionId> NameWriter::InternFunction(const FunctionRecord& function, rocksdb::WriteBatch* batch) {
+  const std::string identity = EncodeFunction(function);
+  ASSIGN_OR_RETURN(const FunctionId known, LookUpFunction(identity));
+  if (known != 0) return known;
   if (next_function == UINT32_MAX)
     return ResourceExhaustedError("the store's dictionary is full (4 billion functions)");
   const FunctionId id = next_function++;

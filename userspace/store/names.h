@@ -92,6 +92,7 @@ class NameWriter {
   StatusOr<FrameKeyId> InternFrame(const FrameRecord& frame, rocksdb::WriteBatch* batch);
   // 0 when there is none. Adds nothing.
   StatusOr<NameId> Find(std::string_view text);
+  StatusOr<FunctionId> FindFunction(const FunctionRecord& function);
   StatusOr<FrameKeyId> FindFrame(const FrameRecord& frame);
 
   // Ids that the next new entry gets; set after opening from the stored counters.
@@ -119,6 +120,7 @@ class NameWriter {
   // A new entry, both directions.
   Status PutNew(NameTable table, std::string_view identity, std::string_view content, uint32_t id,
                 rocksdb::WriteBatch* batch);
+  StatusOr<FunctionId> LookUpFunction(const std::string& identity);
   StatusOr<FrameEntry> LookUpFrame(const std::string& identity);
   Status Put(const std::string& key, std::string_view value, rocksdb::WriteBatch* batch);
 

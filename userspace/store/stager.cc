@@ -45,6 +45,7 @@ void Memo::Reset(uint64_t new_epoch) {
   functions = {};
   frames = {};
   nodes.clear();
+  folded_day = 0;
   folded_series.clear();
 }
 
@@ -108,6 +109,11 @@ class BatchStager {
   // ---- series -------------------------------------------------------------------------------------------
 
   Status FindSeries() {
+    // What was folded may be whole on another day.
+    if (memo_.folded_day != 0 && stager_.NodesCountByDay() && memo_.folded_day != stager_.tenants_.Today()) {
+      memo_.nodes.clear();
+      memo_.folded_day = 0;
+    }
     if (memo_.turnovers != log_.turnovers.load()) {
       const std::lock_guard lock(log_.mutex);
       for (; memo_.turnovers < log_.turned_over.size(); ++memo_.turnovers) {
@@ -283,25 +289,31 @@ class BatchStager {
                 .frames = log_.names.next_frame - frame_before,
                 .name_bytes = log_.names.added_text_bytes - text_before});
     };
-    // Frames first: they need names, and those the disk.
+    // Frames first: they need names, and those the disk. Beyond the limit of nodes nothing new can hang anywhere: new
+    // frames are not written, and not looked for below one that is not known.
+    const bool full = stager_.BoundedNodes(memo_.tenant) >= limits.max_nodes;
     std::vector<profile::StackId> path;
     for (const profile::StackId leaf : unknown_) {
+      path.clear();
       for (profile::StackId stack = leaf; stack != profile::kEmptyStack && nodes_->Get(stack) == 0;
            stack = definitions_.stack(stack).parent) {
-        const profile::FrameId frame = definitions_.stack(stack).frame;
-        if (memo_.frames.Get(frame) == 0) {
-          const TenantUsage usage = stager_.tenants_.Usage(memo_.tenant);
-          const uint64_t text = usage.name_bytes + (log_.names.added_text_bytes - text_before);
-          RETURN_IF_ERROR(DefineFrame(frame, text >= limits.max_name_bytes));
-          if (log_.mutex.contended()) {
-            count(0);
-            log_.mutex.Yield();
-            if (IsStale()) return OkStatus();
-            text_before = log_.names.added_text_bytes;
-            frame_before = log_.names.next_frame;
-          }
-        }
+        path.push_back(stack);
         if (!visited_.insert(stack).second) break;
+      }
+      for (size_t i = path.size(); i > 0; --i) {
+        const profile::FrameId frame = definitions_.stack(path[i - 1]).frame;
+        if (memo_.frames.Get(frame) != 0) continue;
+        const TenantUsage usage = stager_.tenants_.Usage(memo_.tenant);
+        const uint64_t text = usage.name_bytes + (log_.names.added_text_bytes - text_before);
+        RETURN_IF_ERROR(DefineFrame(frame, full || text >= limits.max_name_bytes));
+        if (log_.mutex.contended()) {
+          count(0);
+          log_.mutex.Yield();
+          if (IsStale()) return OkStatus();
+          text_before = log_.names.added_text_bytes;
+          frame_before = log_.names.next_frame;
+        }
+        if (memo_.frames.Get(frame) == 0) break;
       }
     }
     // At most so many nodes will be new: is a fold to be expected?
@@ -333,6 +345,8 @@ class BatchStager {
           node = Descend(node, memo_.frames.Get(definitions_.stack(path[i - 1]).frame), limits.max_nodes, &used);
           nodes_->Set(path[i - 1], node);
         }
+        if (log_.folded_frame != 0 && trie_->frame(node) == log_.folded_frame)
+          memo_.folded_day = stager_.tenants_.Today();
         trie_->FindOrAddLeaf(node);
       }
       end = trie_->end();
@@ -404,6 +418,7 @@ class BatchStager {
   }
 
   // `only_known`: the tenant may add no more names; then a frame that the store does not have stays 0.
+  // Known code of a binary is known by its place alone, whatever else there is by its lines.
   Status DefineFrame(profile::FrameId id, bool only_known) {
     const profile::FrameView frame = definitions_.frame(id);
     const profile::Mapping mapping = definitions_.mapping(frame.mapping);
@@ -428,18 +443,8 @@ class BatchStager {
     RETURN_IF_ERROR(name(mapping.build_id, &record.build_id));
     RETURN_IF_ERROR(name(mapping.file, &record.file));
     RETURN_IF_ERROR(name(frame.miss, &record.miss));
-    if (only_known) {
-      // Code of a binary is known by its place alone; whatever else there is would need its lines.
-      FrameKeyId known = 0;
-      if (!frames_unknown_ && frame.kind == profile::FrameKind::kNative) {
-        ASSIGN_OR_RETURN(known, log_.names.FindFrame(record));
-      }
-      if (known != 0) memo_.frames.Set(id, known);
-      frames_unknown_ = unknown_before || known == 0;
-      return OkStatus();
-    }
-    frames_unknown_ = unknown_before;
     for (const profile::Line& line : frame.lines) {
+      if (frames_unknown_ || (only_known && frame.kind == profile::FrameKind::kNative)) break;
       FunctionId function_id = memo_.functions.Get(line.function);
       if (function_id == 0) {
         const profile::Function function = definitions_.function(line.function);
@@ -447,13 +452,24 @@ class BatchStager {
         RETURN_IF_ERROR(name(function.name, &stored.name));
         RETURN_IF_ERROR(name(function.system_name, &stored.system_name));
         RETURN_IF_ERROR(name(function.file, &stored.file));
-        ASSIGN_OR_RETURN(function_id, log_.names.InternFunction(stored, &log_.pending));
-        memo_.functions.Set(line.function, function_id);
+        if (!only_known) {
+          ASSIGN_OR_RETURN(function_id, log_.names.InternFunction(stored, &log_.pending));
+        } else if (!frames_unknown_) {
+          ASSIGN_OR_RETURN(function_id, log_.names.FindFunction(stored));
+        }
+        frames_unknown_ = frames_unknown_ || function_id == 0;
+        if (function_id != 0) memo_.functions.Set(line.function, function_id);
       }
       record.lines.push_back({function_id, line.line, line.column});
     }
-    ASSIGN_OR_RETURN(const FrameKeyId frame_id, log_.names.InternFrame(record, &log_.pending));
-    memo_.frames.Set(id, frame_id);
+    FrameKeyId frame_id = 0;
+    if (!only_known) {
+      ASSIGN_OR_RETURN(frame_id, log_.names.InternFrame(record, &log_.pending));
+    } else if (!frames_unknown_) {
+      ASSIGN_OR_RETURN(frame_id, log_.names.FindFrame(record));
+    }
+    if (frame_id != 0) memo_.frames.Set(id, frame_id);
+    frames_unknown_ = unknown_before || frame_id == 0;
     return OkStatus();
   }
 

@@ -101,6 +101,7 @@ class Memo : public StreamMemo {
   std::vector<SeriesWriter::Found> series;
   IdPages names, functions, frames;
   std::unordered_map<TrieId, IdPages> nodes;  // by trie, then stack
+  int64_t folded_day = 0;                     // on which a stack was folded last; 0 = none
   std::vector<bool> folded_series;            // points of these go to the series of the folded
 };
 

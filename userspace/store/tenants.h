@@ -61,6 +61,8 @@ class TenantTable {
   TenantUsage Usage(TenantId id) const;
   // Of that the stack nodes that came on this day (UTC), as far as this process took them in.
   uint64_t NodesOfDay(TenantId id) const;
+  // Days since 1970 (UTC).
+  int64_t Today() const { return options_.now() / static_cast<int64_t>(kDayNs); }
   std::vector<TenantInfo> List() const;
   size_t size() const;
 
@@ -97,7 +99,6 @@ class TenantTable {
     uint64_t throttled = 0;
     int waiting = 0;  // batches in AwaitRate
   };
-  int64_t Today() const { return options_.now() / static_cast<int64_t>(kDayNs); }
   // Debt as of now.
   static void Pay(State* state, uint64_t now_ns);
 

@@ -238,6 +238,59 @@ TEST(Append, StackLimitIsOfADay) {
   EXPECT_EQ(folded_on(1), !InFolder());
   EXPECT_EQ(folded_on(2), !InFolder());
   EXPECT_EQ(SampleSum(*store), 90u);
+
+  // A stream that lasts for days forgets what was folded on another.
+  BatchBuilder b("long", 0);
+  const uint32_t series = b.Series("cpu", {{"service", "s"}});
+  std::vector<std::pair<profile::StackId, uint64_t>> samples;
+  for (int i = 0; i < 60; ++i) samples.push_back({b.Stack({"main", StrFormat("long %d", i)}), 1});
+  auto memo = store->NewMemo();
+  for (int day = 3; day < 6; ++day) {
+    now = TestOptions().now() + day * static_cast<int64_t>(kDayNs);
+    b.batch.profiles.clear();
+    ++b.batch.sequence;
+    b.Cpu(series, kT0, samples);
+    const profile::DictionaryDefinitions definitions(&b.batch.dictionary);
+    const StatusOr<AppendResult> result = store->Append({.agent_id = b.batch.agent_id,
+                                                         .node = b.batch.node,
+                                                         .sequence = b.batch.sequence,
+                                                         .definitions = &definitions,
+                                                         .series = b.batch.series,
+                                                         .profiles = b.batch.profiles},
+                                                        memo.get());
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->notice.empty(), InFolder() && day > 3) << day << ": " << result->notice;
+  }
+}
+
+// Beyond the limit what is known is still found, also where a frame is known by its lines alone; and new names are not
+// written, since nothing could refer to them.
+TEST(Append, BeyondTheStackLimitKnownStacksStayWhole) {
+  const TempFolder folder;
+  StoreOptions options = TestOptions();
+  options.limits.max_nodes = 30;
+  auto store = MustOpen(folder.path(), options);
+  const auto known = [](BatchBuilder* b) {
+    return std::vector<std::pair<profile::StackId, uint64_t>>{
+        {b->Stack({"module", "handler", "render"}, profile::FrameKind::kInterpreted), 1}, {b->Stack({"main", "work"}), 1}};
+  };
+  const auto append = [&](uint64_t sequence, int new_stacks) {
+    BatchBuilder b("a", sequence);
+    auto samples = known(&b);
+    for (int i = 0; i < new_stacks; ++i) samples.push_back({b.Stack({StrFormat("x%d.%d", sequence, i), "y", "z"}), 1});
+    b.Cpu(b.Series("cpu", {{"service", "s"}}), kT0, samples);
+    return store->Append(b.batch).value();
+  };
+  EXPECT_EQ(append(1, 0).notice, "");
+  EXPECT_NE(append(2, 50).notice, "");
+  const uint64_t frames = Value(store->Stats()).frames;
+  EXPECT_NE(append(3, 50).notice, "");
+  EXPECT_EQ(Value(store->Stats()).frames, frames);
+  EXPECT_EQ(append(4, 0).notice, "");
+  const std::map<std::string, uint64_t> names = LeafNames(*store);
+  EXPECT_EQ(names.at("render"), 4u);
+  EXPECT_EQ(names.at("work"), 4u);
+  EXPECT_EQ(StackSampleSum(*store), 2u * 4 + 100);
 }
 
 TEST(Append, NamesLimitFoldsWhatWouldNeedNewOnes) {

@@ -117,13 +117,14 @@ class BatchBuilder {
   }
 
   // Functions from root to leaf, each an own address of one binary.
-  profile::StackId Stack(const std::vector<std::string>& root_first) {
+  profile::StackId Stack(const std::vector<std::string>& root_first,
+                         profile::FrameKind kind = profile::FrameKind::kNative) {
     profile::Dictionary& d = batch.dictionary;
     profile::StackId stack = profile::kEmptyStack;
     for (const std::string& name : root_first) {
       const auto mapping = d.InternMapping({.build_id = d.InternString("abc123"), .file = d.InternString("/bin/app")});
       const auto function = d.InternFunction({.name = d.InternString(name)});
-      const auto frame = d.InternFrame({.kind = profile::FrameKind::kNative,
+      const auto frame = d.InternFrame({.kind = kind,
                                         .mapping = mapping,
                                         .address = ElfAddress(std::hash<std::string>{}(name)&0xffffff),
                                         .lines = {{.function = function}}});
