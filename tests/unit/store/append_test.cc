@@ -272,7 +272,8 @@ TEST(Append, BeyondTheStackLimitKnownStacksStayWhole) {
   auto store = MustOpen(folder.path(), options);
   const auto known = [](BatchBuilder* b) {
     return std::vector<std::pair<profile::StackId, uint64_t>>{
-        {b->Stack({"module", "handler", "render"}, profile::FrameKind::kInterpreted), 1}, {b->Stack({"main", "work"}), 1}};
+        {b->Stack({"module", "handler", "render"}, profile::FrameKind::kInterpreted), 1},
+        {b->Stack({"main", "work"}), 1}};
   };
   const auto append = [&](uint64_t sequence, int new_stacks) {
     BatchBuilder b("a", sequence);
