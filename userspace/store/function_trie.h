@@ -74,7 +74,7 @@ class FunctionTrie {
                         const std::vector<uint32_t>& frames, const std::vector<NodeId>& leaves,
                         const Describe& describe);
   size_t nodes() const { return function_of_.size(); }
-  // Nothing will be added any more: keeps what readers need, a third of the memory. Takes the mutex.
+  // Nothing will be added any more: keeps only what readers need. Takes the mutex.
   void Seal();
   bool sealed() const { return sealed_; }
 
