@@ -250,14 +250,7 @@ TEST(Append, StackLimitIsOfADay) {
     b.batch.profiles.clear();
     ++b.batch.sequence;
     b.Cpu(series, kT0, samples);
-    const profile::DictionaryDefinitions definitions(&b.batch.dictionary);
-    const StatusOr<AppendResult> result = store->Append({.agent_id = b.batch.agent_id,
-                                                         .node = b.batch.node,
-                                                         .sequence = b.batch.sequence,
-                                                         .definitions = &definitions,
-                                                         .series = b.batch.series,
-                                                         .profiles = b.batch.profiles},
-                                                        memo.get());
+    const StatusOr<AppendResult> result = AppendOfStream(store.get(), b.batch, memo.get());
     ASSERT_TRUE(result.ok()) << result.status();
     EXPECT_EQ(result->notice.empty(), InFolder() && day > 3) << day << ": " << result->notice;
   }

@@ -259,14 +259,7 @@ TEST(Housekeeping, ALargeServiceHasSeveralTries) {
     b.batch.profiles.clear();
     ++b.batch.sequence;
     b.Cpu(series, *c.now, std::move(samples)).Cpu(other, *c.now, {{b.Stack({"main"}), 1}});
-    const profile::DictionaryDefinitions definitions(&b.batch.dictionary);
-    const profile::BatchView view{.agent_id = b.batch.agent_id,
-                                  .node = b.batch.node,
-                                  .sequence = b.batch.sequence,
-                                  .definitions = &definitions,
-                                  .series = b.batch.series,
-                                  .profiles = b.batch.profiles};
-    const StatusOr<AppendResult> result = c.store->Append(view, memo.get());
+    const StatusOr<AppendResult> result = AppendOfStream(c.store.get(), b.batch, memo.get());
     ASSERT_TRUE(result.ok()) << result.status();
   };
   for (int day = 0; day < 20; ++day) append(day);
@@ -351,14 +344,7 @@ TEST(Housekeeping, TriesGrowToWhatIsInUse) {
     b.batch.profiles.clear();
     ++b.batch.sequence;
     b.Cpu(series, kMidnight + round * kNsPerSecond, std::move(samples));
-    const profile::DictionaryDefinitions definitions(&b.batch.dictionary);
-    const StatusOr<AppendResult> result = c.store->Append({.agent_id = b.batch.agent_id,
-                                                           .node = b.batch.node,
-                                                           .sequence = b.batch.sequence,
-                                                           .definitions = &definitions,
-                                                           .series = b.batch.series,
-                                                           .profiles = b.batch.profiles},
-                                                          memo.get());
+    const StatusOr<AppendResult> result = AppendOfStream(c.store.get(), b.batch, memo.get());
     ASSERT_TRUE(result.ok()) << result.status();
   }
   EXPECT_GT(Value(c.store->Stats()).tries, 1u);

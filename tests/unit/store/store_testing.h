@@ -149,6 +149,18 @@ class BatchBuilder {
   profile::Batch batch;
 };
 
+// As one of a stream that lasts: what `memo` knows is not looked up again.
+inline StatusOr<AppendResult> AppendOfStream(Store* store, const profile::Batch& batch, StreamMemo* memo) {
+  const profile::DictionaryDefinitions definitions(&batch.dictionary);
+  return store->Append({.agent_id = batch.agent_id,
+                        .node = batch.node,
+                        .sequence = batch.sequence,
+                        .definitions = &definitions,
+                        .series = batch.series,
+                        .profiles = batch.profiles},
+                       memo);
+}
+
 inline Selection SeriesOnly(std::vector<SeriesId> ids) {
   Selection selection;
   selection.series = std::move(ids);
