@@ -111,7 +111,7 @@ class EmbeddedStore::StackSummer {
   };
 
   // Before the first addition. The size of the trie is looked up after the state of the data: then every leaf in the
-  // data is in the trie. And only now: a service's older tries are not loaded for times that have nothing of them.
+  // data is in the trie. And only now: not for times that have nothing of the trie.
   Status Prepare(Part* part) {
     if (part->accumulator) return OkStatus();
     if (leaf_count_ == 0) {

@@ -80,11 +80,8 @@ StatusOr<bool> Housekeeper::PackTrie(TrieId trie_id) {
   const Status scanned = database_.Scan(
       Family::kTries, prefix, PrefixEnd(prefix),
       [&](std::string_view key, std::string_view value) -> StatusOr<bool> {
-        Decoder in(key.substr(prefix.size()));
         Record record{.key = std::string(key), .fresh = !value.empty() && value.front() == 0};
-        record.begin.first_node = in.BigEndian32();
-        record.begin.first_leaf = in.BigEndian32();
-        if (!in.ok() || !in.done()) return DataLossError("damaged stack trie: key");
+        ASSIGN_OR_RETURN(record.begin, DecodeTrieSpan(key.substr(prefix.size())));
         RETURN_IF_ERROR(trie.Load(record.begin, value));
         records.push_back(std::move(record));
         ends.push_back(trie.end());

@@ -91,7 +91,7 @@ struct StoreOptions {
   uint64_t busy_hour_bytes = 4u << 20;
   // Stack nodes of a service after which a new trie takes those that come: deploys bring new stacks for as long as a
   // store lives, and only those in use have to be in memory. Up to four times as many where the code does not change.
-  // 0 = by the memory budget.
+  // 0 = by the memory budget, UINT64_MAX = never.
   uint64_t max_trie_nodes = 0;
   // FAILED_PRECONDITION instead of creating a folder that is not there.
   bool create_if_missing = true;

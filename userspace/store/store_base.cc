@@ -356,8 +356,7 @@ void StoreBase::TrimCaches() {
     const std::lock_guard state_lock(state_mutex_);
     writer_bytes_ = definitions_.names.bytes() + definitions_.series.bytes();
   }
-  tries_.Trim();
-  TrimFunctions(options_.memory_budget_bytes / 8);
+  TrimTries();
 }
 
 void StoreBase::LetGoOfCaches() {
@@ -368,6 +367,10 @@ void StoreBase::LetGoOfCaches() {
 
 void StoreBase::BroughtIn(uint64_t bytes) const {
   if (brought_in_.fetch_add(bytes) + bytes < options_.memory_budget_bytes / 64) return;
+  TrimTries();
+}
+
+void StoreBase::TrimTries() const {
   brought_in_ = 0;
   tries_.Trim();
   TrimFunctions(options_.memory_budget_bytes / 8);

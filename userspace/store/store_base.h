@@ -128,6 +128,8 @@ class StoreBase : public Store {
   void TrimCaches();
   // Views of functions, least recently used first, until they take no more.
   void TrimFunctions(uint64_t most_bytes) const;
+  // Tries and views, to their shares of the budget.
+  void TrimTries() const;
   // A question had so many bytes of tries and views brought into memory: now and then they are trimmed, also when
   // nobody writes.
   void BroughtIn(uint64_t bytes) const;

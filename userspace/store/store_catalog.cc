@@ -22,11 +22,7 @@ Status StoreBase::LoadTrie(TrieId id, StackTrie* trie, const ReadView* view) con
   return database_->Scan(
       Family::kTries, prefix, PrefixEnd(prefix),
       [&](std::string_view key, std::string_view value) -> StatusOr<bool> {
-        Decoder in(key.substr(prefix.size()));
-        TrieSpan begin;
-        begin.first_node = in.BigEndian32();
-        begin.first_leaf = in.BigEndian32();
-        if (!in.ok() || !in.done()) return DataLossError("damaged stack trie: key");
+        ASSIGN_OR_RETURN(const TrieSpan begin, DecodeTrieSpan(key.substr(prefix.size())));
         RETURN_IF_ERROR(trie->Load(begin, value));
         return true;
       },
@@ -39,11 +35,7 @@ StatusOr<TrieSpan> StoreBase::TrieEnd(TrieId id) const {
   it->SeekForPrev(LetterKey('n', {id, UINT32_MAX, UINT32_MAX}));
   RETURN_IF_ERROR(database_->FromRocks(it->status(), "reading"));
   if (!it->Valid() || !ToView(it->key()).starts_with(prefix)) return TrieSpan{1, 1};  // the empty stack
-  Decoder in(ToView(it->key()).substr(prefix.size()));
-  TrieSpan begin;
-  begin.first_node = in.BigEndian32();
-  begin.first_leaf = in.BigEndian32();
-  if (!in.ok() || !in.done()) return DataLossError("damaged stack trie: key");
+  ASSIGN_OR_RETURN(const TrieSpan begin, DecodeTrieSpan(ToView(it->key()).substr(prefix.size())));
   return StackTrie::EndOf(begin, ToView(it->value()));
 }
 

@@ -88,6 +88,15 @@ int64_t UnZigzag(uint64_t value) { return static_cast<int64_t>(value >> 1 ^ (~(v
 
 }  // namespace
 
+StatusOr<TrieSpan> DecodeTrieSpan(std::string_view key_end) {
+  Decoder in(key_end);
+  TrieSpan span;
+  span.first_node = in.BigEndian32();
+  span.first_leaf = in.BigEndian32();
+  if (!in.ok() || !in.done()) return Damaged("key");
+  return span;
+}
+
 StackTrie::StackTrie() : parents_(1, 0), frames_(1, 0), leaves_(1, 0) {}
 
 uint64_t StackTrie::bytes() const {

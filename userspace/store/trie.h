@@ -36,6 +36,9 @@ struct TrieSpan {
   bool operator==(const TrieSpan&) const = default;
 };
 
+// What follows the trie's id in the key of a record. DATA_LOSS for anything else.
+StatusOr<TrieSpan> DecodeTrieSpan(std::string_view key_end);
+
 class StackTrie {
  public:
   StackTrie();
