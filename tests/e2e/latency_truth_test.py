@@ -221,9 +221,11 @@ class LatencyTruth(Scratch):
                                        delta=0.05 * queued_ns + WAKING_NS * len(times) + missed_ns)
         else:
             planted = wait_ns(cause)
-            # Each page that had to be read, by the kernel's count of major faults, is one wait; a page that arrived in
-            # time needs none, one that is in the way of another may need two.
-            self.assertAlmostEqual(waits["waits"][cause], truth["majorFaults"], delta=0.02 * truth["majorFaults"] + short)
+            # What it waits for are pages: each wait, by the kernel's count of switches, is one that had to be read, by its
+            # count of major faults. A page that arrived in time needs none, and a fast disk has many of those; one that is in
+            # the way of another may need two.
+            self.assertGreaterEqual(waits["waits"][cause], 0.95 * truth["switches"] - short)
+            self.assertLessEqual(waits["waits"][cause], 1.02 * truth["majorFaults"])
             self.assertLessEqual(planted, own_ns)
         if blocked_ns is not None:
             self.assertGreaterEqual(planted, 0.95 * blocked_ns - missed_ns)

@@ -161,11 +161,12 @@ struct CallRow {
 
 // Those with the most time first: time of what returned, and of what is in flight as much as lies in the range.
 StatusOr<std::vector<CallRow>> AskCalls(const Question& question, const std::vector<std::string>& by) {
-  ASSIGN_OR_RETURN(std::vector<rpc::LabelledHistogram> returned, question.Histograms(profile::kTypeSyscallLatency, by));
   std::vector<std::string> with_cause = by;
   with_cause.emplace_back(profile::kLabelCause);
+  // First: a call that returns between the two questions is in both answers then, not in neither.
   ASSIGN_OR_RETURN(const std::vector<rpc::LabelledHistogram> open,
                    question.Histograms(profile::kTypeSyscallOpen, with_cause, /*latest=*/true));
+  ASSIGN_OR_RETURN(std::vector<rpc::LabelledHistogram> returned, question.Histograms(profile::kTypeSyscallLatency, by));
   std::map<profile::LabelSet, CallRow> by_labels;
   for (rpc::LabelledHistogram& call : returned) {
     profile::LabelSet labels = call.labels;
