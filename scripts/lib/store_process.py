@@ -76,9 +76,9 @@ class StoreProcess:
         with urllib.request.urlopen(request, timeout=timeout) as reply:
             return json.load(reply)
 
-    def samples(self, since, tenant=""):
+    def samples(self, since, tenant="", until="now"):
         """What the stacks of a tenant hold."""
-        flame = self.get(f"/api/v1/flame?query=cpu&from={since}&to=now&maxNodes=1000", tenant)
+        flame = self.get(f"/api/v1/flame?query=cpu&from={since}&to={until}&maxNodes=1000", tenant)
         return sum(flame["samples"]["values"][0])
 
     def stop(self):
