@@ -11,6 +11,7 @@
 // FlameFleetHourOnePercent   the same, of boxes of 1 % and more: what a terminal gets
 // FlameFleetHourByService    the same with a level of services
 // TopFleetHour               its 100 most expensive functions
+// NameFleetTries             views of all services' tries as functions, made anew by one thread
 // MergeFleetHour             every stack of it spelt out with names
 // TimeLineServiceHour        the service-hour as a time line (totals only)
 // FunctionNinetyDays         what one function took in 90 days, by the hour
@@ -43,6 +44,7 @@
 #include "userspace/query/flame_tree.h"
 #include "userspace/query/function_history.h"
 #include "userspace/store/chunk.h"
+#include "userspace/store/function_trie.h"
 #include "userspace/store/store.h"
 
 namespace pyrometer {
@@ -257,6 +259,27 @@ void SumFleetHour(benchmark::State& state) {
   state.counters["trie_nodes"] = static_cast<double>(filled.store().Stats().value().nodes);
 }
 BENCHMARK(SumFleetHour)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+void NameFleetTries(benchmark::State& state) {
+  Filled& filled = Hour(true);
+  const std::vector<store::Group> groups = filled.store().FindGroups({.type = "cpu"}).value();
+  double functions = 0, bytes = 0;
+  for (auto _ : state) {
+    state.PauseTiming();
+    filled.store().LetGoOfCaches();
+    functions = bytes = 0;
+    state.ResumeTiming();
+    for (const store::Group& group : groups) {
+      const auto view = filled.store().Functions(group.trie).value();
+      functions += static_cast<double>(view->size());
+      bytes += static_cast<double>(view->bytes());
+    }
+  }
+  state.counters["trie_nodes"] = static_cast<double>(filled.store().Stats().value().nodes);
+  state.counters["function_nodes"] = functions;
+  state.counters["MB"] = bytes / 1e6;
+}
+BENCHMARK(NameFleetTries)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 void MergeFleetHour(benchmark::State& state) {
   Filled& filled = Hour(true);

@@ -263,7 +263,7 @@ Status Database::CheckFolder() {
 }
 
 Status Database::OpenRocks(rocksdb::Env* env, OpenMode mode) {
-  const uint64_t budget = std::max(options_.memory_budget_bytes, kMinMemoryBudget) / 16 * 7;
+  const uint64_t budget = std::max(options_.memory_budget_bytes, kMinMemoryBudget) / 32 * 11;
   cache_ = rocksdb::NewLRUCache(budget);
 
   rocksdb::DBOptions db_options;

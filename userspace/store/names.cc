@@ -145,16 +145,8 @@ std::string FrameIdentity(const FrameRecord& frame) {
   return out;
 }
 
-uint8_t DescriptionRank(const FrameRecord& frame) {
-  if (frame.lines.empty()) return 0;
-  for (const FrameRecord::Line& line : frame.lines) {
-    if (line.line != 0) return 2;
-  }
-  return 1;
-}
-
 NameWriter::NameWriter(const Database* database, uint64_t budget_bytes)
-    : database_(*database), names_(budget_bytes * 2 / 5), functions_(budget_bytes / 5), frames_(budget_bytes * 2 / 5) {}
+    : database_(*database), names_(budget_bytes / 5), functions_(budget_bytes / 5), frames_(budget_bytes / 5 * 3) {}
 
 Status NameWriter::Put(const std::string& key, std::string_view value, rocksdb::WriteBatch* batch) {
   return database_.FromRocks(batch->Put(database_.family(Family::kNames), key, ToSlice(value)), "writing");
@@ -239,7 +231,7 @@ StatusOr<NameWriter::FrameEntry> NameWriter::LookUpFrame(const std::string& iden
     if (!found) continue;
     ASSIGN_OR_RETURN(const FrameRecord record, DecodeFrame(value));
     if (FrameIdentity(record) != identity) continue;
-    const FrameEntry entry{id, DescriptionRank(record)};
+    const FrameEntry entry{id, DescriptionRank(record.lines)};
     frames_.Insert(identity, entry, identity.size() + sizeof(std::string));
     return entry;
   }
@@ -251,10 +243,20 @@ StatusOr<FrameKeyId> NameWriter::FindFrame(const FrameRecord& frame) {
   return entry.id;
 }
 
-StatusOr<FrameKeyId> NameWriter::InternFrame(const FrameRecord& frame, rocksdb::WriteBatch* batch) {
+StatusOr<std::optional<NameWriter::FrameEntry>> NameWriter::FindPlace(const FrameRecord& frame) {
+  if (!HasPlaceIdentity(frame)) return std::optional<FrameEntry>();
+  ASSIGN_OR_RETURN(const FrameEntry entry, LookUpFrame(FrameIdentity(frame)));
+  return std::optional(entry);
+}
+
+StatusOr<FrameKeyId> NameWriter::InternFrame(const FrameRecord& frame, std::optional<FrameEntry> place,
+                                             rocksdb::WriteBatch* batch) {
   const std::string identity = FrameIdentity(frame);
-  const uint8_t rank = DescriptionRank(frame);
-  ASSIGN_OR_RETURN(FrameEntry entry, LookUpFrame(identity));
+  if (!place) {
+    ASSIGN_OR_RETURN(place, LookUpFrame(identity));
+  }
+  FrameEntry entry = *place;
+  const uint8_t rank = DescriptionRank(frame.lines);
   const bool is_new = entry.id == 0;
   if (!is_new && entry.rank >= rank) return entry.id;
   if (is_new) {

@@ -14,10 +14,12 @@
 // NameWriter: callers hold the lock under which ids are given out. NameReader: any thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -67,7 +69,11 @@ StatusOr<FrameRecord> DecodeFrame(std::string_view bytes);
 // The bytes that make two frames the same one.
 std::string FrameIdentity(const FrameRecord& frame);
 // 0 no names, 1 functions, 2 functions and lines. Of two descriptions of one frame the higher stays.
-uint8_t DescriptionRank(const FrameRecord& frame);
+template <typename Lines>
+uint8_t DescriptionRank(const Lines& lines) {
+  if (lines.empty()) return 0;
+  return std::any_of(lines.begin(), lines.end(), [](const auto& line) { return line.line != 0; }) ? 2 : 1;
+}
 
 // First bytes of keys in Family::kNames, id -> content.
 enum class NameTable : char {
@@ -89,7 +95,16 @@ class NameWriter {
   // The id of `text`; a new one is added to `batch` when there is none.
   StatusOr<NameId> Intern(std::string_view text, rocksdb::WriteBatch* batch);
   StatusOr<FunctionId> InternFunction(const FunctionRecord& function, rocksdb::WriteBatch* batch);
-  StatusOr<FrameKeyId> InternFrame(const FrameRecord& frame, rocksdb::WriteBatch* batch);
+  struct FrameEntry {
+    FrameKeyId id = 0;  // 0: there is none
+    uint8_t rank = 0;
+  };
+  // What there is of a frame whose place is its identity, by its kind, build ID and address: its names need not be
+  // looked up when they would say nothing new. Nothing for frames that are identified by all of their content.
+  StatusOr<std::optional<FrameEntry>> FindPlace(const FrameRecord& frame);
+  // `place`: what FindPlace said of it.
+  StatusOr<FrameKeyId> InternFrame(const FrameRecord& frame, std::optional<FrameEntry> place,
+                                   rocksdb::WriteBatch* batch);
   // 0 when there is none. Adds nothing.
   StatusOr<NameId> Find(std::string_view text);
   StatusOr<FunctionId> FindFunction(const FunctionRecord& function);
@@ -111,10 +126,6 @@ class NameWriter {
   uint64_t bytes() const { return names_.bytes() + functions_.bytes() + frames_.bytes(); }
 
  private:
-  struct FrameEntry {
-    FrameKeyId id = 0;
-    uint8_t rank = 0;
-  };
   // Ids on disk that may have this content. Those that are not on disk yet are in the caches.
   StatusOr<std::vector<uint32_t>> Candidates(NameTable table, std::string_view identity) const;
   // A new entry, both directions.

@@ -325,43 +325,44 @@ class BatchStager {
       FunctionRecord function;
       ASSIGN_OR_RETURN(function.name, log_.names.Intern(kFoldedStacksName, &log_.pending));
       ASSIGN_OR_RETURN(record.lines[0].function, log_.names.InternFunction(function, &log_.pending));
-      ASSIGN_OR_RETURN(log_.folded_frame, log_.names.InternFrame(record, &log_.pending));
+      ASSIGN_OR_RETURN(log_.folded_frame, log_.names.InternFrame(record, std::nullopt, &log_.pending));
     }
 
     uint64_t used = stager_.BoundedNodes(memo_.tenant);
-    std::string record;
-    TrieSpan begin, end;
-    {
-      const std::unique_lock lock(trie_->mutex);
-      begin = trie_->end();
-      for (const profile::StackId leaf : unknown_) {
-        path.clear();
-        profile::StackId stack = leaf;
-        for (; stack != profile::kEmptyStack && nodes_->Get(stack) == 0; stack = definitions_.stack(stack).parent) {
-          path.push_back(stack);
-        }
-        NodeId node = stack == profile::kEmptyStack ? 0 : nodes_->Get(stack);
-        for (size_t i = path.size(); i > 0; --i) {
-          node = Descend(node, memo_.frames.Get(definitions_.stack(path[i - 1]).frame), limits.max_nodes, &used);
-          nodes_->Set(path[i - 1], node);
-        }
-        if (log_.folded_frame != 0 && trie_->frame(node) == log_.folded_frame)
-          memo_.folded_day = stager_.tenants_.Today();
-        trie_->FindOrAddLeaf(node);
+    TrieSpan end;
+    bool grew = false;
+    for (size_t next = 0; next < unknown_.size();) {
+      std::string record;
+      TrieSpan begin;
+      {
+        const std::unique_lock lock(trie_->mutex);
+        begin = trie_->end();
+        do {
+          AddStack(unknown_[next++], limits.max_nodes, &used, &path);
+        } while (next < unknown_.size() && !log_.mutex.contended());
+        end = trie_->end();
+        if (end != begin) record = trie_->EncodeFresh(begin, end);
       }
-      end = trie_->end();
-      if (end != begin) record = trie_->EncodeFresh(begin, end);
+      const uint64_t added = end.first_node - begin.first_node;
+      count(added);
+      log_.pending_nodes += added;
+      log_.pending_leaves += end.first_leaf - begin.first_leaf;
+      if (!record.empty()) {
+        grew = true;
+        log_.pending_tries[trie_id_] = trie_;
+        RETURN_IF_ERROR(stager_.database_.FromRocks(
+            log_.pending.Put(stager_.database_.family(Family::kTries),
+                             LetterKey('n', {trie_id_, begin.first_node, begin.first_leaf}), record),
+            "writing"));
+      }
+      if (next == unknown_.size()) break;
+      log_.mutex.Yield();
+      if (IsStale()) return OkStatus();
+      text_before = log_.names.added_text_bytes;
+      frame_before = log_.names.next_frame;
+      used = stager_.BoundedNodes(memo_.tenant);
     }
-    const uint64_t added = end.first_node - begin.first_node;
-    count(added);
-    log_.pending_nodes += added;
-    log_.pending_leaves += end.first_leaf - begin.first_leaf;
-    if (record.empty()) return OkStatus();
-    log_.pending_tries[trie_id_] = trie_;
-    RETURN_IF_ERROR(stager_.database_.FromRocks(
-        log_.pending.Put(stager_.database_.family(Family::kTries),
-                         LetterKey('n', {trie_id_, begin.first_node, begin.first_leaf}), record),
-        "writing"));
+    if (!grew) return OkStatus();
     // A successor has to take every stack that is still in use once more: not when the tenant's limit is near.
     const uint64_t free = limits.max_nodes - std::min(limits.max_nodes, used);
     const DefinitionLog::TrieStart start =
@@ -378,6 +379,22 @@ class BatchStager {
     log_.turned_over.push_back(trie_id_);
     log_.turnovers = log_.turned_over.size();
     return OkStatus();
+  }
+
+  // With the trie's mutex held too. `path` is reused.
+  void AddStack(profile::StackId leaf, uint64_t max_nodes, uint64_t* used, std::vector<profile::StackId>* path) {
+    path->clear();
+    profile::StackId stack = leaf;
+    for (; stack != profile::kEmptyStack && nodes_->Get(stack) == 0; stack = definitions_.stack(stack).parent) {
+      path->push_back(stack);
+    }
+    NodeId node = stack == profile::kEmptyStack ? 0 : nodes_->Get(stack);
+    for (size_t i = path->size(); i > 0; --i) {
+      node = Descend(node, memo_.frames.Get(definitions_.stack((*path)[i - 1]).frame), max_nodes, used);
+      nodes_->Set((*path)[i - 1], node);
+    }
+    if (log_.folded_frame != 0 && trie_->frame(node) == log_.folded_frame) memo_.folded_day = stager_.tenants_.Today();
+    trie_->FindOrAddLeaf(node);
   }
 
   // Most nodes of the trie at hand are of frames from `first` on, or below such: a deploy made them. Else code that was
@@ -441,6 +458,15 @@ class BatchStager {
     const bool unknown_before = frames_unknown_;
     frames_unknown_ = false;
     RETURN_IF_ERROR(name(mapping.build_id, &record.build_id));
+    std::optional<NameWriter::FrameEntry> place;
+    if (!only_known) {
+      ASSIGN_OR_RETURN(place, log_.names.FindPlace(record));
+      if (place && place->id != 0 && place->rank >= DescriptionRank(frame.lines)) {
+        memo_.frames.Set(id, place->id);
+        frames_unknown_ = unknown_before;
+        return OkStatus();
+      }
+    }
     RETURN_IF_ERROR(name(mapping.file, &record.file));
     RETURN_IF_ERROR(name(frame.miss, &record.miss));
     for (const profile::Line& line : frame.lines) {
@@ -464,7 +490,7 @@ class BatchStager {
     }
     FrameKeyId frame_id = 0;
     if (!only_known) {
-      ASSIGN_OR_RETURN(frame_id, log_.names.InternFrame(record, &log_.pending));
+      ASSIGN_OR_RETURN(frame_id, log_.names.InternFrame(record, place, &log_.pending));
     } else if (!frames_unknown_) {
       ASSIGN_OR_RETURN(frame_id, log_.names.FindFrame(record));
     }

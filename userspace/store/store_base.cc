@@ -131,7 +131,7 @@ StoreBase::StoreBase(std::unique_ptr<Database> database, const StoreOptions& opt
       database_(std::move(database)),
       tenants_(options_),
       encoder_(std::move(encoder)),
-      definitions_(database_.get(), options.memory_budget_bytes / 16),
+      definitions_(database_.get(), options.memory_budget_bytes / 8),
       name_reader_(database_.get(), options.memory_budget_bytes / 32),
       series_reader_(database_.get(), &name_reader_, options.memory_budget_bytes / 32),
       tries_(options.memory_budget_bytes / 8,
@@ -260,15 +260,15 @@ StatusOr<AppendResult> StoreBase::Append(const profile::BatchView& batch, Stream
   const uint64_t flight = FlightBytes(batch);
   {
     std::unique_lock lock(flight_mutex_);
-    const uint64_t most = options_.memory_budget_bytes / 8;
+    const uint64_t most = options_.memory_budget_bytes / 32 * 3;
     // One batch may always go, however large.
     const bool room = flight_changed_.wait_for(lock, kMaxFlightWait,
                                                [&] { return flight_bytes_ == 0 || flight_bytes_ + flight <= most; });
     if (!room) {
-      return UnavailableError(
-          StrFormat("the store has %s of batches on their way and its limit is %s (an eighth of --memory): "
-                    "the agents keep theirs and come back",
-                    FormatBytes(flight_bytes_), FormatBytes(most)));
+      return UnavailableError(StrFormat(
+          "the store has %s of batches on their way and its limit, by --memory, is %s: the agents keep theirs "
+          "and come back",
+          FormatBytes(flight_bytes_), FormatBytes(most)));
     }
     flight_bytes_ += flight;
   }
@@ -373,24 +373,26 @@ void StoreBase::BroughtIn(uint64_t bytes) const {
 void StoreBase::TrimTries() const {
   brought_in_ = 0;
   tries_.Trim();
-  TrimFunctions(options_.memory_budget_bytes / 8);
+  TrimFunctions(options_.memory_budget_bytes / 16 * 3);
 }
 
 void StoreBase::TrimFunctions(uint64_t most_bytes) const {
   const std::lock_guard lock(functions_mutex_);
   uint64_t total = 0;
-  std::vector<std::pair<uint64_t, uint64_t>> by_use;
+  std::vector<uint64_t> idle;
   for (const auto& [id, entry] : functions_) {
     if (entry.functions.use_count() == 1) {
       total += entry.functions->bytes();
-      by_use.emplace_back(entry.last_use, id);
+      idle.push_back(id);
     } else if (const std::shared_lock functions_lock(entry.functions->mutex, std::try_to_lock);
                functions_lock.owns_lock()) {
       total += entry.functions->bytes();  // being read
     }
   }
-  std::sort(by_use.begin(), by_use.end());
-  for (const auto& [use, id] : by_use) {
+  if (total <= most_bytes) return;
+  std::sort(idle.begin(), idle.end());
+  std::shuffle(idle.begin(), idle.end(), trim_order_);
+  for (const uint64_t id : idle) {
     if (total <= most_bytes) break;
     total -= functions_.at(id).functions->bytes();
     functions_.erase(id);

@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <random>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -126,7 +127,8 @@ class StoreBase : public Store {
   // Waits for its turn in a group and until that group is on disk.
   void Commit(Request* request);
   void TrimCaches();
-  // Views of functions, least recently used first, until they take no more.
+  // Lets views of functions go until they take no more. By chance: a question about everything uses one after the
+  // other, and of more than fit the least recently used is the very next that it needs.
   void TrimFunctions(uint64_t most_bytes) const;
   // Tries and views, to their shares of the budget.
   void TrimTries() const;
@@ -199,8 +201,7 @@ class StoreBase : public Store {
   mutable std::mutex functions_mutex_;
   struct FunctionView {
     std::shared_ptr<FunctionTrie> functions;
-    uint64_t redescribed = 0;  // entries of redescribed_ that it knows of
-    uint64_t last_use = 0;
+    uint64_t redescribed = 0;           // entries of redescribed_ that it knows of
     uint64_t generation = 0;            // of late names
     std::optional<TrieSpan> sealed_at;  // has everything up to there, and is sealed
   };
@@ -209,7 +210,7 @@ class StoreBase : public Store {
   // Another trie has taken their place. One that still grows all the same is only named anew.
   std::set<TrieId> replaced_tries_;
   mutable std::vector<FrameKeyId> redescribed_;
-  mutable uint64_t functions_clock_ = 0;
+  mutable std::minstd_rand trim_order_{1};
 
   // Texts of late names that the store does not have, from kFirstLateText on.
   static constexpr size_t kMaxLateTexts = 4u << 20;

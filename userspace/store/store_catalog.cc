@@ -250,7 +250,6 @@ StatusOr<std::shared_ptr<FunctionTrie>> StoreBase::Functions(TrieId trie_id, Lat
   {
     const std::lock_guard lock(functions_mutex_);
     FunctionView& entry = functions_[ViewKey(trie_id, late != nullptr)];
-    entry.last_use = ++functions_clock_;
     bool stale =
         entry.functions == nullptr || entry.generation != generation || (entry.sealed_at && entry.sealed_at != end);
     entry.generation = generation;
