@@ -146,9 +146,14 @@ TEST(Append, ALateSymbolNamesEarlierSamples) {
   ASSERT_TRUE(store->Append(OneFrame(4, native, "", 0, "no symbols", "b1")).ok());
   ASSERT_TRUE(store->Append(OneFrame(5, native, "scan", 0, "", "b2")).ok());
   EXPECT_EQ(LeafNames(*store), (std::map<std::string, uint64_t>{{"parse:42", 4}, {"scan", 1}}));
+  // Nor does one that is as good, and its names are not kept.
+  const uint64_t strings = Value(store->Stats()).strings;
+  ASSERT_TRUE(store->Append(OneFrame(6, native, "other", 43, "", "b1")).ok());
+  EXPECT_EQ(Value(store->Stats()).strings, strings);
+  EXPECT_EQ(LeafNames(*store), (std::map<std::string, uint64_t>{{"parse:42", 5}, {"scan", 1}}));
   store.reset();
   store = MustOpen(folder.path());
-  EXPECT_EQ(LeafNames(*store), (std::map<std::string, uint64_t>{{"parse:42", 4}, {"scan", 1}}));
+  EXPECT_EQ(LeafNames(*store), (std::map<std::string, uint64_t>{{"parse:42", 5}, {"scan", 1}}));
 }
 
 TEST(Append, KernelAndJitAddressesAreNotIdentities) {
