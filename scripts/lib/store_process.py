@@ -77,10 +77,10 @@ class StoreProcess:
         with urllib.request.urlopen(request, timeout=timeout) as reply:
             return json.load(reply)
 
-    def samples(self, since, tenant="", until="now"):
+    def samples(self, since, tenant=""):
         """What the stacks of a tenant hold that the generator sent. As functions: one flame graph of millions of stacks needs
         more memory than a question may have."""
-        total = self.get(f"/api/v1/top?query=cpu&from={since}&to={until}&limit=1", tenant)["total"]
+        total = self.get(f"/api/v1/top?query=cpu&from={since}&to=now&limit=1", tenant)["total"]
         if total % PERIOD_NS != 0:
             raise SystemExit(f"{total} ns of tenant '{tenant}' are no whole number of samples")
         return total // PERIOD_NS

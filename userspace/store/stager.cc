@@ -316,19 +316,10 @@ class BatchStager {
         if (memo_.frames.Get(frame) == 0) break;
       }
     }
-    // At most so many nodes will be new: is a fold to be expected?
-    const uint64_t most = stager_.BoundedNodes(memo_.tenant) + visited_.size();
+    const uint64_t most_new = visited_.size();
     visited_.clear();
-    if (log_.folded_frame == 0 && (most > limits.max_nodes || frames_unknown_)) {
-      FrameRecord record{.kind = profile::FrameKind::kSynthetic};
-      record.lines.emplace_back();
-      FunctionRecord function;
-      ASSIGN_OR_RETURN(function.name, log_.names.Intern(kFoldedStacksName, &log_.pending));
-      ASSIGN_OR_RETURN(record.lines[0].function, log_.names.InternFunction(function, &log_.pending));
-      ASSIGN_OR_RETURN(log_.folded_frame, log_.names.InternFrame(record, std::nullopt, &log_.pending));
-    }
-
     uint64_t used = stager_.BoundedNodes(memo_.tenant);
+    RETURN_IF_ERROR(ExpectFold(used + most_new));
     TrieSpan end;
     bool grew = false;
     for (size_t next = 0; next < unknown_.size();) {
@@ -360,7 +351,9 @@ class BatchStager {
       if (IsStale()) return OkStatus();
       text_before = log_.names.added_text_bytes;
       frame_before = log_.names.next_frame;
+      // Others of this tenant may have come near its limit meanwhile.
       used = stager_.BoundedNodes(memo_.tenant);
+      RETURN_IF_ERROR(ExpectFold(used + most_new));
     }
     if (!grew) return OkStatus();
     // A successor has to take every stack that is still in use once more: not when the tenant's limit is near.
@@ -378,6 +371,19 @@ class BatchStager {
     log_.pending_services[successor] = memo_.tenant;
     log_.turned_over.push_back(trie_id_);
     log_.turnovers = log_.turned_over.size();
+    return OkStatus();
+  }
+
+  // Defines the frame of folds when the tenant may come to have so many nodes.
+  Status ExpectFold(uint64_t most_nodes) {
+    if (log_.folded_frame != 0) return OkStatus();
+    if (most_nodes <= stager_.tenants_.Limits(memo_.tenant).max_nodes && !frames_unknown_) return OkStatus();
+    FrameRecord record{.kind = profile::FrameKind::kSynthetic};
+    record.lines.emplace_back();
+    FunctionRecord function;
+    ASSIGN_OR_RETURN(function.name, log_.names.Intern(kFoldedStacksName, &log_.pending));
+    ASSIGN_OR_RETURN(record.lines[0].function, log_.names.InternFunction(function, &log_.pending));
+    ASSIGN_OR_RETURN(log_.folded_frame, log_.names.InternFrame(record, std::nullopt, &log_.pending));
     return OkStatus();
   }
 

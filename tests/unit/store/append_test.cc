@@ -729,5 +729,41 @@ TEST(Append, TenantsWhoDefineAtTheSameTimePayForTheirOwn) {
   }
 }
 
+// Between two new stacks too; then a limit that one batch is far from may be met by all of them together.
+TEST(Append, StreamsOfOneTenantMeetItsLimitTogether) {
+  constexpr uint64_t kStreams = 4, kStacks = 4000;
+  const TempFolder folder;
+  StoreOptions options = TestOptions();
+  options.limits.max_nodes = 10'000;
+  auto store = MustOpen(folder.path(), options);
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < kStreams; ++t) {
+    threads.emplace_back([&, t] {
+      BatchBuilder b("agent" + std::to_string(t), 1);
+      profile::Dictionary& d = b.batch.dictionary;
+      const profile::MappingId mapping = d.InternMapping({.build_id = d.InternString("aa")});
+      std::vector<std::pair<profile::StackId, uint64_t>> samples;
+      for (uint64_t i = 0; i < kStacks; ++i) {
+        profile::StackId stack = profile::kEmptyStack;
+        for (const uint64_t address : {1000 + t * 100 + i / 100, 5000 + i % 100}) {
+          stack = d.InternStack(
+              stack,
+              d.InternFrame({.kind = profile::FrameKind::kNative, .mapping = mapping, .address = ElfAddress(address)}));
+        }
+        samples.emplace_back(stack, 1);
+      }
+      b.Cpu(b.Series("cpu", {{"service", "s"}}), kT0 + static_cast<int64_t>(t * kWindow), samples);
+      ASSERT_TRUE(store->Append(b.batch).ok());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  uint64_t samples = 0;
+  for (const auto& [name, count] : LeafNames(*store)) samples += count;
+  EXPECT_EQ(samples, kStreams * kStacks);
+  const TenantInfo tenant = Value(store->Tenants()).at(0);
+  EXPECT_GT(tenant.folded_samples, kStreams * kStacks - 10'000);
+  EXPECT_EQ(LeafNames(*store)[std::string(kFoldedStacksName)], tenant.folded_samples);
+}
+
 }  // namespace
 }  // namespace pyrometer::store
