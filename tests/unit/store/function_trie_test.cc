@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <map>
 #include <random>
-#include <set>
 #include <shared_mutex>
 #include <utility>
 #include <vector>
