@@ -13,7 +13,6 @@
 #include "userspace/agent/agent.h"
 #include "userspace/agent/child_process.h"
 #include "userspace/agent/cpu_time.h"
-#include "userspace/agent/node.h"
 #include "userspace/base/strings.h"
 #include "userspace/kernel/features.h"
 #include "userspace/kernel/unprivileged_sampler.h"
@@ -199,10 +198,15 @@ void EndCommand(ChildProcess* child, TargetCpuTime* cpu_time, Recording* recordi
   recording->command_status = child->Poll();
 }
 
-StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess* child) {
+}  // namespace
+
+StatusOr<Recording> Recorder::RecordPrivileged(const RecordOptions& options, ChildProcess* child) {
   Recording recording;
   SetUpProfile(options, &recording.profile);
-  ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, Node::Start({.cache_folder = options.cache_folder}));
+  if (node_ == nullptr) {
+    ASSIGN_OR_RETURN(node_, Node::Start({.cache_folder = cache_folder_}));
+  }
+  Node* const node = node_.get();
   RecordingSink sink(&recording);
 
   Collector::Options collecting;
@@ -222,7 +226,7 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<Collector> collector,
                    Collector::Start(
-                       collecting, node.get(), [&](profile::Batch& batch) { return sink.Take(batch); }, nullptr));
+                       collecting, node, [&](profile::Batch& batch) { return sink.Take(batch); }, nullptr));
   for (const ProbeReport& probe : collector->Probes()) {
     if (!probe.Limited()) continue;
     if (probe.state == "off" && probe.name == "cpu_sampler") return PermissionDeniedError(probe.reason);
@@ -250,14 +254,15 @@ StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess*
   return recording;
 }
 
-StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProcess* child, const Status& why) {
+StatusOr<Recording> Recorder::RecordUnprivileged(const RecordOptions& options, ChildProcess* child,
+                                                 const Status& why) const {
   if (child == nullptr && options.target.pid == 0) return why;
   Recording recording;
   RecordOptions cpu_only = options;
   cpu_only.waits = false;
   SetUpProfile(cpu_only, &recording.profile);
   ASSIGN_OR_RETURN(const std::unique_ptr<Node> node,
-                   Node::Start({.name = "", .process_events = false, .cache_folder = options.cache_folder}));
+                   Node::Start({.name = "", .process_events = false, .cache_folder = cache_folder_}));
   SampleResolver resolver(&node->processes(), node->unwinding());
   SampleTrack track(&resolver, /*window_ns=*/0);
 
@@ -332,9 +337,7 @@ StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProces
   return recording;
 }
 
-}  // namespace
-
-StatusOr<Recording> Record(const RecordOptions& options) {
+StatusOr<Recording> Recorder::Record(const RecordOptions& options) {
   std::optional<ChildProcess> child;
   if (!options.command.empty()) {
     ASSIGN_OR_RETURN(ChildProcess prepared, ChildProcess::Prepare(options.command));

@@ -1,6 +1,7 @@
-// One recording on this machine, from start to profile, without a store: what `pyrometer record` does.
+// Recordings on this machine, from start to profile, without a store: what `pyrometer record` does.
 //
-//   ASSIGN_OR_RETURN(Recording r, Record({.target = {.container = "shop"}, .duration_ns = 10 * kNsPerSecond}));
+//   Recorder recorder(DefaultCacheFolder());
+//   ASSIGN_OR_RETURN(Recording r, recorder.Record({.target = {.container = "shop"}, .duration_ns = kNsPerSecond}));
 //   formats::WriteProfile(r.profile, …);
 //
 // With BPF rights it runs the collector of the daemon on the target. Without them it falls back to
@@ -9,22 +10,27 @@
 //
 // A command is started stopped, and released when sampling runs: its first instruction is seen.
 //
-// Threads: blocks; `stop` may be set from a signal handler.
+// Threads: one; Record blocks; `stop` may be set from a signal handler.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "userspace/agent/collector.h"
+#include "userspace/agent/node.h"
 #include "userspace/profile/histogram.h"
 #include "userspace/profile/profile.h"
 
 namespace pyrometer::agent {
+
+class ChildProcess;
 
 struct RecordOptions {
   TargetSpec target;                 // ignored with a command
@@ -34,8 +40,7 @@ struct RecordOptions {
   bool cpu = true;
   bool syscalls = false;
   bool tcp = false;
-  bool waits = false;        // of the target too: adds the value types waits and off_cpu to the profile
-  std::string cache_folder;  // for unwind tables; "" = none are kept
+  bool waits = false;  // of the target too: adds the value types waits and off_cpu to the profile
   const std::atomic<bool>* stop = nullptr;
   // Called about four times a second with elapsed and planned (0 = open) nanoseconds.
   std::function<void(uint64_t elapsed_ns, uint64_t planned_ns)> on_progress;
@@ -57,7 +62,22 @@ struct Recording {
   std::optional<int> command_status;  // wait status of the command
 };
 
-// NOT_FOUND: no such command or target; PERMISSION_DENIED names the remedy.
-StatusOr<Recording> Record(const RecordOptions& options);
+// Makes one recording after the other. What the first has to find out (processes, names of the kernel, unwind tables)
+// is there for the next ones.
+class Recorder {
+ public:
+  // `cache_folder`: for unwind tables; "" = none are kept beyond this object.
+  explicit Recorder(std::string cache_folder) : cache_folder_(std::move(cache_folder)) {}
+
+  // NOT_FOUND: no such command or target; PERMISSION_DENIED names the remedy.
+  StatusOr<Recording> Record(const RecordOptions& options);
+
+ private:
+  StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess* child);
+  StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProcess* child, const Status& why) const;
+
+  const std::string cache_folder_;
+  std::unique_ptr<Node> node_;  // of privileged recordings
+};
 
 }  // namespace pyrometer::agent

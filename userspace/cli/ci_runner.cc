@@ -7,7 +7,6 @@
 #include <csignal>
 #include <cstring>
 
-#include "userspace/agent/recorder.h"
 #include "userspace/base/clock.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
@@ -73,13 +72,12 @@ Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t
   // $0 and $1 keep the line and the file out of the shell's syntax.
   options.command = {"/bin/sh", "-c", "exec >\"$0\" 2>&1 </dev/null; eval \"$1\"", output.path(), command};
   options.frequency_hz = options_.frequency_hz;
-  options.cache_folder = options_.cache_folder;
   options.stop = options_.stop;
 
   regression::RunFacts facts;
   facts.started_ns = UnixNowNs();
   const uint64_t started_ns = MonotonicNowNs(), cpu_before_ns = ChildrenCpuNs();
-  ASSIGN_OR_RETURN(agent::Recording recording, agent::Record(options));
+  ASSIGN_OR_RETURN(agent::Recording recording, recorder_.Record(options));
   facts.wall_ns = MonotonicNowNs() - started_ns;
   facts.cpu_ns = ChildrenCpuNs() - cpu_before_ns;
   facts.lost_samples = recording.profile.accounting.DroppedTotal();

@@ -45,7 +45,6 @@ StatusOr<agent::RecordOptions> ToOptions(const RecordFlags& flags) {
   options.command = flags.command;
   options.frequency_hz = flags.frequency_hz;
   options.stop = &stop_requested;
-  options.cache_folder = agent::DefaultCacheFolder();
   ASSIGN_OR_RETURN(const ProbeSet probes, ParseProbes(flags.probes));
   options.cpu = probes.cpu;
   options.syscalls = probes.syscalls;
@@ -141,7 +140,7 @@ int RunRecord(const RecordFlags& flags) {
                     planned_ns > 0 ? StrFormat("%s of %s", FormatDurationNs(elapsed_ns), FormatDurationNs(planned_ns))
                                    : FormatDurationNs(elapsed_ns) + ", Ctrl-C ends it");
   };
-  auto recording = agent::Record(*options);
+  auto recording = agent::Recorder(agent::DefaultCacheFolder()).Record(*options);
   progress.Clear();
   if (!recording.ok()) return Fail(recording.status());
 
