@@ -69,7 +69,7 @@ StatusOr<HttpReply> GetMetrics(const ApiContext& context, const HttpRequest&) {
              context.memory_watch->let_go());
   out.Single("pyrometer_store_series", "gauge", "Live series.", stats.series);
   out.Single("pyrometer_store_tries", "gauge", "Stack tries of services; a large service has several.", stats.tries);
-  out.Single("pyrometer_store_stacks", "gauge", "Stack nodes of all services.", stats.stacks);
+  out.Single("pyrometer_store_stacks", "gauge", "Distinct stacks of all services.", stats.stacks);
   out.Single("pyrometer_store_frames", "gauge", "Distinct frames.", stats.frames);
   out.Single("pyrometer_store_strings", "gauge", "Distinct strings.", stats.strings);
   out.Single("pyrometer_store_agents", "gauge", "Agents ever seen.", stats.agents);

@@ -22,6 +22,7 @@
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
 #include "userspace/store/codec.h"
+#include "userspace/store/memory_shares.h"
 
 namespace pyrometer::store {
 namespace {
@@ -263,7 +264,8 @@ Status Database::CheckFolder() {
 }
 
 Status Database::OpenRocks(rocksdb::Env* env, OpenMode mode) {
-  const uint64_t budget = std::max(options_.memory_budget_bytes, kMinMemoryBudget) / 32 * 11;
+  const uint64_t budget =
+      MemoryShares::Of(std::max(options_.memory_budget_bytes, kMinMemoryBudget), MemoryShares::kRocks);
   cache_ = rocksdb::NewLRUCache(budget);
 
   rocksdb::DBOptions db_options;

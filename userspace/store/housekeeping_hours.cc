@@ -6,13 +6,13 @@
 #include "userspace/store/hour_builder.h"
 #include "userspace/store/housekeeping.h"
 #include "userspace/store/keys.h"
+#include "userspace/store/memory_shares.h"
 
 namespace pyrometer::store {
 namespace {
 
-// Rows that one atomic piece turns into cells: as many as a sixteenth of the memory budget holds while they are sorted,
+// Rows that one atomic piece turns into cells: as many as its share of the memory holds while they are sorted,
 // twice (the piece, and a block of it).
-constexpr uint64_t kPieceShare = 16;
 constexpr uint64_t kPieceBytesPerRow = sizeof(StackSum) + sizeof(CellRow);
 constexpr size_t kMinPieceRows = 64u << 10;
 constexpr size_t kMaxPieceRows = 4u << 20;
@@ -135,7 +135,8 @@ Status Housekeeper::ReadWindows(Hour* hour, const std::function<Status()>& write
   const std::string prefix = NumbersKey({hour->hour, hour->trie});
   const auto it = database_.NewIterator(Family::kWindows, hour->view.get(), true);
   const auto piece_rows = static_cast<size_t>(std::clamp<uint64_t>(
-      store_.options_.memory_budget_bytes / kPieceShare / kPieceBytesPerRow, kMinPieceRows, kMaxPieceRows));
+      MemoryShares::Of(store_.options_.memory_budget_bytes, MemoryShares::kHousekeeping) / kPieceBytesPerRow,
+      kMinPieceRows, kMaxPieceRows));
   if (builder_ == nullptr) {
     builder_ = std::make_unique<HourBuilder>(leaf_count);
     builder_->Reserve(piece_rows);

@@ -12,8 +12,8 @@ namespace {
 
 // Nodes for visible folds beyond a tenant's limit: an eighth of it. After that a fold goes to an ancestor that has one.
 constexpr uint64_t kFoldShare = 8;
-// A trie that is added to takes up to 32 bytes per node, and the tries in use have an eighth of the budget: so large,
-// one takes at most an eighth of that; grown kMostGrowth times as large, half.
+// A trie that is added to takes up to 32 bytes per node: so large, one takes at most an eighth of the share of tries
+// (memory_shares.h); grown kMostGrowth times as large, half.
 constexpr uint64_t kBudgetPerTrieNode = 2048;
 constexpr uint64_t kLeastTrieNodes = 64u << 10;
 constexpr uint64_t kMostTrieNodes = 1u << 20;

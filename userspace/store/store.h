@@ -16,10 +16,8 @@
 // Threads: every method from any thread. Batches are staged on the threads of their callers; only new names, series and
 // stacks take a common lock. Readers never wait for a sync.
 //
-// Memory: `memory_budget_bytes`, by thirty-seconds = 11 RocksDB (block cache and write buffers together), 4 stack tries
-// (whole tries loaded on demand, least recently used leave), 6 views of tries as functions (they leave by chance), 6
-// names (two-generation caches), 3 batches on their way, 2 housekeeping. A single trie that alone is larger
-// than its share still loads: see max_trie_nodes. Opening reads counters only; caches fill on demand.
+// Memory: `memory_budget_bytes`, divided as memory_shares.h says. A single trie that alone is larger than its share
+// still loads: see max_trie_nodes. Opening reads counters only; caches fill on demand.
 //
 // Not promised: deleting stacks and names that nothing refers to any more; two processes on one folder.
 #pragma once

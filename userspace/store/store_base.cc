@@ -8,6 +8,7 @@
 #include "userspace/base/check.h"
 #include "userspace/base/strings.h"
 #include "userspace/store/keys.h"
+#include "userspace/store/memory_shares.h"
 #include "userspace/store/validate.h"
 
 namespace pyrometer::store {
@@ -131,10 +132,11 @@ StoreBase::StoreBase(std::unique_ptr<Database> database, const StoreOptions& opt
       database_(std::move(database)),
       tenants_(options_),
       encoder_(std::move(encoder)),
-      definitions_(database_.get(), options.memory_budget_bytes / 8),
-      name_reader_(database_.get(), options.memory_budget_bytes / 32),
-      series_reader_(database_.get(), &name_reader_, options.memory_budget_bytes / 32),
-      tries_(options.memory_budget_bytes / 8,
+      definitions_(database_.get(), MemoryShares::Of(options.memory_budget_bytes, MemoryShares::kDefinitions)),
+      name_reader_(database_.get(), MemoryShares::Of(options.memory_budget_bytes, MemoryShares::kNameReader)),
+      series_reader_(database_.get(), &name_reader_,
+                     MemoryShares::Of(options.memory_budget_bytes, MemoryShares::kSeriesReader)),
+      tries_(MemoryShares::Of(options.memory_budget_bytes, MemoryShares::kTries),
              [this](TrieId id, StackTrie* trie) {
                const Status loaded = LoadTrie(id, trie);
                brought_in_ += trie->bytes();
@@ -260,7 +262,7 @@ StatusOr<AppendResult> StoreBase::Append(const profile::BatchView& batch, Stream
   const uint64_t flight = FlightBytes(batch);
   {
     std::unique_lock lock(flight_mutex_);
-    const uint64_t most = options_.memory_budget_bytes / 32 * 3;
+    const uint64_t most = MemoryShares::Of(options_.memory_budget_bytes, MemoryShares::kFlight);
     // One batch may always go, however large.
     const bool room = flight_changed_.wait_for(lock, kMaxFlightWait,
                                                [&] { return flight_bytes_ == 0 || flight_bytes_ + flight <= most; });
@@ -362,7 +364,7 @@ void StoreBase::TrimCaches() {
 void StoreBase::LetGoOfCaches() {
   database_->LetGoOfCache();
   TrimFunctions(0);
-  tries_.TrimTo(options_.memory_budget_bytes / 16);
+  tries_.TrimTo(MemoryShares::Of(options_.memory_budget_bytes, MemoryShares::kTries) / 2);
 }
 
 void StoreBase::BroughtIn(uint64_t bytes) const {
@@ -373,7 +375,7 @@ void StoreBase::BroughtIn(uint64_t bytes) const {
 void StoreBase::TrimTries() const {
   brought_in_ = 0;
   tries_.Trim();
-  TrimFunctions(options_.memory_budget_bytes / 16 * 3);
+  TrimFunctions(MemoryShares::Of(options_.memory_budget_bytes, MemoryShares::kFunctions));
 }
 
 void StoreBase::TrimFunctions(uint64_t most_bytes) const {
