@@ -12,6 +12,7 @@
 #include "userspace/base/strings.h"
 #include "userspace/base/thread.h"
 #include "userspace/kernel/call_arguments.h"
+#include "userspace/kernel/cpus.h"
 
 namespace pyrometer::agent {
 namespace {
@@ -21,6 +22,8 @@ using std::chrono::milliseconds;
 // How long the collecting thread waits for process events before it looks at the rings again. The sample ring
 // (4 MiB) holds seconds of samples; perf maps of short processes want to be read soon.
 constexpr milliseconds kPollInterval{50};
+constexpr uint64_t kSampleBytes = 512;  // of 60 frames
+constexpr uint64_t kMostRingBytes = 64 << 20;
 // Samples reach a window up to two poll intervals after they were taken; a busy machine adds to that.
 constexpr uint64_t kWindowGraceNs = 300 * kNsPerMs;
 constexpr uint32_t kLeastFrequencyHz = 9;
@@ -115,11 +118,7 @@ Status Collector::StartProbes() {
   const auto unused = [&](const std::string& name) { probes_[name] = {name, "unused", ""}; };
 
   if (options_.cpu) {
-    kernel::CpuSampler::Options sampling;
-    sampling.frequency_hz = options_.frequency_hz;
-    sampling.target = options_.target;
-    sampling.unwind = node_.unwind_maps();
-    auto sampler = kernel::CpuSampler::Start(sampling);
+    auto sampler = kernel::CpuSampler::Start(SamplerOptions(options_.frequency_hz));
     if (sampler.ok()) sampler_ = *std::move(sampler);
     note("cpu_sampler", sampler.status());
     if (options_.target.kind == kernel::SampleTarget::Kind::kAll) {
@@ -205,14 +204,23 @@ Status Collector::StopSession(const std::string& id) {
   return OkStatus();
 }
 
+kernel::CpuSampler::Options Collector::SamplerOptions(uint32_t frequency_hz) const {
+  kernel::CpuSampler::Options sampling;
+  sampling.frequency_hz = frequency_hz;
+  sampling.target = options_.target;
+  sampling.unwind = node_.unwind_maps();
+  // On many CPUs at thousands of samples a second the usual ring would not last from one poll to the next.
+  const auto cpus = kernel::OnlineCpus();
+  const uint64_t between_polls = uint64_t{frequency_hz} * (cpus.ok() ? cpus->size() : 1) * kPollInterval.count() / 1000;
+  sampling.ring_bytes = static_cast<uint32_t>(
+      std::clamp<uint64_t>(2 * between_polls * kSampleBytes, sampling.ring_bytes, kMostRingBytes));
+  return sampling;
+}
+
 void Collector::CollectLoop() {
   while (!stopping_.load()) {
     if (lower_frequency_.exchange(false) && sampler_ != nullptr) {
-      kernel::CpuSampler::Options sampling;
-      sampling.frequency_hz = frequency_hz_.load();
-      sampling.target = options_.target;
-      sampling.unwind = node_.unwind_maps();
-      auto slower = kernel::CpuSampler::Start(sampling);
+      auto slower = kernel::CpuSampler::Start(SamplerOptions(frequency_hz_.load()));
       if (slower.ok()) {
         (void)sampler_->Stop();
         (void)sampler_->Poll(milliseconds(0), [&](const kernel::CpuSample& sample) { track_->Collect(sample); });

@@ -122,6 +122,7 @@ class Collector {
 
   Collector(const Options& options, Node* node, Sink sink, SessionListener on_session);
   Status StartProbes();
+  kernel::CpuSampler::Options SamplerOptions(uint32_t frequency_hz) const;
   void CollectLoop();
   void NameLoop();
   void PollSlowCalls(int64_t offset_ns);

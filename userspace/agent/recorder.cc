@@ -250,14 +250,18 @@ StatusOr<Recording> Recorder::RecordPrivileged(const RecordOptions& options, Chi
     recording.profile.accounting.expected = ExpectedSamples(cpu_time.used_ns(), options.frequency_hz);
   }
   recording.how = StrFormat("BPF, %d Hz", options.frequency_hz);
+  recording.frequency_hz = options.frequency_hz;
   if (wait.target_ended()) recording.notes.push_back(StrFormat("process %d ended", options.target.pid));
   return recording;
 }
 
-StatusOr<Recording> Recorder::RecordUnprivileged(const RecordOptions& options, ChildProcess* child,
+StatusOr<Recording> Recorder::RecordUnprivileged(const RecordOptions& asked, ChildProcess* child,
                                                  const Status& why) const {
-  if (child == nullptr && options.target.pid == 0) return why;
+  if (child == nullptr && asked.target.pid == 0) return why;
   Recording recording;
+  RecordOptions options = asked;
+  if (options.frequency_without_bpf_hz != 0) options.frequency_hz = options.frequency_without_bpf_hz;
+  recording.frequency_hz = options.frequency_hz;
   RecordOptions cpu_only = options;
   cpu_only.waits = false;
   SetUpProfile(cpu_only, &recording.profile);

@@ -37,6 +37,8 @@ struct RecordOptions {
   std::vector<std::string> command;  // program and arguments; empty = none
   uint64_t duration_ns = 0;          // 0 = until the command ends or `stop` is set
   uint32_t frequency_hz = 99;
+  // For plain perf events, whose samples carry a copy of the stack each; 0 = the same.
+  uint32_t frequency_without_bpf_hz = 0;
   bool cpu = true;
   bool syscalls = false;
   bool tcp = false;
@@ -58,6 +60,7 @@ struct Recording {
   std::vector<LatencyRow> syscalls;  // largest sum first
   std::vector<LatencyRow> tcp_rtt;
   std::string how;                    // "BPF, cpu-clock, 99 Hz" …
+  uint32_t frequency_hz = 0;          // that it was made with
   std::vector<std::string> notes;     // what could not be measured, and why
   std::optional<int> command_status;  // wait status of the command
 };
@@ -74,7 +77,7 @@ class Recorder {
 
  private:
   StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess* child);
-  StatusOr<Recording> RecordUnprivileged(const RecordOptions& options, ChildProcess* child, const Status& why) const;
+  StatusOr<Recording> RecordUnprivileged(const RecordOptions& asked, ChildProcess* child, const Status& why) const;
 
   const std::string cache_folder_;
   std::unique_ptr<Node> node_;  // of privileged recordings

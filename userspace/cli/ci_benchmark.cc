@@ -157,7 +157,8 @@ class Check {
         (side == Side::kBaseline ? flags_.baseline : flags_.candidate) +
         " --benchmark_filter=" + ShellQuoted(regression::ExactBenchmarkFilter(one->name)) +
         " --benchmark_repetitions=1 --benchmark_out_format=json --benchmark_out=" + ShellQuoted(times.path());
-    const auto read_times = [&](profile::Profile* profile, regression::RunFacts* facts) -> Status {
+    const auto read_times = [&](profile::Profile* profile, regression::RunFacts* facts,
+                                const regression::RunOrigin&) -> Status {
       *profile = regression::InsideBenchmarks(std::move(*profile));
       ASSIGN_OR_RETURN(const std::string text, ReadFile(times.path(), kMaxTimesBytes));
       const auto parsed = regression::ParseBenchmarkTimes(text);

@@ -15,9 +15,6 @@
 
 namespace pyrometer::cli {
 
-// Prime, so that no timer of the program runs in step with it; at 30 µs a sample it costs the program 6 % of its time,
-// equally on both sides.
-inline constexpr uint32_t kDefaultCiFrequencyHz = 1999;
 inline constexpr size_t kDefaultCiPairs = 16;
 inline constexpr double kDefaultCiAlpha = 0.01;
 inline constexpr size_t kCiDraws = 10'000;
@@ -28,7 +25,7 @@ struct CiFlags {
   std::vector<std::string> command;  // record
   size_t pairs = kDefaultCiPairs;
   size_t warm_up = 1;
-  uint32_t frequency_hz = kDefaultCiFrequencyHz;
+  uint32_t frequency_hz = 0;  // 0 = CiRunner's choice
   double alpha = kDefaultCiAlpha;
   double min_effect_percent = 0.2;
   std::optional<uint64_t> seed;

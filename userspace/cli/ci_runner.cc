@@ -11,6 +11,7 @@
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
 #include "userspace/cli/scratch_file.h"
+#include "userspace/kernel/cpu_sampler.h"
 
 namespace pyrometer::cli {
 namespace {
@@ -65,6 +66,8 @@ const std::atomic<bool>* CatchStopSignals() {
   return &stop_requested;
 }
 
+CiRunner::CiRunner(Options options) : options_(std::move(options)), recorder_(options_.cache_folder) {}
+
 Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t block, regression::RunSet* runs,
                      const After& after) {
   ASSIGN_OR_RETURN(const ScratchFile output, ScratchFile::Make());
@@ -72,6 +75,10 @@ Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t
   // $0 and $1 keep the line and the file out of the shell's syntax.
   options.command = {"/bin/sh", "-c", "exec >\"$0\" 2>&1 </dev/null; eval \"$1\"", output.path(), command};
   options.frequency_hz = options_.frequency_hz;
+  if (options.frequency_hz == 0) {
+    options.frequency_hz = std::min(kCiFrequencyHz, kernel::MaxSampleRate());
+    options.frequency_without_bpf_hz = std::min(kCiFrequencyWithoutBpfHz, kernel::MaxSampleRate());
+  }
   options.stop = options_.stop;
 
   regression::RunFacts facts;
@@ -95,12 +102,12 @@ Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t
   for (profile::MappingId id = 1; id < dictionary.mapping_count(); ++id) {
     files_[static_cast<size_t>(side)].emplace(dictionary.string(dictionary.mapping(id).file));
   }
-  if (after) RETURN_IF_ERROR(after(&recording.profile, &facts));
   regression::RunOrigin& origin = runs->origin(side);
   origin.command = command;
   origin.how = recording.how;
-  origin.frequency_hz = options_.frequency_hz;
+  origin.frequency_hz = recording.frequency_hz;
   origin.machine = regression::ThisMachine();
+  if (after) RETURN_IF_ERROR(after(&recording.profile, &facts, origin));
   runs->Add(side, block, std::move(facts), recording.profile, /*value_index=*/0);
   return OkStatus();
 }

@@ -47,17 +47,10 @@ std::string HostName() {
 
 class Pusher : public RunPusher {
  public:
-  Status Connect(const ConnectionFlags& flags, const RunLabels& labels, const regression::RunOrigin& origin) {
+  Status Connect(const ConnectionFlags& flags, const RunLabels& labels) {
     ASSIGN_OR_RETURN(const rpc::Credentials credentials, LoadCredentials(flags));
-    ASSIGN_OR_RETURN(labels_,
-                     profile::LabelSet::Make({{std::string(kLabelService), labels.service},
-                                              {std::string(kLabelVersion), labels.version},
-                                              {std::string(kLabelBranch), labels.branch},
-                                              {std::string(kLabelNode), HostName()},
-                                              {std::string(kLabelMachine), MachineText(origin.machine)},
-                                              {std::string(kLabelFrequency), std::to_string(origin.frequency_hz)},
-                                              {std::string(kLabelSession), std::string(kSessionOfRuns)}}));
-    period_ns_ = kNsPerSecond / std::max<uint32_t>(1, origin.frequency_hz);
+    run_labels_ = labels;
+    RETURN_IF_ERROR(Labels({}).status());
     // One sender per machine, whoever runs the check: its numbers go on.
     hello_.agent_id = "ci-" + HostName();
     // Not the name of the machine's own agent, which may be connected too.
@@ -81,7 +74,10 @@ class Pusher : public RunPusher {
     if (client_ != nullptr) client_->Close();
   }
 
-  Status Push(const profile::Profile& profile, const regression::RunFacts& facts) override {
+  Status Push(const profile::Profile& profile, const regression::RunFacts& facts,
+              const regression::RunOrigin& origin) override {
+    ASSIGN_OR_RETURN(const profile::LabelSet labels, Labels(origin));
+    const uint64_t period_ns = kNsPerSecond / std::max<uint32_t>(1, origin.frequency_hz);
     profile::Batch batch;
     batch.tenant = hello_.tenant;
     batch.agent_id = hello_.agent_id;
@@ -95,12 +91,12 @@ class Pusher : public RunPusher {
       if (count > 0) counts[profile.sample(i).stack] += static_cast<uint64_t>(count);
     }
     profile::ProfilePoint point{
-        .time_ns = last_ns_, .duration_ns = facts.wall_ns, .period_ns = period_ns_, .samples = {}, .offsets_ms = {}};
-    for (const auto& [stack, count] : counts) point.samples.push_back({stack, count, count * period_ns_});
+        .time_ns = last_ns_, .duration_ns = facts.wall_ns, .period_ns = period_ns, .samples = {}, .offsets_ms = {}};
+    for (const auto& [stack, count] : counts) point.samples.push_back({stack, count, count * period_ns});
     batch.profiles.push_back(std::move(point));
     for (const auto& [type, value] :
          {std::pair{profile::kTypeCpu, uint64_t{0}}, {kTypeRunCpu, facts.cpu_ns}, {kTypeRunLost, facts.lost_samples}}) {
-      batch.series.push_back({std::string(type), labels_});
+      batch.series.push_back({std::string(type), labels});
       if (type == profile::kTypeCpu) continue;
       batch.counters.push_back({.series = static_cast<uint32_t>(batch.series.size() - 1),
                                 .time_ns = last_ns_,
@@ -124,9 +120,18 @@ class Pusher : public RunPusher {
     changed_.notify_all();
   }
 
+  StatusOr<profile::LabelSet> Labels(const regression::RunOrigin& origin) const {
+    return profile::LabelSet::Make({{std::string(kLabelService), run_labels_.service},
+                                    {std::string(kLabelVersion), run_labels_.version},
+                                    {std::string(kLabelBranch), run_labels_.branch},
+                                    {std::string(kLabelNode), HostName()},
+                                    {std::string(kLabelMachine), MachineText(origin.machine)},
+                                    {std::string(kLabelFrequency), std::to_string(origin.frequency_hz)},
+                                    {std::string(kLabelSession), std::string(kSessionOfRuns)}});
+  }
+
   rpc::Hello hello_;
-  profile::LabelSet labels_;
-  uint64_t period_ns_ = 0;
+  RunLabels run_labels_;
   uint64_t sequence_ = 0;
   int64_t last_ns_ = 0;
   std::mutex mutex_;
@@ -214,10 +219,9 @@ Status CompleteRunLabels(const std::vector<std::string>& command, RunLabels* lab
   return OkStatus();
 }
 
-StatusOr<std::unique_ptr<RunPusher>> RunPusher::Connect(const ConnectionFlags& flags, const RunLabels& labels,
-                                                        const regression::RunOrigin& origin) {
+StatusOr<std::unique_ptr<RunPusher>> RunPusher::Connect(const ConnectionFlags& flags, const RunLabels& labels) {
   auto pusher = std::make_unique<Pusher>();
-  RETURN_IF_ERROR(pusher->Connect(flags, labels, origin));
+  RETURN_IF_ERROR(pusher->Connect(flags, labels));
   return pusher;
 }
 

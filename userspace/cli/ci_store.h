@@ -37,10 +37,11 @@ Status CompleteRunLabels(const std::vector<std::string>& command, RunLabels* lab
 // Sends runs as they are made; each is durable when Push returns.
 class RunPusher {
  public:
-  static StatusOr<std::unique_ptr<RunPusher>> Connect(const ConnectionFlags& flags, const RunLabels& labels,
-                                                      const regression::RunOrigin& origin);
+  // INVALID_ARGUMENT for labels that no store takes.
+  static StatusOr<std::unique_ptr<RunPusher>> Connect(const ConnectionFlags& flags, const RunLabels& labels);
   virtual ~RunPusher() = default;
-  virtual Status Push(const profile::Profile& profile, const regression::RunFacts& facts) = 0;
+  virtual Status Push(const profile::Profile& profile, const regression::RunFacts& facts,
+                      const regression::RunOrigin& origin) = 0;
 };
 
 // Runs of one version on one class of machine.

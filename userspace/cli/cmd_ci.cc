@@ -115,13 +115,13 @@ int RunRecordRuns(CiFlags flags) {
   RunSet runs;
   std::unique_ptr<RunPusher> pusher;
   if (flags.push) {
-    auto connected = RunPusher::Connect(*flags.connection, flags.labels,
-                                        {.frequency_hz = flags.frequency_hz, .machine = regression::ThisMachine()});
+    auto connected = RunPusher::Connect(*flags.connection, flags.labels);
     if (!connected.ok()) return Fail(connected.status());
     pusher = *std::move(connected);
   }
-  const auto push = [&](const profile::Profile* profile, regression::RunFacts* facts) {
-    return pusher == nullptr ? OkStatus() : pusher->Push(*profile, *facts);
+  const auto push = [&](const profile::Profile* profile, const regression::RunFacts* facts,
+                        const regression::RunOrigin& origin) {
+    return pusher == nullptr ? OkStatus() : pusher->Push(*profile, *facts, origin);
   };
   Progress progress("running");
   const size_t planned = flags.pairs + flags.warm_up;
@@ -245,7 +245,9 @@ int RunCompare(CiFlags flags) {
 }
 
 void AddRecordingFlags(CLI::App* command, const std::shared_ptr<CiFlags>& flags) {
-  command->add_option("-F,--frequency", flags->frequency_hz, "Samples per second and busy CPU (default 1999)")
+  command
+      ->add_option("-F,--frequency", flags->frequency_hz,
+                   "Samples per second and busy CPU (default 9973 with BPF, 1999 without)")
       ->check(CLI::Range(1, 50'000))
       ->type_name("HZ");
   command->add_option("--warm-up", flags->warm_up, "Runs of each command before those that count (default 1)")

@@ -263,12 +263,11 @@ class CpuSamplerImpl final : public CpuSampler {
 
   Status OpenError(int error, uint32_t cpu) const {
     if (error == EINVAL) {
-      const StatusOr<std::string> limit = ReadFile(kMaxRatePath);
-      if (limit.ok() && ParseUint64(StripWhitespace(*limit)).value_or(UINT64_MAX) < options_.frequency_hz) {
+      if (const uint32_t limit = MaxSampleRate(); limit < options_.frequency_hz) {
         return InvalidArgumentError(
-            StrFormat("%d samples per second are more than this kernel allows (%s); ask for fewer, or raise "
+            StrFormat("%d samples per second are more than this kernel allows (%d); ask for fewer, or raise "
                       "kernel.perf_event_max_sample_rate with sysctl",
-                      options_.frequency_hz, StripWhitespace(*limit)));
+                      options_.frequency_hz, limit));
       }
     }
     if (error == EACCES || error == EPERM) {
@@ -296,6 +295,12 @@ class CpuSamplerImpl final : public CpuSampler {
 };
 
 }  // namespace
+
+uint32_t MaxSampleRate() {
+  const StatusOr<std::string> text = ReadFile(kMaxRatePath);
+  const std::optional<uint64_t> limit = text.ok() ? ParseUint64(StripWhitespace(*text)) : std::nullopt;
+  return static_cast<uint32_t>(std::clamp<uint64_t>(limit.value_or(UINT32_MAX), 1, UINT32_MAX));
+}
 
 StatusOr<std::unique_ptr<CpuSampler>> CpuSampler::Start(const Options& options) {
   if (options.frequency_hz == 0) return InvalidArgumentError("a sampling frequency of 0 takes no samples");

@@ -98,6 +98,10 @@ class CpuSampler {
   virtual std::vector<uint32_t> cpus() const = 0;
 };
 
+// Samples per second that an event may be asked for: kernel.perf_event_max_sample_rate, which the kernel lowers by
+// itself where samples take long. UINT32_MAX where it cannot be read.
+uint32_t MaxSampleRate();
+
 // The cgroup1 controller whose ids probes report as cgroup_v1_id ("memory", "cpu", …); empty when no
 // controller is mounted as cgroup1. Fixed at first use.
 const std::string& V1Controller();

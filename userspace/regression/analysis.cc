@@ -71,16 +71,48 @@ std::vector<Reference> References(const CountTable& counts) {
   return references;
 }
 
-// φ²: what counts vary beyond counting noise, the median over references; labels unseen.
-double Overdispersion(const CountTable& counts, const std::vector<double>& log_size, const Design& design) {
+// The value that a quarter of the weight is below; none has more than a quarter of it.
+double LowerQuartile(std::vector<std::pair<double, double>> values_and_weights) {
+  double all = 0, left = 0;
+  for (const auto& [value, weight] : values_and_weights) all += weight;
+  for (auto& [value, weight] : values_and_weights) {
+    weight = std::min(weight, all / 4);
+    left += weight / 4;
+  }
+  std::sort(values_and_weights.begin(), values_and_weights.end());
+  for (const auto& [value, weight] : values_and_weights) {
+    left -= weight;
+    if (left <= 0) return value;
+  }
+  return 0;
+}
+
+// Labels unseen. Large functions, whose counting noise is small, tell φ²: the quieter of them, since a renamed or a
+// wild one says nothing of the others. What is left is counting noise.
+NoiseModel FitNoise(const CountTable& counts, const std::vector<double>& log_size, const Design& design) {
   const std::vector<Reference> references = References(counts);
   RunTable table(counts.runs(), references.size());
   for (size_t i = 0; i < references.size(); ++i) {
     for (size_t r = 0; r < counts.runs(); ++r) table.value(r, i) = references[i].log_count[r] - log_size[r];
   }
-  std::vector<double> excess = WithinBlockVariance(table, design);
-  for (size_t i = 0; i < references.size(); ++i) excess[i] -= 1 / references[i].mean_count;
-  return std::max(0.0, Median(std::move(excess)));
+  const std::vector<double> variance = WithinBlockVariance(table, design);
+  NoiseModel noise;
+  for (int round = 0; round < 2; ++round) {
+    std::vector<std::pair<double, double>> beyond;
+    std::vector<double> ratio;
+    for (size_t i = 0; i < references.size(); ++i) {
+      const double counting = noise.counting / references[i].mean_count;
+      // A variance is known to a part of itself.
+      const double error = counting + kStartingPhiSquared;
+      beyond.emplace_back(variance[i] - counting, 1 / (error * error));
+    }
+    noise.phi_squared = std::max(0.0, LowerQuartile(std::move(beyond)));
+    for (size_t i = 0; i < references.size(); ++i) {
+      ratio.push_back((variance[i] - noise.phi_squared) * references[i].mean_count);
+    }
+    noise.counting = std::max(1.0, Median(std::move(ratio)));
+  }
+  return noise;
 }
 
 }  // namespace
@@ -185,7 +217,7 @@ Analysis::Analysis(const CountTable& counts, Design design, const AnalysisOption
       }
     }
   }
-  phi_squared_ = Overdispersion(counts_, log_size_, design_);
+  noise_ = FitNoise(counts_, log_size_, design_);
   for (size_t c = 0; c < columns_.size(); ++c) {
     if (columns_[c].kind != Kind::kTotal) table.prior(c) = PriorFor(mean_count[c]);
   }
@@ -237,7 +269,7 @@ void Analysis::TestTheRest(const RunTable& table) {
 }
 
 RunTable::Prior Analysis::PriorFor(double mean_count) const {
-  return {.variance = 1 / mean_count + phi_squared_, .degrees = kPriorDegrees};
+  return {.variance = noise_.Variance(mean_count), .degrees = kPriorDegrees};
 }
 
 double Analysis::LogCount(double count, size_t run) const { return std::log(count + 0.5) - log_size_[run]; }
@@ -290,7 +322,8 @@ Effect Analysis::Describe(std::span<const double> counts, const MaxTColumn* colu
     // Counting noise, widened by what varies beyond it.
     const Interval low = PoissonInterval(sum[0], options_.confidence),
                    high = PoissonInterval(sum[1], options_.confidence);
-    const double spread[2] = {1 + effect.baseline_count * phi_squared_, 1 + effect.candidate_count * phi_squared_};
+    const double spread[2] = {noise_.counting + effect.baseline_count * noise_.phi_squared,
+                              noise_.counting + effect.candidate_count * noise_.phi_squared};
     const auto rate = [&](double events, double centre, size_t side) {
       return std::max(0.0, centre + (events - centre) * std::sqrt(spread[side])) / std::max(exposure[side], 1e-9) /
              whole;

@@ -77,6 +77,15 @@ struct FunctionEffect {
   Effect inclusive;
 };
 
+// How the logarithm of a count varies from run to run, by its mean: as counts do, times what sampling in step with the
+// program adds to small functions (their slices are hit by turns), and by as much for all, whatever their size.
+struct NoiseModel {
+  double counting = 1;     // c, at least 1: where samples are independent
+  double phi_squared = 0;  // φ²
+
+  double Variance(double mean_count) const { return counting / mean_count + phi_squared; }
+};
+
 class Analysis {
  public:
   // Preconditions as MaxTTest's.
@@ -102,7 +111,7 @@ class Analysis {
 
   const std::vector<double>& log_size_factors() const { return log_size_; }
   const MaxTResult& test() const { return test_; }
-  double overdispersion() const { return phi_squared_; }  // φ²
+  const NoiseModel& noise() const { return noise_; }
   double critical() const { return critical_; }
   const Design& design() const { return design_; }
   const CountTable& counts() const { return counts_; }
@@ -133,7 +142,7 @@ class Analysis {
   const AnalysisOptions options_;
   std::vector<double> log_size_;
   double baseline_total_ = 0;  // mean over baseline runs, after size factors
-  double phi_squared_ = 0;
+  NoiseModel noise_;
   std::vector<Column> columns_;
   MaxTResult test_;
   double critical_ = 0;
