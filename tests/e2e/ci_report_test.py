@@ -76,6 +76,27 @@ class Reports(Scratch):
                 lint = command("xmllint", "--noout", "--nonet", "--schema", TOP / "tests/schemas/junit.xsd", self.scratch / "report.xml")
                 self.assertEqual(lint.returncode, 0, lint)
 
+    def test_counted_instructions_are_told(self):
+        base = made_up_runs.write(self.scratch / "base.pyro", OTHERS, 1, instructions=2_000_000_000)
+        head = made_up_runs.write(self.scratch / "head.pyro", OTHERS, 2, instructions=2_010_000_000)
+        unknown = made_up_runs.write(self.scratch / "unknown.pyro", OTHERS, 3)
+        path = self.scratch / "report.json"
+        for candidate, ratio in ((head, 1.005), (unknown, None)):
+            result = run("ci", "compare", base, candidate, "-o", path, "-o", self.scratch / "report.md")
+            self.assertEqual(result.returncode, 0, result)
+            told = json.loads(path.read_text())["instructions"]
+            self.assertEqual(self.problems(path, SCHEMAS["report.json"]), [])
+            markdown = (self.scratch / "report.md").read_text()
+            if ratio is None:
+                self.assertIsNone(told)
+                self.assertNotIn("nstructions", result.stdout + markdown)
+            else:
+                self.assertAlmostEqual(told["ratio"], ratio, 5)
+                self.assertLess(told["ratio_interval"][0], ratio)
+                self.assertGreater(told["ratio_interval"][1], ratio)
+                self.assertIn("instructions: +0.50 %", result.stdout)
+                self.assertIn("Instructions: +0.50 %", markdown)
+
     def test_the_schemas_refuse(self):
         """A schema that lets everything pass would prove nothing."""
         self.check("regression")

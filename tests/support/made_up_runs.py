@@ -20,9 +20,11 @@ def poisson(generator, mean):
     return count
 
 
-def made_up(stacks, seed, runs=12, places=None, machine=None, command="./bench", cpu_ns=True, drift=0.0, frequency=1999):
+def made_up(stacks, seed, runs=12, places=None, machine=None, command="./bench", cpu_ns=True, drift=0.0, frequency=1999,
+            instructions=0):
     """`stacks`: (names from the outside in, mean samples a run); names are of the module "app" unless written "module!name".
-    `places`: name -> (file, line). `drift`: by how much the first function grows over the runs."""
+    `places`: name -> (file, line). `drift`: by how much the first function grows over the runs.
+    `instructions` of a run, within a millionth; 0 = not counted."""
     generator = random.Random(seed)
     functions, nodes, function_index, node_index, leaves = [], [], {}, {}, []
     for names, mean in stacks:
@@ -48,8 +50,9 @@ def made_up(stacks, seed, runs=12, places=None, machine=None, command="./bench",
             factor = 1 + drift * run / max(1, runs - 1) if position == 0 else 1
             counts[node] = counts.get(node, 0) + poisson(generator, mean * speed * factor)
         total = sum(counts.values())
+        counted = {"instructions": round(instructions * (1 + run % 3 * 1e-6))} if instructions else {}
         rows.append({"started_ns": 1_700_000_000_000_000_000 + run * 2_000_000_000, "wall_ns": total * 500_000,
-                     "cpu_ns": total * 500_000 if cpu_ns else 0, "lost_samples": 0,
+                     "cpu_ns": total * 500_000 if cpu_ns else 0, "lost_samples": 0, **counted,
                      "counts": [[node, count] for node, count in sorted(counts.items()) if count]})
     return {"format": "pyrometer-runs", "version": 1,
             "origin": {"command": command, "how": "made up", "frequency_hz": frequency, "machine": {**MACHINE, **(machine or {})}},

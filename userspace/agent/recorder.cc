@@ -15,6 +15,7 @@
 #include "userspace/agent/cpu_time.h"
 #include "userspace/base/strings.h"
 #include "userspace/kernel/features.h"
+#include "userspace/kernel/instruction_counter.h"
 #include "userspace/kernel/unprivileged_sampler.h"
 
 namespace pyrometer::agent {
@@ -348,7 +349,19 @@ StatusOr<Recording> Recorder::Record(const RecordOptions& options) {
     child.emplace(std::move(prepared));
   }
   ChildProcess* command = child ? &*child : nullptr;
+  std::optional<kernel::InstructionCounter> instructions;
+  if (options.instructions && command != nullptr) {
+    if (auto counter = kernel::InstructionCounter::Open(command->pid()); counter.ok())
+      instructions = *std::move(counter);
+  }
+  auto recording = RecordAnyhow(options, command);
+  if (recording.ok() && instructions) {
+    if (const auto count = instructions->Read(); count.ok()) recording->instructions = *count;
+  }
+  return recording;
+}
 
+StatusOr<Recording> Recorder::RecordAnyhow(const RecordOptions& options, ChildProcess* command) {
   const std::vector<std::string> missing = kernel::MissingCapabilities();
   const bool may_use_bpf = std::none_of(missing.begin(), missing.end(), [](const std::string& name) {
     return name == "CAP_BPF" || name == "CAP_PERFMON";

@@ -42,7 +42,8 @@ struct RecordOptions {
   bool cpu = true;
   bool syscalls = false;
   bool tcp = false;
-  bool waits = false;  // of the target too: adds the value types waits and off_cpu to the profile
+  bool instructions = false;  // of a command; nothing where the machine has no counter of them
+  bool waits = false;         // of the target too: adds the value types waits and off_cpu to the profile
   const std::atomic<bool>* stop = nullptr;
   // Called about four times a second with elapsed and planned (0 = open) nanoseconds.
   std::function<void(uint64_t elapsed_ns, uint64_t planned_ns)> on_progress;
@@ -59,10 +60,11 @@ struct Recording {
   profile::Profile profile;          // samples carry container, service and comm labels
   std::vector<LatencyRow> syscalls;  // largest sum first
   std::vector<LatencyRow> tcp_rtt;
-  std::string how;                    // "BPF, cpu-clock, 99 Hz" …
-  uint32_t frequency_hz = 0;          // that it was made with
-  std::vector<std::string> notes;     // what could not be measured, and why
-  std::optional<int> command_status;  // wait status of the command
+  std::string how;                       // "BPF, cpu-clock, 99 Hz" …
+  uint32_t frequency_hz = 0;             // that it was made with
+  std::vector<std::string> notes;        // what could not be measured, and why
+  std::optional<int> command_status;     // wait status of the command
+  std::optional<uint64_t> instructions;  // of the command and all it started, in user mode
 };
 
 // Makes one recording after the other. What the first has to find out (processes, names of the kernel, unwind tables)
@@ -76,6 +78,7 @@ class Recorder {
   StatusOr<Recording> Record(const RecordOptions& options);
 
  private:
+  StatusOr<Recording> RecordAnyhow(const RecordOptions& options, ChildProcess* command);
   StatusOr<Recording> RecordPrivileged(const RecordOptions& options, ChildProcess* child);
   StatusOr<Recording> RecordUnprivileged(const RecordOptions& asked, ChildProcess* child, const Status& why) const;
 

@@ -105,6 +105,11 @@ void PrintReport(const Report& report) {
     std::printf("total CPU time: %+.1f %% (%+.1f to %+.1f)\n", 100 * (report.total.ratio - 1),
                 100 * (report.total.ratio_interval.low - 1), 100 * (report.total.ratio_interval.high - 1));
   }
+  if (report.instructions.tested) {
+    std::printf("instructions: %+.2f %% (%+.2f to %+.2f)\n", 100 * (report.instructions.ratio - 1),
+                100 * (report.instructions.ratio_interval.low - 1),
+                100 * (report.instructions.ratio_interval.high - 1));
+  }
   if (std::isfinite(report.detectable_share)) {
     std::printf("a slowdown of one function by %.2f %% of the total would have been seen\n",
                 100 * report.detectable_share);

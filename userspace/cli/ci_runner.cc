@@ -80,6 +80,7 @@ Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t
     options.frequency_without_bpf_hz = std::min(kCiFrequencyWithoutBpfHz, kernel::MaxSampleRate());
   }
   options.stop = options_.stop;
+  options.instructions = true;
 
   regression::RunFacts facts;
   facts.started_ns = UnixNowNs();
@@ -87,6 +88,7 @@ Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t
   ASSIGN_OR_RETURN(agent::Recording recording, recorder_.Record(options));
   facts.wall_ns = MonotonicNowNs() - started_ns;
   facts.cpu_ns = ChildrenCpuNs() - cpu_before_ns;
+  facts.instructions = recording.instructions.value_or(0);
   facts.lost_samples = recording.profile.accounting.DroppedTotal();
   for (const std::string& note : recording.notes) {
     if (std::find(notes_.begin(), notes_.end(), note) == notes_.end()) notes_.push_back(note);

@@ -32,6 +32,7 @@ constexpr std::string_view kLabelFrequency = "frequency_hz";
 constexpr std::string_view kSessionOfRuns = "ci";
 constexpr std::string_view kTypeRunCpu = "ci_run_cpu";    // nanoseconds
 constexpr std::string_view kTypeRunLost = "ci_run_lost";  // samples
+constexpr std::string_view kTypeRunInstructions = "ci_run_instructions";
 
 constexpr int64_t kSecondNs = static_cast<int64_t>(kNsPerSecond);
 // Of one answer of the store (query::kMaxSteps), with room for the ends.
@@ -94,8 +95,11 @@ class Pusher : public RunPusher {
         .time_ns = last_ns_, .duration_ns = facts.wall_ns, .period_ns = period_ns, .samples = {}, .offsets_ms = {}};
     for (const auto& [stack, count] : counts) point.samples.push_back({stack, count, count * period_ns});
     batch.profiles.push_back(std::move(point));
-    for (const auto& [type, value] :
-         {std::pair{profile::kTypeCpu, uint64_t{0}}, {kTypeRunCpu, facts.cpu_ns}, {kTypeRunLost, facts.lost_samples}}) {
+    for (const auto& [type, value] : {std::pair{profile::kTypeCpu, uint64_t{0}},
+                                      {kTypeRunCpu, facts.cpu_ns},
+                                      {kTypeRunLost, facts.lost_samples},
+                                      {kTypeRunInstructions, facts.instructions}}) {
+      if (type == kTypeRunInstructions && value == 0) continue;  // not counted
       batch.series.push_back({std::string(type), labels});
       if (type == profile::kTypeCpu) continue;
       batch.counters.push_back({.series = static_cast<uint32_t>(batch.series.size() - 1),
@@ -258,12 +262,14 @@ StatusOr<std::vector<StoredRuns>> FetchRuns(rpc::QueryApi& store, const std::str
         static_cast<uint32_t>(std::min<uint64_t>(ParseUint64(row.labels.Get(kLabelFrequency)).value_or(0), UINT32_MAX));
     query::Selector one = selector;
     for (const std::string& name : by) one.matchers.push_back(store::LabelMatcher::Equal(name, row.labels.Get(name)));
-    query::Selector cpu = one, lost = one;
+    query::Selector cpu = one, lost = one, instructions = one;
     cpu.type = kTypeRunCpu;
     lost.type = kTypeRunLost;
+    instructions.type = kTypeRunInstructions;
     // A window without its counters is a sum of an hour, or not of a run.
     ASSIGN_OR_RETURN(const auto cpu_ns, Windows(store, cpu, range.from_ns, to_ns));
     ASSIGN_OR_RETURN(const auto lost_samples, Windows(store, lost, range.from_ns, to_ns));
+    ASSIGN_OR_RETURN(const auto executed, Windows(store, instructions, range.from_ns, to_ns));
     runs += cpu_ns.size();
     if (runs > kMaxRuns) {
       return ResourceExhaustedError(StrFormat("more than %d runs: narrow the selector, --from or --to", kMaxRuns));
@@ -277,8 +283,12 @@ StatusOr<std::vector<StoredRuns>> FetchRuns(rpc::QueryApi& store, const std::str
       facts.started_ns = time_ns;
       facts.wall_ns = profile.duration_ns;
       facts.cpu_ns = static_cast<uint64_t>(value);
-      const auto lost_here = lost_samples.find(time_ns);
-      facts.lost_samples = lost_here == lost_samples.end() ? 0 : static_cast<uint64_t>(lost_here->second);
+      const auto at = [time_ns = time_ns](const std::map<int64_t, double>& counter) {
+        const auto here = counter.find(time_ns);
+        return here == counter.end() ? 0 : static_cast<uint64_t>(here->second);
+      };
+      facts.lost_samples = at(lost_samples);
+      facts.instructions = at(executed);
       stored.runs.Add(regression::Side::kBaseline, static_cast<uint32_t>(stored.runs.runs().size()), facts, profile,
                       /*value_index=*/0);
     }

@@ -4,8 +4,8 @@
 // A run is one window of a `cpu` series, so it is seen like any other profile in the page and by every command. Its
 // labels: service (what runs), version (the commit), branch, node, machine (the class of it, in words), frequency_hz,
 // and session="ci": selectors that do not mention `session` do not count it beside the always-on profile of the
-// machine. What else a check needs, CPU time and lost samples, are counters of the same labels: ci_run_cpu,
-// ci_run_lost.
+// machine. What else a check needs, CPU time, lost samples and instructions where they were counted, are
+// counters of the same labels: ci_run_cpu, ci_run_lost, ci_run_instructions.
 //
 // Windows of a series begin on whole seconds and no two on one, so that each can be asked for alone. Runs are as old as
 // the store keeps windows (--retention); sums of hours are no runs.

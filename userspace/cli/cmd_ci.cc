@@ -12,12 +12,12 @@
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
 #include "userspace/cli/ci_benchmark.h"
-#include "userspace/cli/ci_layout.h"
 #include "userspace/cli/ci_output.h"
 #include "userspace/cli/ci_runner.h"
 #include "userspace/cli/command.h"
 #include "userspace/cli/terminal.h"
 #include "userspace/regression/drift.h"
+#include "userspace/regression/layout.h"
 #include "userspace/regression/report.h"
 #include "userspace/regression/run_file.h"
 #include "userspace/regression/schedule.h"
@@ -91,7 +91,7 @@ int RunRun(const CiFlags& flags) {
   }
   progress.Clear();
   ShowNotes(runner.notes());
-  SuspectLayout(runner.files(Side::kBaseline), runner.files(Side::kCandidate), &examined.report);
+  regression::SuspectLayout(runner.files(Side::kBaseline), runner.files(Side::kCandidate), &examined.report);
   return FinishCheck(examined.report, flags, *formats);
 }
 

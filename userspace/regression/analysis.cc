@@ -249,6 +249,7 @@ Analysis::Analysis(const CountTable& counts, Design design, const AnalysisOption
     effect.inclusive = same ? effect.exclusive : Describe(row, inclusive);
   }
   if (cpu_known) DescribeTotal(test_.columns.back());
+  DescribeInstructions();
 }
 
 void Analysis::TestTheRest(const RunTable& table) {
@@ -350,6 +351,16 @@ Effect Analysis::Describe(std::span<const double> counts, const MaxTColumn* colu
   return effect;
 }
 
+// What is of the whole run: all of it is its share.
+void Analysis::DescribeWhole(const MaxTColumn& column, Effect* effect) const {
+  effect->ratio = std::exp(column.difference);
+  effect->candidate_share = effect->ratio;
+  effect->excess = effect->ratio - 1;
+  const double half = StudentQuantile(0.5 + options_.confidence / 2, column.degrees) * column.standard_error;
+  effect->ratio_interval = {std::exp(column.difference - half), std::exp(column.difference + half)};
+  effect->excess_interval = {effect->ratio_interval.low - 1, effect->ratio_interval.high - 1};
+}
+
 void Analysis::DescribeTotal(const MaxTColumn& column) {
   Effect& effect = total_;
   effect.tested = true;
@@ -358,12 +369,7 @@ void Analysis::DescribeTotal(const MaxTColumn& column) {
   effect.baseline_count = sum[0] / static_cast<double>(design_.count(Side::kBaseline));
   effect.candidate_count = sum[1] / static_cast<double>(design_.count(Side::kCandidate));
   effect.baseline_share = 1;
-  effect.ratio = std::exp(column.difference);
-  effect.candidate_share = effect.ratio;
-  effect.excess = effect.ratio - 1;
-  const double half = StudentQuantile(0.5 + options_.confidence / 2, column.degrees) * column.standard_error;
-  effect.ratio_interval = {std::exp(column.difference - half), std::exp(column.difference + half)};
-  effect.excess_interval = {effect.ratio_interval.low - 1, effect.ratio_interval.high - 1};
+  DescribeWhole(column, &effect);
   effect.t = column.t;
   effect.p = column.p_slower;
   effect.p_faster = column.p_faster;
@@ -375,6 +381,23 @@ void Analysis::DescribeTotal(const MaxTColumn& column) {
   effect.detectable =
       critical_ < kInfinity ? std::expm1(needed + NormalQuantile(options_.power) * column.standard_error) : kInfinity;
   effect.detectable_share = effect.detectable;
+}
+
+void Analysis::DescribeInstructions() {
+  Effect& effect = instructions_;
+  RunTable table(counts_.runs(), 1);
+  double sum[2] = {0, 0};
+  for (size_t r = 0; r < counts_.runs(); ++r) {
+    if (counts_.instructions(r) <= 0) return;
+    table.value(r, 0) = std::log(counts_.instructions(r));
+    sum[static_cast<size_t>(design_.side[r])] += counts_.instructions(r);
+  }
+  const MaxTColumn column = MaxTTest(table, design_, {.draws = 1, .seed = 1, .levels = {}}).columns[0];
+  effect.tested = true;
+  effect.baseline_count = sum[0] / static_cast<double>(design_.count(Side::kBaseline));
+  effect.candidate_count = sum[1] / static_cast<double>(design_.count(Side::kCandidate));
+  effect.baseline_share = 1;
+  DescribeWhole(column, &effect);
 }
 
 Effect Analysis::Measure(std::span<const double> counts) const {

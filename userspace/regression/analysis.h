@@ -96,6 +96,10 @@ class Analysis {
   // CPU time of the whole runs, without size factors. Not tested where runs do not know their CPU time.
   const Effect& total() const { return total_; }
 
+  // Instructions of the whole runs. Not tested where runs do not know them; never `slower`, since more of them is no
+  // harm by itself: they tell what a slowdown comes from.
+  const Effect& instructions() const { return instructions_; }
+
   // The effect of any other set of counts, one per run, as if it were a function: for merged functions and for callers'
   // parts. It is held against the same distribution of the maximum.
   Effect Measure(std::span<const double> counts) const;
@@ -135,7 +139,9 @@ class Analysis {
   Effect Describe(std::span<const double> counts, const MaxTColumn* column) const;
   void Decide(const MaxTColumn& column, Effect* effect) const;
   double Detectable(double standard_error, double degrees, double share, double shrink) const;
+  void DescribeWhole(const MaxTColumn& column, Effect* effect) const;
   void DescribeTotal(const MaxTColumn& column);
+  void DescribeInstructions();
 
   const CountTable& counts_;
   const Design design_;
@@ -149,6 +155,7 @@ class Analysis {
   std::vector<FunctionEffect> functions_;
   std::vector<std::pair<double, double>> errors_;  // of exclusive columns: (standard error, share)
   Effect total_;
+  Effect instructions_;
 };
 
 // Logarithm of each run's size factor: how much of everything it has; mean 0. Where runs know the work that was done

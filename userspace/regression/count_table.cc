@@ -46,6 +46,8 @@ CountTable CountFunctions(const RunSet& runs) {
   for (size_t r = 0; r < runs.runs().size(); ++r) {
     const Run& run = runs.runs()[r];
     table.cpu_ns(r) = run.facts.iterations > 0 ? run.facts.iteration_cpu_ns : static_cast<double>(run.facts.cpu_ns);
+    // A benchmark's are those of its iterations, however many it made.
+    if (run.facts.iterations == 0) table.instructions(r) = static_cast<double>(run.facts.instructions);
     for (const auto& [node, count] : run.counts) {
       table.total(r) += static_cast<double>(count);
       if (node != 0) table.exclusive(r, nodes[node].function) += static_cast<double>(count);

@@ -21,6 +21,7 @@ class CountTable {
         inclusive_(runs * functions),
         total_(runs),
         cpu_ns_(runs),
+        instructions_(runs),
         work_(runs) {}
 
   size_t runs() const { return total_.size(); }
@@ -35,6 +36,9 @@ class CountTable {
   // CPU time of the same amount of work: of the run, or of an iteration. 0 = unknown.
   double& cpu_ns(size_t run) { return cpu_ns_[run]; }
   double cpu_ns(size_t run) const { return cpu_ns_[run]; }
+  // Executed by the run in user mode. 0 = unknown.
+  double& instructions(size_t run) { return instructions_[run]; }
+  double instructions(size_t run) const { return instructions_[run]; }
   // Of a benchmark, in proportion to the iterations that its samples come from: samples by the CPU time of an
   // iteration. Not the number that it reports, for it leaves out the iterations before, which find out how many to
   // make. 0 = not known, or the same in all runs.
@@ -43,7 +47,7 @@ class CountTable {
 
  private:
   size_t functions_;
-  std::vector<double> exclusive_, inclusive_, total_, cpu_ns_, work_;
+  std::vector<double> exclusive_, inclusive_, total_, cpu_ns_, instructions_, work_;
 };
 
 // Functions are numbered as in `runs`; column 0 (no function) stays 0.

@@ -88,6 +88,7 @@ Report MakeReport(const RunSet& runs, const Analysis& analysis, const Verdict& v
   report.seed = facts.seed;
   report.detectable_share = verdict.detectable_share;
   report.total = analysis.total();
+  report.instructions = analysis.instructions();
   report.functions_tested = analysis.tested();
   for (const Finding& finding : verdict.findings) report.findings.push_back(describer.Describe(finding));
   report.findings_left_out = verdict.findings_left_out;
@@ -143,6 +144,7 @@ Report MergeBenchmarks(std::vector<NamedReport> reports, double alpha) {
   all.candidate_cpu_ns.clear();
   all.remedy.clear();
   all.total = {};
+  all.instructions = {};
   all.alpha = alpha;
   all.samples = all.lost_samples = all.findings_left_out = all.functions_tested = 0;
   all.detectable_share = 0;

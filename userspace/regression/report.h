@@ -69,8 +69,9 @@ struct Report {
   uint64_t seed = 0;
   double detectable_share = 0;
   Effect total;
+  Effect instructions;  // of the whole runs, in user mode; not tested where the machine has no counter of them
   std::vector<ReportFinding> findings, moved, faster;
-  // Slower, and no regression: the code is the same and only lies elsewhere. With a reason then.
+  // Slower, and no regression: it comes from where code and data lie. With a reason then.
   std::vector<ReportFinding> layout;
   std::string layout_reason;
   size_t findings_left_out = 0;

@@ -89,6 +89,13 @@ json TotalJson(const Effect& effect) {
   return total;
 }
 
+json InstructionsJson(const Effect& effect) {
+  return {{"baseline", Figure(effect.baseline_count)},
+          {"candidate", Figure(effect.candidate_count)},
+          {"ratio", Figure(effect.ratio)},
+          {"ratio_interval", Range(effect.ratio_interval)}};
+}
+
 json ToJson(const BenchmarkReport& benchmark) {
   return {{"name", benchmark.name},
           {"decision", DecisionName(benchmark.decision)},
@@ -120,6 +127,7 @@ std::string Json(const Report& report) {
                {"detectable_share", Figure(report.detectable_share)},
                {"columns_tested", report.functions_tested},
                {"total_cpu", TotalJson(report.total)},
+               {"instructions", report.instructions.tested ? InstructionsJson(report.instructions) : json(nullptr)},
                {"findings", ToJson(report.findings)},
                {"findings_left_out", report.findings_left_out},
                {"moved", ToJson(report.moved)},
@@ -232,6 +240,9 @@ std::string Markdown(const Report& report) {
   if (report.total.tested) {
     out += StrFormat(" Total CPU time: %+.1f %% (%s).", 100 * (report.total.ratio - 1),
                      RangeText(report.total.ratio_interval, 100, 1));
+  }
+  if (report.instructions.tested) {
+    out += StrFormat(" Instructions: %+.2f %%.", 100 * (report.instructions.ratio - 1));
   }
   out += StrFormat(" %d + %d runs, %s samples, %s.\n", report.baseline_runs, report.candidate_runs,
                    FormatCount(report.samples), MarkdownText(report.how));

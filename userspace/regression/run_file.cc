@@ -19,6 +19,7 @@ constexpr size_t kMaxRuns = 10'000;
 constexpr size_t kMaxNameBytes = 16u << 10;
 // Sums of counts stay exact in a double.
 constexpr uint64_t kMaxCount = uint64_t{1} << 40;
+constexpr uint64_t kMaxInstructions = uint64_t{1} << 53;  // exact in a double
 
 Status Malformed(std::string_view what) {
   return DataLossError(StrFormat("this is not a file of `pyrometer ci record`, or it is damaged: %s", what));
@@ -86,6 +87,9 @@ StatusOr<Run> RunFromJson(const json& value, size_t nodes) {
   run.facts.started_ns = static_cast<int64_t>(started);
   ASSIGN_OR_RETURN(run.facts.wall_ns, Number(Member(value, "wall_ns"), "wall_ns", kMaxNs));
   ASSIGN_OR_RETURN(run.facts.cpu_ns, Number(Member(value, "cpu_ns"), "cpu_ns", kMaxNs));
+  if (value.contains("instructions")) {
+    ASSIGN_OR_RETURN(run.facts.instructions, Number(Member(value, "instructions"), "instructions", kMaxInstructions));
+  }
   ASSIGN_OR_RETURN(run.facts.lost_samples, Number(Member(value, "lost_samples"), "lost_samples", kMaxCount));
   const json& counts = Member(value, "counts");
   if (!counts.is_array()) return Malformed("a run has no counts");
@@ -116,6 +120,7 @@ std::string SerializeRuns(const RunSet& runs) {
                     {"cpu_ns", run.facts.cpu_ns},
                     {"lost_samples", run.facts.lost_samples},
                     {"counts", run.counts}});
+    if (run.facts.instructions > 0) list.back()["instructions"] = run.facts.instructions;
   }
   const Side side = runs.runs().empty() ? Side::kBaseline : runs.runs().front().side;
   const json file = {{"format", kFormat},      {"version", kVersion}, {"origin", OriginToJson(runs.origin(side))},

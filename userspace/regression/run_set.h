@@ -44,7 +44,8 @@ struct StackNode {
 struct RunFacts {
   int64_t started_ns = 0;  // Unix time
   uint64_t wall_ns = 0;
-  uint64_t cpu_ns = 0;  // user and system time of the command and its children
+  uint64_t cpu_ns = 0;        // user and system time of the command and its children
+  uint64_t instructions = 0;  // in user mode, of the same; 0 = not counted: no such counter on the machine
   uint64_t samples = 0;
   uint64_t lost_samples = 0;
   // Of a Google Benchmark program: what it did, and what an iteration took; 0 for others, which do the same each run.

@@ -257,4 +257,22 @@ StatusOr<CodeComparison> CompareCode(const elf::ElfFile& before, const elf::ElfF
   return result;
 }
 
+StatusOr<std::map<std::string, bool>> CompareFunctions(const elf::ElfFile& before, const elf::ElfFile& after) {
+  Binary one(before), other(after);
+  RETURN_IF_ERROR(one.Read());
+  RETURN_IF_ERROR(other.Read());
+  std::map<std::string, std::vector<Place>> functions[2];
+  for (Place& place : one.SortedFunctions()) functions[0][place.name].push_back(std::move(place));
+  for (Place& place : other.SortedFunctions()) functions[1][place.name].push_back(std::move(place));
+  std::map<std::string, bool> same;
+  for (const auto& [name, places] : functions[1]) same[name] = false;
+  for (const auto& [name, places] : functions[0]) {
+    const auto others = functions[1].find(name);
+    same[name] = others != functions[1].end() &&
+                 std::equal(places.begin(), places.end(), others->second.begin(), others->second.end(),
+                            [&](const Place& a, const Place& b) { return SameFunction(one, a, other, b); });
+  }
+  return same;
+}
+
 }  // namespace pyrometer::regression

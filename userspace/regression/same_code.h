@@ -14,6 +14,7 @@
 // x86-64, with a symbol table. Threads: pure. Cost: reads code and data once; about a second per 50 MiB.
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "userspace/base/status.h"
@@ -30,5 +31,9 @@ struct CodeComparison {
 
 // FAILED_PRECONDITION for other machines than x86-64 and for files without a symbol table.
 StatusOr<CodeComparison> CompareCode(const elf::ElfFile& before, const elf::ElfFile& after);
+
+// Function by function: whether the code of that name is the same in both. Of several of one name all must be; one that
+// only one side has is not. Names as in the symbol table. Data are not compared. Errors as above.
+StatusOr<std::map<std::string, bool>> CompareFunctions(const elf::ElfFile& before, const elf::ElfFile& after);
 
 }  // namespace pyrometer::regression

@@ -205,6 +205,23 @@ TEST(Analysis, SmallFunctionsInStepWithTheSamplerDoNotBlindALargeOne) {
   EXPECT_LT(large.detectable, 0.12) << "with the variation of the small ones it would be above 0.5";
 }
 
+TEST(Analysis, InstructionsTellTheirChangeAndRaiseNoAlarm) {
+  Runs runs = MakeRuns(40, 8, 0, 5);
+  for (size_t r = 0; r < 16; ++r) {
+    const double more = runs.design.side[r] == Side::kCandidate ? 1.01 : 1;
+    runs.counts.instructions(r) = 1e9 * more * (1 + 1e-5 * static_cast<double>(r % 5));
+  }
+  const Analysis analysis(runs.counts, runs.design, {.draws = 1000});
+  const Effect& instructions = analysis.instructions();
+  ASSERT_TRUE(instructions.tested);
+  EXPECT_NEAR(instructions.ratio, 1.01, 1e-4);
+  EXPECT_NEAR(instructions.excess_interval.high, 0.01, 2e-4);
+  EXPECT_GT(instructions.excess_interval.low, 0.0098);
+  EXPECT_FALSE(Alarm(analysis));
+  runs.counts.instructions(3) = 0;
+  EXPECT_FALSE(Analysis(runs.counts, runs.design, {.draws = 1000}).instructions().tested) << "of one run not known";
+}
+
 TEST(Analysis, WithoutSamplesNothingIsSeen) {
   Runs runs = MakeRuns(3, 8, 0, 4);
   CountTable empty(16, 4);

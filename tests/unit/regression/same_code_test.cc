@@ -40,6 +40,23 @@ TEST(SameCode, ChangesAreNot) {
   }
 }
 
+TEST(SameCode, FunctionByFunction) {
+  const auto one = elf::ElfFile::Open(std::string(SAME_CODE_FOLDER) + "/same_code_plain");
+  const auto other = elf::ElfFile::Open(std::string(SAME_CODE_FOLDER) + "/same_code_OTHER_CALL");
+  const auto more = elf::ElfFile::Open(std::string(SAME_CODE_FOLDER) + "/same_code_ONE_MORE");
+  ASSERT_TRUE(one.ok() && other.ok() && more.ok());
+  const auto changed = CompareFunctions(*one, *other);
+  ASSERT_TRUE(changed.ok()) << changed.status();
+  EXPECT_TRUE(changed->at("first"));
+  EXPECT_TRUE(changed->at("main"));
+  EXPECT_FALSE(changed->at("report"));
+  const auto added = CompareFunctions(*one, *more), removed = CompareFunctions(*more, *one);
+  ASSERT_TRUE(added.ok() && removed.ok());
+  EXPECT_FALSE(added->at("one_more"));
+  EXPECT_FALSE(removed->at("one_more"));
+  EXPECT_TRUE(added->at("first"));
+}
+
 TEST(SameCode, WithoutSymbolsNothingIsSaid) {
   EXPECT_EQ(Compare("plain", "stripped").status().code(), StatusCode::kFailedPrecondition);
 }
