@@ -53,14 +53,15 @@ bool SameCode(const std::string& before, const std::string& after) {
   return compared.ok() && compared->same;
 }
 
-// As reports name them; a name that also stands for code that differs is not among them.
+// As reports name them; a name that also stands for code that differs is not among them. None where data differ: a
+// table of other numbers makes the same code do other work.
 std::set<std::string> EqualNames(const std::string& before, const std::string& after) {
   const auto one = elf::ElfFile::Open(before), other = elf::ElfFile::Open(after);
   if (!one.ok() || !other.ok()) return {};
-  const auto functions = CompareFunctions(*one, *other);
-  if (!functions.ok()) return {};
+  const auto compared = CompareFunctions(*one, *other);
+  if (!compared.ok() || !compared->objects_same) return {};
   std::set<std::string> equal, differing;
-  for (const auto& [name, same] : *functions) {
+  for (const auto& [name, same] : compared->same) {
     (same ? equal : differing).insert(NormalizeFunctionName(symbolize::Demangle(name)));
   }
   for (const std::string& name : differing) equal.erase(name);

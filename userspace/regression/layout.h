@@ -3,8 +3,8 @@
 //
 // Suspected where both commands are the same but for paths, and either
 //  - every binary that differs between the sides has the same code and data in another order, or
-//  - the runs executed no more instructions, nothing became faster, and the code of each function that takes longer is
-//    the same: then it was neither changed nor called more often.
+//  - the runs executed no more instructions, nothing became faster, and the code of each function that takes longer and
+//    all objects by name are the same: then it was neither changed nor called more often.
 // What it cannot tell from layout: data that another function laid out worse for an unchanged one, in which that
 // function saves as many instructions as the rest needs more.
 #pragma once

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <set>
 #include <tuple>
 #include <unordered_set>
 #include <vector>
@@ -45,7 +46,7 @@ class Binary {
           continue;
         }
         Place place{symbol.address.value, symbol.size, std::string(*name)};
-        if (function && symbol.size > 0) functions_.push_back(place);
+        if (symbol.size > 0) (function ? functions_ : objects_).push_back(place);
         places_.push_back(std::move(place));
       }
     }));
@@ -127,11 +128,46 @@ class Binary {
     return distance;
   }
 
+  // What each object of a name holds: its bytes, and of the words that the loader writes what it puts there. Several
+  // static objects may have one name.
+  std::map<std::string, std::multiset<std::string>> Objects() const {
+    std::map<std::string, std::multiset<std::string>> objects;
+    std::set<std::pair<uint64_t, std::string_view>> aliases;  // one name twice at one place
+    for (const Place& object : objects_) {
+      const Memory* memory = Find(object.address);
+      if (memory == nullptr || !IsData(*memory) || !aliases.emplace(object.address, object.name).second) continue;
+      std::string content;
+      const std::string_view bytes = Bytes(object.address, object.size);
+      for (size_t i = 0; i < bytes.size(); ++i) {
+        const uint64_t word = (object.address + i) & ~uint64_t{7};
+        if (!relocated_.contains(word)) {
+          content += bytes[i];
+        } else if (i == 0 || word == object.address + i) {
+          const auto import = imports_.find(word);
+          content += "[" + (import == imports_.end() ? "" : import->second) + "]";
+        }
+      }
+      objects[object.name].insert(std::move(content));
+    }
+    return objects;
+  }
+  // Of objects without a name too: how often the loader puts what.
+  std::map<std::string, size_t> Addresses() const {
+    std::map<std::string, size_t> counts;
+    for (const uint64_t word : relocated_) {
+      const Memory* memory = Find(word);
+      if (memory == nullptr || !IsData(*memory)) continue;
+      const auto import = imports_.find(word);
+      ++counts[import == imports_.end() ? "" : import->second];
+    }
+    return counts;
+  }
+
   // How often each byte but 0 (padding) stands in data that holds no addresses.
   std::array<uint64_t, 256> DataBytes() const {
     std::array<uint64_t, 256> counts{};
     for (const Memory& memory : memory_) {
-      if (!memory.name.starts_with(".rodata") && memory.name != ".data") continue;
+      if (!IsData(memory)) continue;
       for (size_t i = 0; i < memory.bytes.size(); ++i) {
         if (relocated_.contains((memory.address + i) & ~uint64_t{7})) continue;
         ++counts[static_cast<unsigned char>(memory.bytes[i])];
@@ -147,6 +183,14 @@ class Binary {
     std::string name;
     std::string bytes;
   };
+
+  // .data.rel.ro holds constants that have addresses among them.
+  static bool IsData(const Memory& memory) {
+    const auto is = [&memory](std::string_view name) {
+      return memory.name == name || memory.name.starts_with(std::string(name) + ".");
+    };
+    return is(".rodata") || is(".data") || is(".tdata") || is(".lrodata") || is(".ldata");
+  }
 
   const Memory* Find(uint64_t address) const {
     for (const Memory& memory : memory_) {
@@ -189,7 +233,7 @@ class Binary {
   }
 
   const elf::ElfFile& file_;
-  std::vector<Place> functions_, places_;
+  std::vector<Place> functions_, objects_, places_;
   std::vector<Memory> memory_;
   std::map<uint64_t, std::string> imports_;
   std::unordered_set<uint64_t> relocated_;  // words that the loader writes
@@ -249,7 +293,15 @@ StatusOr<CodeComparison> CompareCode(const elf::ElfFile& before, const elf::ElfF
     }
     ++result.functions;
   }
-  if (one.DataBytes() != other.DataBytes()) {
+  const auto objects = one.Objects(), other_objects = other.Objects();
+  for (const auto& [name, contents] : objects) {
+    const auto found = other_objects.find(name);
+    if (found != other_objects.end() && found->second == contents) continue;
+    result.difference = StrFormat("%s differs", name);
+    return result;
+  }
+  if (objects.size() != other_objects.size() || one.DataBytes() != other.DataBytes() ||
+      one.Addresses() != other.Addresses()) {
     result.difference = "data differ";
     return result;
   }
@@ -257,22 +309,27 @@ StatusOr<CodeComparison> CompareCode(const elf::ElfFile& before, const elf::ElfF
   return result;
 }
 
-StatusOr<std::map<std::string, bool>> CompareFunctions(const elf::ElfFile& before, const elf::ElfFile& after) {
+StatusOr<FunctionComparison> CompareFunctions(const elf::ElfFile& before, const elf::ElfFile& after) {
   Binary one(before), other(after);
   RETURN_IF_ERROR(one.Read());
   RETURN_IF_ERROR(other.Read());
   std::map<std::string, std::vector<Place>> functions[2];
   for (Place& place : one.SortedFunctions()) functions[0][place.name].push_back(std::move(place));
   for (Place& place : other.SortedFunctions()) functions[1][place.name].push_back(std::move(place));
-  std::map<std::string, bool> same;
-  for (const auto& [name, places] : functions[1]) same[name] = false;
+  FunctionComparison result;
+  for (const auto& [name, places] : functions[1]) result.same[name] = false;
   for (const auto& [name, places] : functions[0]) {
     const auto others = functions[1].find(name);
-    same[name] = others != functions[1].end() &&
-                 std::equal(places.begin(), places.end(), others->second.begin(), others->second.end(),
-                            [&](const Place& a, const Place& b) { return SameFunction(one, a, other, b); });
+    result.same[name] = others != functions[1].end() &&
+                        std::equal(places.begin(), places.end(), others->second.begin(), others->second.end(),
+                                   [&](const Place& a, const Place& b) { return SameFunction(one, a, other, b); });
   }
-  return same;
+  const auto objects = one.Objects(), other_objects = other.Objects();
+  result.objects_same = std::all_of(objects.begin(), objects.end(), [&](const auto& object) {
+    const auto found = other_objects.find(object.first);
+    return found == other_objects.end() || found->second == object.second;
+  });
+  return result;
 }
 
 }  // namespace pyrometer::regression

@@ -6,10 +6,10 @@
 //
 // Same means: the same functions by name, each of the same bytes, where a byte may differ only within a 32-bit
 // displacement that leads to the same place in both: the same function, the same offset in the same object, the same
-// import, or equal text. And the same amount of each byte in the read-only and initialised data, in whatever order. It
-// is conservative: what it does not understand (a table of relative jumps in another order) differs. Bytes that are
-// equal are not looked behind: a call that reaches another function at the very distance of the former one goes
-// unnoticed.
+// import, or equal text. And the same objects by name, each holding the same; and of data without a name the same
+// amount of each byte and each address, in whatever order. It is conservative: what it does not understand (a table of
+// relative jumps in another order) differs. Bytes that are equal are not looked behind: a call that reaches another
+// function at the very distance of the former one goes unnoticed.
 //
 // x86-64, with a symbol table. Threads: pure. Cost: reads code and data once; about a second per 50 MiB.
 #pragma once
@@ -33,7 +33,12 @@ struct CodeComparison {
 StatusOr<CodeComparison> CompareCode(const elf::ElfFile& before, const elf::ElfFile& after);
 
 // Function by function: whether the code of that name is the same in both. Of several of one name all must be; one that
-// only one side has is not. Names as in the symbol table. Data are not compared. Errors as above.
-StatusOr<std::map<std::string, bool>> CompareFunctions(const elf::ElfFile& before, const elf::ElfFile& after);
+// only one side has is not. Names as in the symbol table.
+struct FunctionComparison {
+  std::map<std::string, bool> same;
+  bool objects_same = false;  // each object by name that both have holds the same
+};
+// Errors as above.
+StatusOr<FunctionComparison> CompareFunctions(const elf::ElfFile& before, const elf::ElfFile& after);
 
 }  // namespace pyrometer::regression

@@ -73,6 +73,10 @@ TEST(Layout, WithoutInstructionsAnUnchangedFunctionMayBeCalledMoreOften) {
   EXPECT_FALSE(IsLayout(Judged(report, "OTHER_CALL"))) << "not known";
 }
 
+TEST(Layout, OtherNumbersInATableAreOtherWork) {
+  EXPECT_FALSE(IsLayout(Judged(Slower("OTHER_LIMIT", "first"), "OTHER_LIMIT")));
+}
+
 TEST(Layout, WhatElseWouldExplainTheInstructionsIsNoLayout) {
   Report report = Slower("OTHER_CALL", "first");
   report.faster = report.findings;

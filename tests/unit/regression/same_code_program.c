@@ -11,9 +11,27 @@ static const int kTable[] = {3, 1, 4, 1, 5, 9, 2, 6,
 #endif
 };
 volatile int sink;
+__attribute__((used)) static int twice(int x) { return 2 * x; }
+__attribute__((used)) static int square(int x) { return x * x; }
+// Constants with addresses among them lie in a section of their own.
+static const struct {
+  int limit;
+  int (*step)(int);
+} kSteps[] = {
+#if defined(OTHER_LIMIT)
+    {32, twice}, {16, square}, {5, abs}
+#elif defined(OTHER_STEP)
+    {8, twice}, {16, twice}, {5, abs}
+#elif defined(OTHER_TURN)
+    {8, square}, {16, twice}, {5, abs}
+#else
+    {8, twice}, {16, square}, {5, abs}
+#endif
+};
 
 __attribute__((noinline)) int first(int x) {
   for (int i = 0; i < 11; ++i) sink += kTable[i] * x;
+  for (int i = 0; i < 3 && x < kSteps[i].limit; ++i) sink += kSteps[i].step(x);
   return x + sink;
 }
 #ifdef REORDERED

@@ -30,7 +30,10 @@ TEST(SameCode, AnotherOrderIsTheSame) {
 TEST(SameCode, ChangesAreNot) {
   for (const auto& [variant, difference] : {std::pair{"OTHER_TEXT", "data differ"},
                                             {"OTHER_CALL", "report differs"},
-                                            {"OTHER_TABLE", "data differ"},
+                                            {"OTHER_TABLE", "kTable differs"},
+                                            {"OTHER_LIMIT", "kSteps differs"},
+                                            {"OTHER_STEP", "kSteps differs"},
+                                            {"OTHER_TURN", "kSteps differs"},
                                             {"ONE_MORE", "one_more is in one of them only"}}) {
     const auto compared = Compare("plain", variant);
     ASSERT_TRUE(compared.ok()) << compared.status();
@@ -47,14 +50,15 @@ TEST(SameCode, FunctionByFunction) {
   ASSERT_TRUE(one.ok() && other.ok() && more.ok());
   const auto changed = CompareFunctions(*one, *other);
   ASSERT_TRUE(changed.ok()) << changed.status();
-  EXPECT_TRUE(changed->at("first"));
-  EXPECT_TRUE(changed->at("main"));
-  EXPECT_FALSE(changed->at("report"));
+  EXPECT_TRUE(changed->same.at("first"));
+  EXPECT_TRUE(changed->same.at("main"));
+  EXPECT_FALSE(changed->same.at("report"));
+  EXPECT_TRUE(changed->objects_same);
   const auto added = CompareFunctions(*one, *more), removed = CompareFunctions(*more, *one);
   ASSERT_TRUE(added.ok() && removed.ok());
-  EXPECT_FALSE(added->at("one_more"));
-  EXPECT_FALSE(removed->at("one_more"));
-  EXPECT_TRUE(added->at("first"));
+  EXPECT_FALSE(added->same.at("one_more"));
+  EXPECT_FALSE(removed->same.at("one_more"));
+  EXPECT_TRUE(added->same.at("first"));
 }
 
 TEST(SameCode, WithoutSymbolsNothingIsSaid) {
