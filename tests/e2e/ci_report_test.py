@@ -123,6 +123,12 @@ class Reports(Scratch):
         self.assertEqual(len(json.loads((self.scratch / "report.codequality.json").read_text())), count)
         self.assertIn(f'tests="{count + 1}" failures="{count}"', (self.scratch / "report.xml").read_text())
 
+    def test_what_was_handed_on_is_not_faster(self):
+        self.check("moved")
+        report = json.loads((self.scratch / "report.json").read_text())
+        self.assertEqual([entry["function"]["name"] for entry in report["moved"]], ["after"])
+        self.assertEqual(report["faster"], [])
+
     def test_nothing_from_outside_is_markup(self):
         result = self.check("hostile names")
         for name in ("report.md", "report.html", "report.xml"):

@@ -28,7 +28,7 @@ constexpr size_t kRowsShown = 10;
 constexpr size_t kMaxDiffBytes = 64u << 20;
 
 std::string RenderFindings(const std::vector<regression::ReportFinding>& findings) {
-  Table table({{"slower by", Table::Align::kRight},
+  Table table({{"change", Table::Align::kRight},
                {"95 % interval", Table::Align::kRight},
                {"of total", Table::Align::kRight},
                {"p", Table::Align::kRight},

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "userspace/base/strings.h"
 
@@ -93,8 +94,9 @@ Report MakeReport(const RunSet& runs, const Analysis& analysis, const Verdict& v
   for (const Finding& finding : verdict.findings) report.findings.push_back(describer.Describe(finding));
   report.findings_left_out = verdict.findings_left_out;
   for (const Finding& finding : verdict.moved) report.moved.push_back(describer.Describe(finding));
+  const std::set<FunctionIndex> faster(verdict.faster.begin(), verdict.faster.end());
   for (const FunctionEffect& effect : analysis.functions()) {
-    if (!effect.exclusive.faster) continue;
+    if (!faster.contains(effect.function)) continue;
     report.faster.push_back({.function = describer.Function(effect.function), .effect = effect.exclusive});
   }
   std::stable_sort(report.faster.begin(), report.faster.end(),

@@ -170,7 +170,7 @@ std::string RangeText(const Interval& interval, double scale, double offset) {
 
 std::string MarkdownTable(const std::vector<ReportFinding>& findings) {
   std::string out =
-      "| function | slower by | 95 % interval | of the total | p | callers |\n|---|---:|---:|---:|---:|---|\n";
+      "| function | change | 95 % interval | of the total | p | callers |\n|---|---:|---:|---:|---:|---|\n";
   for (const ReportFinding& finding : findings) {
     const Effect& effect = finding.effect;
     std::string name = finding.function.name.empty() ? "the whole program" : MarkdownText(finding.function.name);

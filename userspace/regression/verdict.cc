@@ -307,9 +307,12 @@ Verdict Judge(const RunSet& runs, const Analysis& analysis, const VerdictOptions
 
   Judgement(runs, analysis).Explain(&verdict);
   if (verdict.findings.empty() && analysis.total().slower) verdict.findings.push_back({.effect = analysis.total()});
+  // What another function took over is not faster.
+  std::set<FunctionIndex> handed_on;
+  for (const Finding& moved : verdict.moved) handed_on.insert(moved.moved_from.begin(), moved.moved_from.end());
   std::vector<const FunctionEffect*> faster;
   for (const FunctionEffect& effect : analysis.functions()) {
-    if (effect.exclusive.faster) faster.push_back(&effect);
+    if (effect.exclusive.faster && !handed_on.contains(effect.function)) faster.push_back(&effect);
   }
   std::stable_sort(faster.begin(), faster.end(), [](const FunctionEffect* a, const FunctionEffect* b) {
     return a->exclusive.excess < b->exclusive.excess;
