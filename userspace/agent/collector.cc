@@ -20,7 +20,7 @@ namespace {
 using std::chrono::milliseconds;
 
 // How long the collecting thread waits for process events before it looks at the rings again. The sample ring
-// (4 MiB) holds seconds of samples; perf maps of short processes want to be read soon.
+// holds two such intervals at least (SamplerOptions); perf maps of short processes want to be read soon.
 constexpr milliseconds kPollInterval{50};
 constexpr uint64_t kSampleBytes = 512;  // of 60 frames
 constexpr uint64_t kMostRingBytes = 64 << 20;

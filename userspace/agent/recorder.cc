@@ -349,15 +349,10 @@ StatusOr<Recording> Recorder::Record(const RecordOptions& options) {
     child.emplace(std::move(prepared));
   }
   ChildProcess* command = child ? &*child : nullptr;
-  std::optional<kernel::InstructionCounter> instructions;
-  if (options.instructions && command != nullptr) {
-    if (auto counter = kernel::InstructionCounter::Open(command->pid()); counter.ok())
-      instructions = *std::move(counter);
-  }
-  auto recording = RecordAnyhow(options, command);
-  if (recording.ok() && instructions) {
-    if (const auto count = instructions->Read(); count.ok()) recording->instructions = *count;
-  }
+  if (!options.instructions || command == nullptr) return RecordAnyhow(options, command);
+  const auto counter = kernel::InstructionCounter::Open(command->pid());
+  ASSIGN_OR_RETURN(Recording recording, RecordAnyhow(options, command));
+  recording.instructions = counter.ok() ? counter->Read() : counter.status();
   return recording;
 }
 

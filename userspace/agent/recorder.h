@@ -25,6 +25,7 @@
 
 #include "userspace/agent/collector.h"
 #include "userspace/agent/node.h"
+#include "userspace/base/status.h"
 #include "userspace/profile/histogram.h"
 #include "userspace/profile/profile.h"
 
@@ -60,11 +61,12 @@ struct Recording {
   profile::Profile profile;          // samples carry container, service and comm labels
   std::vector<LatencyRow> syscalls;  // largest sum first
   std::vector<LatencyRow> tcp_rtt;
-  std::string how;                       // "BPF, cpu-clock, 99 Hz" …
-  uint32_t frequency_hz = 0;             // that it was made with
-  std::vector<std::string> notes;        // what could not be measured, and why
-  std::optional<int> command_status;     // wait status of the command
-  std::optional<uint64_t> instructions;  // of the command and all it started, in user mode
+  std::string how;                    // "BPF, cpu-clock, 99 Hz" …
+  uint32_t frequency_hz = 0;          // that it was made with
+  std::vector<std::string> notes;     // what could not be measured, and why
+  std::optional<int> command_status;  // wait status of the command
+  // Of the command and all it started, in user mode; or why they are not known (kernel/instruction_counter.h).
+  StatusOr<uint64_t> instructions = FailedPreconditionError("nobody asked for instructions");
 };
 
 // Makes one recording after the other. What the first has to find out (processes, names of the kernel, unwind tables)

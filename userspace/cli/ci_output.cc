@@ -105,7 +105,9 @@ void PrintReport(const Report& report) {
     std::printf("total CPU time: %+.1f %% (%+.1f to %+.1f)\n", 100 * (report.total.ratio - 1),
                 100 * (report.total.ratio_interval.low - 1), 100 * (report.total.ratio_interval.high - 1));
   }
-  if (report.instructions.tested) {
+  if (!report.instructions.tested) {
+    if (report.benchmarks.empty()) std::printf("instructions: not counted\n");
+  } else {
     std::printf("instructions: %+.2f %% (%+.2f to %+.2f)\n", 100 * (report.instructions.ratio - 1),
                 100 * (report.instructions.ratio_interval.low - 1),
                 100 * (report.instructions.ratio_interval.high - 1));

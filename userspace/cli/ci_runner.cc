@@ -89,6 +89,10 @@ Status CiRunner::Run(const std::string& command, regression::Side side, uint32_t
   facts.wall_ns = MonotonicNowNs() - started_ns;
   facts.cpu_ns = ChildrenCpuNs() - cpu_before_ns;
   facts.instructions = recording.instructions.value_or(0);
+  // That a machine has no counter is told by the report; what else kept it from counting is worth a note.
+  if (const Status& why = recording.instructions.status(); !why.ok() && why.code() != StatusCode::kFailedPrecondition) {
+    recording.notes.push_back(StrFormat("instructions are not known: %s", Message(why)));
+  }
   facts.lost_samples = recording.profile.accounting.DroppedTotal();
   for (const std::string& note : recording.notes) {
     if (std::find(notes_.begin(), notes_.end(), note) == notes_.end()) notes_.push_back(note);

@@ -71,7 +71,7 @@ std::vector<Reference> References(const CountTable& counts) {
   return references;
 }
 
-// The value that a quarter of the weight is below; none has more than a quarter of it.
+// The value that a quarter of the weight is below. No one's weight counts for more than a quarter of all.
 double LowerQuartile(std::vector<std::pair<double, double>> values_and_weights) {
   double all = 0, left = 0;
   for (const auto& [value, weight] : values_and_weights) all += weight;
@@ -275,13 +275,12 @@ RunTable::Prior Analysis::PriorFor(double mean_count) const {
 
 double Analysis::LogCount(double count, size_t run) const { return std::log(count + 0.5) - log_size_[run]; }
 
-double Analysis::Detectable(double standard_error, double degrees, double share, double shrink) const {
+double Analysis::Detectable(double standard_error, double degrees, double share) const {
   if (!(critical_ < kInfinity)) return kInfinity;
-  const double error = standard_error * shrink;
   const double delta = std::log1p(options_.min_effect / std::max(share, 1e-9));
-  const double needed =
-      std::max(critical_ * error, delta + StudentQuantile(1 - options_.effect_level, degrees) * error);
-  return std::expm1(needed + NormalQuantile(options_.power) * error);
+  const double needed = std::max(critical_ * standard_error,
+                                 delta + StudentQuantile(1 - options_.effect_level, degrees) * standard_error);
+  return std::expm1(needed + NormalQuantile(options_.power) * standard_error);
 }
 
 void Analysis::Decide(const MaxTColumn& column, Effect* effect) const {
@@ -345,7 +344,7 @@ Effect Analysis::Describe(std::span<const double> counts, const MaxTColumn* colu
     effect.excess_interval = {effect.baseline_share * (effect.ratio_interval.low - 1),
                               effect.baseline_share * (effect.ratio_interval.high - 1)};
   }
-  effect.detectable = Detectable(column->standard_error, column->degrees, effect.baseline_share, 1);
+  effect.detectable = Detectable(column->standard_error, column->degrees, effect.baseline_share);
   effect.detectable_share = effect.detectable * effect.baseline_share;
   Decide(*column, &effect);
   return effect;

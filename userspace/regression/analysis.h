@@ -138,7 +138,7 @@ class Analysis {
   double LogCount(double count, size_t run) const;
   Effect Describe(std::span<const double> counts, const MaxTColumn* column) const;
   void Decide(const MaxTColumn& column, Effect* effect) const;
-  double Detectable(double standard_error, double degrees, double share, double shrink) const;
+  double Detectable(double standard_error, double degrees, double share) const;
   void DescribeWhole(const MaxTColumn& column, Effect* effect) const;
   void DescribeTotal(const MaxTColumn& column);
   void DescribeInstructions();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <vector>
 
 #include "userspace/base/strings.h"
@@ -46,22 +47,19 @@ std::vector<std::string> OnlyIn(const std::set<std::string>& files, const std::s
   return only;
 }
 
-bool SameCode(const std::string& before, const std::string& after) {
+// Of what cannot be compared nothing is the same.
+CodeComparison Compare(const std::string& before, const std::string& after) {
   const auto one = elf::ElfFile::Open(before), other = elf::ElfFile::Open(after);
-  if (!one.ok() || !other.ok()) return false;
-  const auto compared = CompareCode(*one, *other);
-  return compared.ok() && compared->same;
+  if (!one.ok() || !other.ok()) return {};
+  return CompareCode(*one, *other).value_or(CodeComparison{});
 }
 
 // As reports name them; a name that also stands for code that differs is not among them. None where data differ: a
 // table of other numbers makes the same code do other work.
-std::set<std::string> EqualNames(const std::string& before, const std::string& after) {
-  const auto one = elf::ElfFile::Open(before), other = elf::ElfFile::Open(after);
-  if (!one.ok() || !other.ok()) return {};
-  const auto compared = CompareFunctions(*one, *other);
-  if (!compared.ok() || !compared->objects_same) return {};
+std::set<std::string> EqualNames(const CodeComparison& compared) {
+  if (!compared.objects_same) return {};
   std::set<std::string> equal, differing;
-  for (const auto& [name, same] : compared->same) {
+  for (const auto& [name, same] : compared.functions) {
     (same ? equal : differing).insert(NormalizeFunctionName(symbolize::Demangle(name)));
   }
   for (const std::string& name : differing) equal.erase(name);
@@ -76,9 +74,9 @@ bool NoMoreInstructions(const Report& report) {
 
 // Each function of the findings has its code on both sides: in the same file, or the same bytes in files that differ.
 bool CodeOfFindingsIsSame(const Report& report, const std::vector<std::string>& before,
-                          const std::vector<std::string>& after) {
+                          const std::vector<std::string>& after, const std::vector<CodeComparison>& compared) {
   std::vector<std::set<std::string>> equal;
-  for (size_t i = 0; i < before.size(); ++i) equal.push_back(EqualNames(before[i], after[i]));
+  std::transform(compared.begin(), compared.end(), std::back_inserter(equal), EqualNames);
   return std::all_of(report.findings.begin(), report.findings.end(), [&](const ReportFinding& finding) {
     // With what it calls, a function is slower through code that is not its own.
     if (finding.function.name.empty() || finding.inclusive) return false;
@@ -103,12 +101,12 @@ void SuspectLayout(const std::set<std::string>& baseline_files, const std::set<s
                                  after = OnlyIn(candidate_files, baseline_files);
   // The very same files on both sides: then it is what they were given to do.
   if (before.empty() || before.size() != after.size()) return;
-  bool all_same = true;
-  for (size_t i = 0; i < before.size() && all_same; ++i) all_same = SameCode(before[i], after[i]);
-  if (all_same) {
+  std::vector<CodeComparison> compared;
+  std::transform(before.begin(), before.end(), after.begin(), std::back_inserter(compared), Compare);
+  if (std::all_of(compared.begin(), compared.end(), [](const CodeComparison& one) { return one.same; })) {
     report->layout_reason = "the code is the same on both sides and only lies elsewhere: a suspected layout effect";
   } else if (report->findings_left_out == 0 && report->faster.empty() && report->moved.empty() &&
-             NoMoreInstructions(*report) && CodeOfFindingsIsSame(*report, before, after)) {
+             NoMoreInstructions(*report) && CodeOfFindingsIsSame(*report, before, after, compared)) {
     report->layout_reason = StrFormat(
         "no more instructions were executed, and the code of %s is the same on both "
         "sides: a suspected layout effect",

@@ -260,7 +260,7 @@ const fact = (name, text) => facts.append(make('dt', {text: name}), make('dd', {
 fact('baseline', report.baseline + ' (' + report.runs.baseline + ' runs)');
 fact('candidate', report.candidate + ' (' + report.runs.candidate + ' runs)');
 if (report.total_cpu.tested) fact('total CPU time', percent(report.total_cpu.ratio) + ' (' + percent(report.total_cpu.ratio_interval[0]) + ' … ' + percent(report.total_cpu.ratio_interval[1]) + ')');
-if (report.instructions) fact('instructions', percent(report.instructions.ratio, 2));
+if (!report.benchmarks) fact('instructions', report.instructions ? percent(report.instructions.ratio, 2) : 'not counted: the machine has no counter of them, or not all runs know theirs');
 fact('would have been seen', report.detectable_share === null ? 'nothing: too few samples' : 'a slowdown of one function by ' + share(report.detectable_share) + ' of the total');
 fact('samples', count(report.samples) + (report.lost_samples ? ', ' + count(report.lost_samples) + ' lost' : '') + (report.how ? ' (' + report.how + ')' : ''));
 fact('false alarms', 'at most ' + share(report.alpha, 1) + ' of checks of unchanged code, ' + count(report.columns_tested) + ' figures tested, seed ' + report.seed);

@@ -66,16 +66,19 @@ class Binary {
     return ReadImports();
   }
 
-  // By name; of several static functions of one name, by size.
-  std::vector<Place> SortedFunctions() const {
-    std::vector<Place> sorted = functions_;
-    std::sort(sorted.begin(), sorted.end(), [](const Place& a, const Place& b) {
-      return std::tie(a.name, a.size, a.address) < std::tie(b.name, b.size, b.address);
-    });
-    // Aliases: one name twice at one place.
-    const auto equal = [](const Place& a, const Place& b) { return a.name == b.name && a.address == b.address; };
-    sorted.erase(std::unique(sorted.begin(), sorted.end(), equal), sorted.end());
-    return sorted;
+  // By name; several static functions of one name by size.
+  std::map<std::string, std::vector<Place>> Functions() const {
+    std::map<std::string, std::vector<Place>> functions;
+    for (const Place& place : functions_) functions[place.name].push_back(place);
+    for (auto& [name, places] : functions) {
+      std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
+        return std::tie(a.size, a.address) < std::tie(b.size, b.address);
+      });
+      // Aliases: one name twice at one place.
+      const auto equal = [](const Place& a, const Place& b) { return a.address == b.address; };
+      places.erase(std::unique(places.begin(), places.end(), equal), places.end());
+    }
+    return functions;
   }
 
   std::string_view Bytes(uint64_t address, uint64_t size) const {
@@ -279,56 +282,37 @@ StatusOr<CodeComparison> CompareCode(const elf::ElfFile& before, const elf::ElfF
   Binary one(before), other(after);
   RETURN_IF_ERROR(one.Read());
   RETURN_IF_ERROR(other.Read());
-  const std::vector<Place> functions = one.SortedFunctions(), others = other.SortedFunctions();
   CodeComparison result;
-  for (size_t i = 0; i < std::max(functions.size(), others.size()); ++i) {
-    if (i >= functions.size() || i >= others.size() || functions[i].name != others[i].name) {
-      const bool first = i < functions.size() && (i >= others.size() || functions[i].name < others[i].name);
-      result.difference = StrFormat("%s is in one of them only", (first ? functions : others)[i].name);
-      return result;
-    }
-    if (!SameFunction(one, functions[i], other, others[i])) {
-      result.difference = StrFormat("%s differs", functions[i].name);
-      return result;
-    }
-    ++result.functions;
+  const auto differs = [&result](std::string difference) {
+    if (result.difference.empty()) result.difference = std::move(difference);
+  };
+  const auto functions = one.Functions(), others = other.Functions();
+  for (const auto& [name, places] : others) result.functions[name] = false;
+  for (const auto& [name, places] : functions) {
+    const auto found = others.find(name);
+    result.functions[name] = found != others.end() &&
+                             std::equal(places.begin(), places.end(), found->second.begin(), found->second.end(),
+                                        [&](const Place& a, const Place& b) { return SameFunction(one, a, other, b); });
+  }
+  for (const auto& [name, same] : result.functions) {
+    if (same) continue;
+    const bool in_both = functions.contains(name) && others.contains(name);
+    differs(StrFormat(in_both ? "%s differs" : "%s is in one of them only", name));
   }
   const auto objects = one.Objects(), other_objects = other.Objects();
+  result.objects_same = true;
   for (const auto& [name, contents] : objects) {
     const auto found = other_objects.find(name);
-    if (found != other_objects.end() && found->second == contents) continue;
-    result.difference = StrFormat("%s differs", name);
-    return result;
+    if (found == other_objects.end() || found->second == contents) continue;
+    result.objects_same = false;
+    differs(StrFormat("%s differs", name));
   }
-  if (objects.size() != other_objects.size() || one.DataBytes() != other.DataBytes() ||
-      one.Addresses() != other.Addresses()) {
-    result.difference = "data differ";
-    return result;
+  const auto same_name = [](const auto& a, const auto& b) { return a.first == b.first; };
+  if (!std::equal(objects.begin(), objects.end(), other_objects.begin(), other_objects.end(), same_name) ||
+      one.DataBytes() != other.DataBytes() || one.Addresses() != other.Addresses()) {
+    differs("data differ");
   }
-  result.same = true;
-  return result;
-}
-
-StatusOr<FunctionComparison> CompareFunctions(const elf::ElfFile& before, const elf::ElfFile& after) {
-  Binary one(before), other(after);
-  RETURN_IF_ERROR(one.Read());
-  RETURN_IF_ERROR(other.Read());
-  std::map<std::string, std::vector<Place>> functions[2];
-  for (Place& place : one.SortedFunctions()) functions[0][place.name].push_back(std::move(place));
-  for (Place& place : other.SortedFunctions()) functions[1][place.name].push_back(std::move(place));
-  FunctionComparison result;
-  for (const auto& [name, places] : functions[1]) result.same[name] = false;
-  for (const auto& [name, places] : functions[0]) {
-    const auto others = functions[1].find(name);
-    result.same[name] = others != functions[1].end() &&
-                        std::equal(places.begin(), places.end(), others->second.begin(), others->second.end(),
-                                   [&](const Place& a, const Place& b) { return SameFunction(one, a, other, b); });
-  }
-  const auto objects = one.Objects(), other_objects = other.Objects();
-  result.objects_same = std::all_of(objects.begin(), objects.end(), [&](const auto& object) {
-    const auto found = other_objects.find(object.first);
-    return found == other_objects.end() || found->second == object.second;
-  });
+  result.same = result.difference.empty();
   return result;
 }
 

@@ -24,21 +24,14 @@ namespace pyrometer::regression {
 
 struct CodeComparison {
   bool same = false;
-  std::string
-      difference;  // "" when the same: "scan() differs", "parse() is in one of them only", "read-only data differ"
-  size_t functions = 0;  // compared
+  std::string difference;  // the first; "" when the same: "scan differs", "parse is in one of them only", "data differ"
+  // By name, as in the symbol table: is the code the same in both? Of several of one name all must be; one that only
+  // one side has is not.
+  std::map<std::string, bool> functions;
+  bool objects_same = false;  // each object by name that both have holds the same
 };
 
 // FAILED_PRECONDITION for other machines than x86-64 and for files without a symbol table.
 StatusOr<CodeComparison> CompareCode(const elf::ElfFile& before, const elf::ElfFile& after);
-
-// Function by function: whether the code of that name is the same in both. Of several of one name all must be; one that
-// only one side has is not. Names as in the symbol table.
-struct FunctionComparison {
-  std::map<std::string, bool> same;
-  bool objects_same = false;  // each object by name that both have holds the same
-};
-// Errors as above.
-StatusOr<FunctionComparison> CompareFunctions(const elf::ElfFile& before, const elf::ElfFile& after);
 
 }  // namespace pyrometer::regression
