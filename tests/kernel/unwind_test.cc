@@ -9,7 +9,9 @@
 #include <fstream>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
+#include <string_view>
 
 #include "tests/kernel/harness.h"
 #include "userspace/base/clock.h"
@@ -18,6 +20,7 @@
 #include "userspace/kernel/features.h"
 #include "userspace/kernel/process_events.h"
 #include "userspace/kernel/unwind_maps.h"
+#include "userspace/symbolize/vdso.h"
 #include "userspace/unwind/table_builder.h"
 
 namespace pyrometer::kernel {
@@ -42,9 +45,12 @@ class Tables {
         continue;
       if (protection[2] != 'x') continue;
       UnwindMaps::Mapping mapping{.start = VirtualAddress(start), .end = VirtualAddress(end)};
-      if (path[0] == '/') {
+      // As the agent does, the vdso too: in it rbp is no frame pointer and may be 0, which would end the walk.
+      const bool vdso = path == std::string_view("[vdso]");
+      if (path[0] == '/' || vdso) {
         const auto& [id, segments] = TableOf(path);
-        const auto address = elf::ToElfAddress(segments, FileOffset(offset));
+        const std::optional<ElfAddress> address =
+            vdso ? ElfAddress(0) : elf::ToElfAddress(segments, FileOffset(offset));
         if (id != 0 && address) {
           mapping.kind = PYRO_MAPPING_TABLE;
           mapping.table = id;
@@ -61,10 +67,16 @@ class Tables {
   }
 
  private:
+  static StatusOr<elf::ElfFile> Open(const std::string& path) {
+    if (path != "[vdso]") return elf::ElfFile::Open(path);
+    ASSIGN_OR_RETURN(const symbolize::VdsoImage vdso, symbolize::OwnVdso());
+    return elf::ElfFile::FromBytes(vdso.source.image, path);
+  }
+
   const std::pair<UnwindMaps::TableId, std::vector<elf::Segment>>& TableOf(const std::string& path) {
     const auto [found, added] = tables_.try_emplace(path);
     if (!added) return found->second;
-    const auto file = elf::ElfFile::Open(path);
+    const auto file = Open(path);
     if (!file.ok()) return found->second;
     found->second.second = file->segments();
     const auto table = unwind::BuildUnwindTable(*file, {});
@@ -109,7 +121,7 @@ class UnwindTest : public ::testing::Test {
   std::unique_ptr<Tables> tables_;
 };
 
-// deep_nofp N: main, N times descend_even/descend_odd, bottom; 30 ms of CPU time in each round at the bottom.
+// deep_nofp N SECONDS: main, N times descend_even/descend_odd, bottom; now and then main asks the vdso for the time.
 TEST_F(UnwindTest, DeepStacksWithoutFramePointersAreWhole) {
   for (const int depth : {10, 127, 300}) {
     Child deep({Workload("deep_nofp"), std::to_string(depth), "30"});
@@ -136,6 +148,29 @@ TEST_F(UnwindTest, DeepStacksWithoutFramePointersAreWhole) {
     EXPECT_GE(deepest, static_cast<uint64_t>(depth) + 4) << "main, libc and _start are below";
     EXPECT_LE(deepest, static_cast<uint64_t>(depth) + 12);
   }
+}
+
+// vdso SECONDS: main, ask, clock_gettime, the vdso's, in which most samples are.
+TEST_F(UnwindTest, StacksThroughTheVdsoAreWhole) {
+  Child clock({Workload("vdso"), "30"});
+  clock.Go();
+  usleep(200'000);
+  ASSERT_TRUE(tables_->Publish(clock.pid()).ok());
+  auto sampler = CpuSampler::Start({.frequency_hz = 499, .target = Target(clock.pid()), .unwind = maps_});
+  ASSERT_TRUE(sampler.ok()) << sampler.status();
+  uint64_t samples = 0, whole = 0, short_of_main = 0;
+  ASSERT_TRUE(PollUntil(
+                  **sampler, [&] { return samples >= 150; },
+                  [&](const CpuSample& s) {
+                    ++samples;
+                    whole += s.user_stop == PYRO_STOP_END && s.means == PYRO_BY_TABLE;
+                    short_of_main += s.user_frames.size() < 4;  // main, two of libc, _start
+                  })
+                  .ok());
+  ExpectAccounted(**sampler);
+  EXPECT_GE(samples, 150u);
+  EXPECT_GE(static_cast<double>(whole), 0.99 * static_cast<double>(samples));
+  EXPECT_EQ(short_of_main, 0u);
 }
 
 TEST_F(UnwindTest, UnknownProcessCarriesItsStackAndTheCopyGivesTheSameFrames) {
