@@ -134,6 +134,7 @@ class Reports(Scratch):
         result = self.check("hostile names")
         for name in ("report.md", "report.html", "report.xml"):
             self.assertNotIn("<script>alert", (self.scratch / name).read_text(), name)
+        self.assertNotIn("\u202e", (self.scratch / "report.md").read_text())  # or the rest of the line is read backwards
         annotations = [line for line in result.stdout.splitlines() if line.startswith("::")]
         self.assertEqual(len(annotations), 1, result)
 

@@ -9,6 +9,7 @@
 #include <limits>
 #include <random>
 
+#include "userspace/base/clock.h"
 #include "userspace/base/file.h"
 #include "userspace/base/strings.h"
 #include "userspace/cli/git.h"
@@ -221,6 +222,7 @@ int FinishUndecided(const std::string& reason, const std::string& remedy, const 
   report.decision = Decision::kUndecided;
   report.reason = reason;
   report.remedy = remedy;
+  report.started_ns = UnixNowNs();
   report.alpha = flags.alpha;
   report.min_effect = flags.min_effect_percent / 100;
   report.detectable_share = std::numeric_limits<double>::infinity();

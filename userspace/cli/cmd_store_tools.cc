@@ -1,11 +1,11 @@
 // pyrometer store fsck|backup|restore: what is done to a data folder while no store runs on it.
 #include <cstdio>
-#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "userspace/agent/folders.h"
 #include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
+#include "userspace/base/utc.h"
 #include "userspace/cli/command.h"
 #include "userspace/cli/terminal.h"
 #include "userspace/store/store.h"
@@ -65,12 +65,8 @@ int RunFsck(const ToolFlags& flags) {
 }
 
 std::string Describe(const store::BackupInfo& backup) {
-  const time_t seconds = backup.time_ns / static_cast<int64_t>(kNsPerSecond);
-  tm utc{};
-  gmtime_r(&seconds, &utc);
-  char stamp[32] = "";
-  std::strftime(stamp, sizeof(stamp), "%Y-%m-%d %H:%M:%S UTC", &utc);
-  return StrFormat("backup %d of %s, %s", backup.id, stamp, FormatBytes(backup.bytes));
+  return StrFormat("backup %d of %s, %s", backup.id, FormatUtc(backup.time_ns, "%Y-%m-%d %H:%M:%S UTC"),
+                   FormatBytes(backup.bytes));
 }
 
 int RunBackup(const ToolFlags& flags) {

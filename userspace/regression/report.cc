@@ -79,6 +79,8 @@ Report MakeReport(const RunSet& runs, const Analysis& analysis, const Verdict& v
   report.baseline_runs = analysis.design().count(Side::kBaseline);
   report.candidate_runs = analysis.design().count(Side::kCandidate);
   for (const Run& run : runs.runs()) {
+    if (report.started_ns == 0 || run.facts.started_ns < report.started_ns) report.started_ns = run.facts.started_ns;
+    report.wall_ns += run.facts.wall_ns;
     report.samples += run.facts.samples;
     report.lost_samples += run.facts.lost_samples;
     (run.side == Side::kBaseline ? report.baseline_cpu_ns : report.candidate_cpu_ns).push_back(run.facts.cpu_ns);
@@ -148,7 +150,7 @@ Report MergeBenchmarks(std::vector<NamedReport> reports, double alpha) {
   all.total = {};
   all.instructions = {};
   all.alpha = alpha;
-  all.samples = all.lost_samples = all.findings_left_out = all.functions_tested = 0;
+  all.wall_ns = all.samples = all.lost_samples = all.findings_left_out = all.functions_tested = 0;
   all.detectable_share = 0;
   std::vector<std::string> slower, undecided;
   for (NamedReport& one : reports) {
@@ -174,6 +176,8 @@ Report MergeBenchmarks(std::vector<NamedReport> reports, double alpha) {
       flame.title = one.name;
       all.flames.push_back(std::move(flame));
     }
+    all.started_ns = std::min(all.started_ns, report.started_ns);
+    all.wall_ns += report.wall_ns;
     all.samples += report.samples;
     all.lost_samples += report.lost_samples;
     all.findings_left_out += report.findings_left_out;

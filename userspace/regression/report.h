@@ -61,6 +61,8 @@ struct Report {
   std::string remedy;               // undecided: what would decide it; "" otherwise
   std::string baseline, candidate;  // the commands
   std::string how;
+  int64_t started_ns = 0;  // Unix time of the first run; of the check, where nothing was run
+  uint64_t wall_ns = 0;    // of all runs together
   size_t baseline_runs = 0, candidate_runs = 0;
   uint64_t samples = 0, lost_samples = 0;
   double alpha = 0;

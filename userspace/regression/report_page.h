@@ -90,13 +90,15 @@ setTheme(dark.matches ? 'dark' : 'light');
 dark.addEventListener('change', () => setTheme(dark.matches ? 'dark' : 'light'));
 
 // ---- verdict and tables ----
+// What begins with a name ("scan's part", "base.pyro holds") keeps it.
+const sentence = text => text.replace(/^[a-z]+ /, word => word[0].toUpperCase() + word.slice(1)) + '.';
 const titles = {pass: 'No regression', regression: 'Performance regression', undecided: 'Could not decide'};
 document.title = titles[report.decision] + ' · pyrometer ci';
 page.className = report.decision;
 page.append(make('header', {}, make('h1', {text: titles[report.decision]}),
   make('button', {type: 'button', text: 'Light / dark', onclick: () =>
     setTheme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark')})),
-  make('p', {class: 'lead', text: report.reason + '.' + (report.remedy ? ' To decide: ' + report.remedy + '.' : '')}));
+  make('p', {class: 'lead', text: sentence(report.reason) + (report.remedy ? ' ' + sentence(report.remedy) : '')}));
 
 let focusFunction = () => {};
 function table(title, findings, last, lastOf) {

@@ -1,10 +1,10 @@
 // Calls that answer with values over time, flame graphs, tables and files.
-#include <ctime>
 #include <utility>
 
 #include "ui-export/formats/format.h"
 #include "ui-export/formats/viewer_json.h"
 #include "userspace/base/strings.h"
+#include "userspace/base/utc.h"
 #include "userspace/profile/batch.h"
 #include "userspace/query/flame_merge.h"
 #include "userspace/query/function_history.h"
@@ -76,12 +76,7 @@ constexpr FileKind kFileKinds[] = {
 
 // "pyrometer-cpu-20261123-224000.pb.gz"
 std::string FileName(std::string_view type, int64_t time_ns, std::string_view extension) {
-  const std::time_t seconds = static_cast<std::time_t>(time_ns / static_cast<int64_t>(kNsPerSecond));
-  std::tm utc{};
-  gmtime_r(&seconds, &utc);
-  char stamp[32];
-  std::strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &utc);
-  return StrFormat("pyrometer-%s-%s.%s", type, stamp, extension);
+  return StrFormat("pyrometer-%s-%s.%s", type, FormatUtc(time_ns, "%Y%m%d-%H%M%S"), extension);
 }
 
 }  // namespace

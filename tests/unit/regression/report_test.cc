@@ -70,6 +70,11 @@ TEST(Report, CodeQualityKnowsAFindingAgain) {
 }
 
 TEST(Report, JUnitCountsFailuresAndErrors) {
+  Report report = Regression();
+  report.started_ns = 1'764'000'000'123'456'789;
+  report.wall_ns = 12'345'678'901;
+  EXPECT_THAT(RenderReport(report, ReportFormat::kJUnit),
+              HasSubstr("time=\"12.346\" timestamp=\"2025-11-24T16:00:00\""));
   EXPECT_THAT(RenderReport(Regression(), ReportFormat::kJUnit), HasSubstr("tests=\"2\" failures=\"1\" errors=\"0\""));
   EXPECT_THAT(RenderReport(Made(MadeUpProgram().Others().Make(16, 3)), ReportFormat::kJUnit),
               HasSubstr("tests=\"1\" failures=\"0\" errors=\"0\""));

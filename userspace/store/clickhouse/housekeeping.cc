@@ -1,11 +1,11 @@
 #include "userspace/store/clickhouse/housekeeping.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <unordered_set>
 
+#include "userspace/base/clock.h"
 #include "userspace/base/strings.h"
+#include "userspace/base/utc.h"
 #include "userspace/store/clickhouse/conditions.h"
 #include "userspace/store/function_index.h"
 
@@ -19,13 +19,8 @@ constexpr uint64_t kMaxFunctionBytes = 16u << 20;
 constexpr std::string_view kOffsetColumns[] = {"offset_leaves", "offset_counts", "offsets_ms"};
 
 // "2026-11-26"; "202611".
-std::string DayText(uint32_t day, const char* format) {
-  const time_t seconds = static_cast<time_t>(day) * 86'400;
-  struct tm parts = {};
-  gmtime_r(&seconds, &parts);
-  char text[16];
-  strftime(text, sizeof(text), format, &parts);
-  return text;
+std::string DayText(uint32_t day, std::string_view format) {
+  return FormatUtc(int64_t{day} * 86'400 * static_cast<int64_t>(kNsPerSecond), format);
 }
 
 }  // namespace
