@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_replace.h"
 #include "userspace/base/strings.h"
 #include "userspace/base/utc.h"
 #include "userspace/base/version.h"
@@ -147,14 +148,8 @@ std::string Json(const Report& report) {
   return Dump(file);
 }
 
-void ReplaceAll(std::string* text, std::string_view from, std::string_view to) {
-  for (size_t at = 0; (at = text->find(from, at)) != std::string::npos; at += to.size()) {
-    text->replace(at, from.size(), to);
-  }
-}
-
 // U+FFFD: a character that could not be shown.
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
+constexpr const char* kReplacement = "\xEF\xBF\xBD";
 
 // A reason or remedy as the sentence it is. What begins with a name ("scan's part", "base.pyro holds") keeps it.
 std::string AsSentence(std::string text) {
@@ -164,12 +159,17 @@ std::string AsSentence(std::string text) {
 }
 
 std::string MarkdownText(std::string_view text) {
-  std::string out, utf8 = ToUtf8(text);
   // Overrides and isolates of the direction of writing would turn the rest of the line around (UAX #9).
-  for (const std::string_view turn :
-       {"\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069"}) {
-    ReplaceAll(&utf8, turn, kReplacement);
-  }
+  const std::string utf8 = absl::StrReplaceAll(ToUtf8(text), {{"\u202a", kReplacement},
+                                                              {"\u202b", kReplacement},
+                                                              {"\u202c", kReplacement},
+                                                              {"\u202d", kReplacement},
+                                                              {"\u202e", kReplacement},
+                                                              {"\u2066", kReplacement},
+                                                              {"\u2067", kReplacement},
+                                                              {"\u2068", kReplacement},
+                                                              {"\u2069", kReplacement}});
+  std::string out;
   for (const char c : utf8) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
       out += ' ';
@@ -274,9 +274,10 @@ std::string Markdown(const Report& report) {
 }
 
 std::string XmlText(std::string_view text) {
-  std::string out, utf8 = ToUtf8(text);
   // U+FFFE and U+FFFF are UTF-8 and no characters of XML.
-  for (const std::string_view odd : {"\xEF\xBF\xBE", "\xEF\xBF\xBF"}) ReplaceAll(&utf8, odd, kReplacement);
+  const std::string utf8 =
+      absl::StrReplaceAll(ToUtf8(text), {{"\xEF\xBF\xBE", kReplacement}, {"\xEF\xBF\xBF", kReplacement}});
+  std::string out;
   for (const char c : utf8) {
     switch (c) {
       case '&':
