@@ -221,10 +221,11 @@ class LatencyTruth(Scratch):
                                        delta=0.05 * queued_ns + WAKING_NS * len(times) + missed_ns)
         else:
             planted = wait_ns(cause)
-            # What it waits for are pages: each wait, by the kernel's count of switches, is one that had to be read, by its
-            # count of major faults. A page that arrived in time needs none, and a fast disk has many of those; one that is in
-            # the way of another may need two.
-            self.assertGreaterEqual(waits["waits"][cause], 0.95 * truth["switches"] - short)
+            # What it waits for are pages: each wait, by the kernel's count of switches while it touched them, is one that had to
+            # be read, by its count of major faults. A page that arrived in time needs none, and a fast disk has many of those;
+            # one that is in the way of another may need two. Between touches it waits in the calls that drop pages, more often on
+            # a busy machine.
+            self.assertGreaterEqual(waits["waits"][cause], 0.95 * truth["callSwitches"] - short)
             self.assertLessEqual(waits["waits"][cause], 1.02 * truth["majorFaults"])
             self.assertLessEqual(planted, own_ns)
         if blocked_ns is not None:
@@ -232,15 +233,16 @@ class LatencyTruth(Scratch):
             self.assertLessEqual(planted, 1.05 * blocked_ns)
 
     def check_quota(self, truth, own_ns, wait_ns, row, throttled):
-        # It never blocks: what is not CPU time is a queue, and what is not throttling was other programs' turn.
+        # It never blocks: what is not CPU time is a queue, and what is not throttling was other programs' turn, or another
+        # machine's, which is neither CPU time nor a wait: of that only the kernel's own account of the quota is free.
         planted = own_ns - truth["cpuNs"] - wait_ns("runnable")
         print(f"    quota: throttled {wait_ns('throttled') / 1e6:.1f} ms, own {planted / 1e6:.1f} ms; "
               f"cpu.stat says {throttled}")
         self.assertGreater(planted, 1e9)
-        self.assertGreaterEqual(wait_ns("throttled"), 0.95 * planted)
-        self.assertLessEqual(wait_ns("throttled"), 1.05 * planted)
         if throttled:
-            self.assertGreaterEqual(wait_ns("throttled"), 0.95 * throttled[0])
+            self.assertGreater(throttled[0], 1e9)
+        self.assertGreaterEqual(wait_ns("throttled"), 0.95 * min(planted, throttled[0] if throttled else planted))
+        self.assertLessEqual(wait_ns("throttled"), 1.05 * planted)
         self.assertLessEqual(row["totalNs"], truth["cpuNs"] + wait_ns("runnable"))
 
 

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -294,17 +295,27 @@ TEST_F(OffCpuTest, ATenthOfACpu) {
   if (!period || !limit) GTEST_SKIP() << "kernel without CONFIG_CFS_BANDWIDTH";
   Truth truth;
   Seen seen;
-  ASSERT_NO_FATAL_FAILURE(Run({"spin", "1", "200000"}, &truth, &seen, &quota));
+  ASSERT_NO_FATAL_FAILURE(Run({"spin", "1", "400000"}, &truth, &seen, &quota));
   const WaitTotal& throttled = seen.totals[PYRO_WAIT_THROTTLED];
+  uint64_t by_kernel = 0, value = 0;
+  std::ifstream stat(quota.path() + "/cpu.stat");
+  for (std::string name; stat >> name >> value;) {
+    if (name == "throttled_time") by_kernel = value;
+  }
   std::printf(
-      "[ measured ] throttled %llu ns in %llu waits, runnable %llu ns; by its own clock %llu ns for 200 ms of CPU\n",
+      "[ measured ] throttled %llu ns in %llu waits, runnable %llu ns; by its own clock %llu ns for 400 ms of CPU; by "
+      "cpu.stat throttled %llu ns\n",
       static_cast<unsigned long long>(throttled.ns), static_cast<unsigned long long>(throttled.count),
-      static_cast<unsigned long long>(seen.totals[PYRO_WAIT_RUNNABLE].ns), static_cast<unsigned long long>(truth.ns));
-  // 200 ms of CPU at 10 ms in 100 take about 2 s, of which 1.8 s are waits; on a busy machine some of them for others.
+      static_cast<unsigned long long>(seen.totals[PYRO_WAIT_RUNNABLE].ns), static_cast<unsigned long long>(truth.ns),
+      static_cast<unsigned long long>(by_kernel));
+  // 400 ms of CPU at 10 ms in 100 take about 4 s, of which 3.6 s are waits; on a busy machine some of them for others.
+  // What a hypervisor took is neither CPU time nor a wait (CONFIG_PARAVIRT_TIME_ACCOUNTING): only the kernel's own
+  // account of the quota is without it. It lacks the queue behind a throttling, which is part of the wait.
   const double planted =
-      static_cast<double>(truth.ns) - 200e6 - static_cast<double>(seen.totals[PYRO_WAIT_RUNNABLE].ns);
-  EXPECT_GT(planted, 1e9);
-  EXPECT_GE(static_cast<double>(throttled.ns), 0.95 * planted);
+      static_cast<double>(truth.ns) - 400e6 - static_cast<double>(seen.totals[PYRO_WAIT_RUNNABLE].ns);
+  EXPECT_GT(planted, 2e9);
+  EXPECT_GT(by_kernel, 2e9);
+  EXPECT_GE(static_cast<double>(throttled.ns), 0.95 * std::min(planted, static_cast<double>(by_kernel)));
   EXPECT_LE(static_cast<double>(throttled.ns), 1.05 * planted);
   EXPECT_GT(seen.queue_count, 10u);
 }

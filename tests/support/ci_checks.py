@@ -14,7 +14,6 @@ import sys
 import tempfile
 
 GATE = 1.02  # of the baseline's mean CPU time: the usual gate on a total
-MANN_WHITNEY_LEVEL = 0.05  # what Google Benchmark's compare.py marks
 
 
 def at_most(hits, trials, rate):
@@ -39,35 +38,10 @@ def binomial_bounds(hits, trials, confidence=0.95):
     return 1 - upper_bound(trials - hits, trials, one_sided), upper_bound(hits, trials, one_sided)
 
 
-def mann_whitney(a, b):
-    """Two-sided p-value of the rank sum test, exact; ties count half."""
-    u = sum((x > y) + (x == y) / 2 for x in a for y in b)
-    n, m = len(a), len(b)
-    # ways[k][s]: subsets of k ranks with rank sum s.
-    ways = [[0] * ((n + m) * n + 1) for _ in range(n + 1)]
-    ways[0][0] = 1
-    for rank in range(1, n + m + 1):
-        for k in range(min(rank, n), 0, -1):
-            for total in range(len(ways[k]) - 1, rank - 1, -1):
-                ways[k][total] += ways[k - 1][total - rank]
-    least = min(u, n * m - u) + n * (n + 1) / 2
-    return min(1.0, 2 * sum(count for total, count in enumerate(ways[n]) if total <= least) / math.comb(n + m, n))
-
-
 def gate_alarms(report):
     """Would a gate on the mean CPU time have failed these runs?"""
     total = report["total_cpu"]
     return bool(total["tested"]) and total["candidate_samples"] > GATE * total["baseline_samples"]
-
-
-def mann_whitney_alarms(report):
-    """Would compare.py have called these runs slower? None where the report does not know single runs."""
-    runs = report.get("run_cpu_ns")
-    if not runs or not runs["baseline"] or 0 in runs["baseline"] + runs["candidate"]:
-        return None
-    p = mann_whitney(runs["baseline"], runs["candidate"])
-    mean = {side: sum(times) / len(times) for side, times in runs.items()}
-    return bool(p < MANN_WHITNEY_LEVEL and mean["candidate"] > mean["baseline"])
 
 
 def run_check(binary, baseline, candidate, *arguments):
@@ -108,8 +82,8 @@ class Campaign:
         first = report["findings"][0]["function"] if report["findings"] else None
         result = {"key": key, "decision": report["decision"], "first": (first or {}).get("name", "") if report["findings"] else "",
                   "moved": len(report["moved"]), "detectable": report["detectable_share"], "gate": gate_alarms(report),
-                  "mann_whitney": mann_whitney_alarms(report), "samples": report["samples"],
-                  "pairs": report["runs"]["baseline"], "load": round(os.getloadavg()[0], 1), "seed": report["seed"], **more}
+                  "run_cpu_ns": report["run_cpu_ns"], "samples": report["samples"], "pairs": report["runs"]["baseline"],
+                  "load": round(os.getloadavg()[0], 1), "seed": report["seed"], **more}
         self.results.setdefault(key, []).append(result)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
