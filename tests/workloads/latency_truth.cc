@@ -5,8 +5,9 @@
 // Prepares what it needs, then waits (in select) until standard input is closed, makes its calls, and prints one line
 // of JSON: `times` of each call by CLOCK_MONOTONIC around it; of the same calls `cpuNs` by the thread's CPU clock and
 // `queuedNs` by /proc/thread-self/schedstat (-1 without it; `queues` by call), so that what is left of their time is
-// what they were blocked, and `callSwitches`, voluntary ones (getrusage); and of the whole process, while it made them,
-// `switches` (voluntary too) and `majorFaults`. Files lie in the current folder. Modes:
+// what they were blocked, and by getrusage `callSwitches`, voluntary ones, and `preempted`, calls with any other; and
+// of the whole process, while it made them, `switches` (voluntary too) and `majorFaults`. Files lie in the current
+// folder. Modes:
 //   sleep    nanosleep of MICROSECONDS
 //   pipe     read of a pipe that another thread answers after MICROSECONDS, one byte each way
 //   fsync    fsync after a write of 1 MiB
@@ -61,12 +62,14 @@ class Meter {
   Meter() : schedstat_(open("/proc/thread-self/schedstat", O_RDONLY)) {}
   template <typename Call>
   void Time(Call call) {
-    const long switched = Switches();
+    const rusage before = Usage();
     const long queued = Queued(), cpu = Now(CLOCK_THREAD_CPUTIME_ID), start = Now();
     call();
     times.push_back(Now() - start);
     cpu_ns += Now(CLOCK_THREAD_CPUTIME_ID) - cpu;
-    switches += Switches() - switched;
+    const rusage after = Usage();
+    switches += after.ru_nvcsw - before.ru_nvcsw;
+    preempted += after.ru_nivcsw != before.ru_nivcsw;
     queues.push_back(queued < 0 ? 0 : Queued() - queued);
     if (queued_ns >= 0) queued_ns = queued < 0 ? -1 : queued_ns + queues.back();
   }
@@ -75,18 +78,19 @@ class Meter {
     queues.insert(queues.end(), other.queues.begin(), other.queues.end());
     cpu_ns += other.cpu_ns;
     switches += other.switches;
+    preempted += other.preempted;
     queued_ns = queued_ns < 0 || other.queued_ns < 0 ? -1 : queued_ns + other.queued_ns;
   }
 
   std::vector<long> times, queues;  // of each call
-  long cpu_ns = 0, queued_ns = 0, switches = 0;
+  long cpu_ns = 0, queued_ns = 0, switches = 0, preempted = 0;
 
  private:
   // getrusage, which no mode counts.
-  static long Switches() {
+  static rusage Usage() {
     rusage usage{};
     getrusage(RUSAGE_THREAD, &usage);
-    return usage.ru_nvcsw;
+    return usage;
   }
   // pread64, which no mode counts.
   long Queued() const {
@@ -244,10 +248,10 @@ int main(int argc, char** argv) {
   }
   getrusage(RUSAGE_SELF, &after);
   std::printf(
-      "{\"mode\":\"%s\",\"calls\":%ld,\"cpuNs\":%ld,\"queuedNs\":%ld,\"callSwitches\":%ld,\"switches\":%ld,"
-      "\"majorFaults\":%ld,\"times\":[",
+      "{\"mode\":\"%s\",\"calls\":%ld,\"cpuNs\":%ld,\"queuedNs\":%ld,\"callSwitches\":%ld,\"preempted\":%ld,"
+      "\"switches\":%ld,\"majorFaults\":%ld,\"times\":[",
       mode.c_str(), calls < 0 ? static_cast<long>(meter.times.size()) : calls, meter.cpu_ns, meter.queued_ns,
-      meter.switches, after.ru_nvcsw - before.ru_nvcsw, after.ru_majflt - before.ru_majflt);
+      meter.switches, meter.preempted, after.ru_nvcsw - before.ru_nvcsw, after.ru_majflt - before.ru_majflt);
   for (size_t i = 0; i < meter.times.size(); ++i) std::printf("%s%ld", i == 0 ? "" : ",", meter.times[i]);
   std::printf("],\"queues\":[");
   for (size_t i = 0; i < meter.queues.size(); ++i) std::printf("%s%ld", i == 0 ? "" : ",", meter.queues[i]);
